@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `pipeline`."""
+
+from .cli import main
+
+main(prog_name="pipeline")

@@ -1,0 +1,241 @@
+"""The command line: each command makes a Job, calls the function of its own name, and says what happened."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .job import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export")}
+
+
+class Commands(click.Group):
+    """The commands in groups; and what a bad job, a stopped one and Ctrl-C exit with."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """List the commands as a person meets them."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        """Turn what a command raises into a message on stderr and an exit code."""
+        from .records import BadJob, Exit, Stopped  # noqa: PLC0415 - `--help` does without
+
+        try:
+            return super().invoke(ctx)
+        except BadJob as bad:
+            click.echo(f"Error: {bad}", err=True)
+            ctx.exit(Exit.USAGE)
+        except Stopped as stop:
+            click.echo(f"Stopped: {stop}", err=True)
+            ctx.exit(stop.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted before anything was sent, or after all was answered.", err=True)
+            ctx.exit(Exit.SIGINT)
+
+
+class Remembered(click.Command):
+    """A command that knows the words it was called with, for `resume`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        ctx.meta["words"] = [self.name or "", *args]
+        return super().parse_args(ctx, args)
+
+
+class Setting(click.Option):
+    """A flag for one key of the job file; its help is that of the key."""
+
+    def __init__(self, *names: Any, setting: str, **attributes: Any) -> None:  # noqa: ANN401 - as click has it
+        super().__init__(*names, **attributes)
+        self.setting = setting
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The help is read when it is asked for: it takes pydantic to import it."""
+        from .job import help_of  # noqa: PLC0415 - `pipeline --help` does without
+
+        self.help = help_of(self.setting)
+        return super().get_help_record(ctx)
+
+
+def _setting(*names: str, setting: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401 - as click has it
+    return click.option(*names, cls=Setting, setting=setting, **attributes)
+
+
+def asking(command: F) -> F:
+    """The flags that say what is asked: those of `run`, `preview` and all that come before them."""
+    flags = [
+        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), help="the job file (TOML)"),
+        _setting("-p", "--prompt", setting="prompt.template", metavar="TEXT|@FILE"),
+        _setting("--system", setting="prompt.system", metavar="TEXT|@FILE"),
+        _setting("-m", "--model", setting="endpoint.model"),
+        _setting("--base-url", setting="endpoint.base_url"),
+        click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="any key of the job file"),
+    ]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+RETRY = click.option("--retry", metavar="STATUS,…", default="", help="ask these again: failed,invalid,truncated")
+YES = click.option("--yes", is_flag=True, help="agree to what a changed setting costs")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PIPELINE"})
+@click.version_option(__version__, message="%(version)s")
+def main() -> None:
+    """Ask a model one question of every row of a table.
+
+    Nothing answered is ever asked, or paid, twice: the same command resumes.
+    """
+
+
+@main.command()
+@asking
+@click.option("-n", "rows", type=click.IntRange(1), default=3, show_default=True, help="how many rows")
+def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Show the first requests as they would be sent. Never sends."""
+    from . import review  # noqa: PLC0415 - polars takes its time
+
+    for text in review.preview(_job(flags), rows):
+        click.echo(text)
+
+
+@main.command(cls=Remembered)
+@asking
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="the table to write, by suffix")
+@click.option("--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)")
+@click.option("--limit", type=click.IntRange(1), help="the first rows alone")
+@click.option("--sample", type=click.IntRange(1), help="a pilot: so many rows by chance, shown; what the rest costs")
+@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
+@_setting("--rpm", setting="limits.requests_per_minute", type=float)
+@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
+@_setting("--max-cost", setting="limits.max_cost", type=float)
+@_setting("--max-runtime", setting="limits.max_runtime")
+@RETRY
+@YES
+@click.option("-q", "--quiet", is_flag=True, help="silent unless something needs a person")
+@click.option("-v", "--verbose", is_flag=True, help="tell every refusal")
+@click.pass_context
+def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Ask what is not yet known of INPUT, and write OUTPUT.
+
+    INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
+    """
+    from . import review  # noqa: PLC0415 - polars takes its time
+    from .run import run, summary_text  # noqa: PLC0415
+
+    resumed: dict[str, Any] = ctx.obj or {}
+    job = _job(flags, stdin=resumed.get("stdin"))
+    confirm = (lambda question: click.confirm(question, err=True)) if sys.stdin.isatty() else None
+    summary = run(job, confirm=confirm, command=resumed.get("command", ctx.meta["words"]))
+    if job.this_run.sample is not None and summary.wrote:
+        for text in review.show(job.folder, status=None, row=None, most=20):
+            click.echo(text)
+    if not flags["quiet"] or summary.exit_code:
+        click.echo(summary_text(job, summary), err=True)
+    ctx.exit(summary.exit_code)
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@RETRY
+@YES
+@click.pass_context
+def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa: FBT001 - a flag
+    """Run the last run's line again. JOB: an output, or its job folder."""
+    from . import history  # noqa: PLC0415
+    from .records import BadJob  # noqa: PLC0415
+
+    began = history.last(history.folder_of(job))
+    if began is None or began.command is None:
+        raise BadJob(f"{job}: this job was last run from Python; run it there again.")
+    os.chdir(began.directory)
+    extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
+    with run.make_context("run", [*began.command[1:], *extra], parent=ctx) as again:
+        again.obj = {"command": began.command, "stdin": began.table}
+        run.invoke(again)
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("--status", help="only rows of this status, such as failed")
+@click.option("--row", type=click.IntRange(1), help="one row, counted from 1")
+@click.option("-n", "most", type=click.IntRange(1), default=20, show_default=True, help="how many rows")
+def show(job: str, status: str | None, row: int | None, most: int) -> None:
+    """Show prompts, answers and errors as text. JOB: an output, or its job folder."""
+    from . import review  # noqa: PLC0415
+    from .records import STATUSES, BadJob  # noqa: PLC0415
+
+    if status is not None and status not in STATUSES:
+        raise BadJob(f"--status {status}: there are {', '.join(STATUSES)}.")
+    for text in review.show(job, status=status, row=row, most=most):
+        click.echo(text)
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
+def export(job: str, output: Path | None) -> None:
+    """Write the table as far as it is known. JOB: an output, or its job folder."""
+    from . import review  # noqa: PLC0415
+
+    path, tally = review.export(job, output)
+    click.echo(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.", err=True)
+
+
+def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
+    """The Job that a command line asks for. `stdin`: a file to read in its place, for a line that is run again."""
+    from .job import Job, ThisRun, parse_setting  # noqa: PLC0415
+
+    settings = dict(parse_setting(text) for text in flags["settings"])
+    command = click.get_current_context().command
+    for option in command.params:
+        value = flags.get(option.name or "")
+        if isinstance(option, Setting) and value is not None:
+            settings[option.setting] = _text(value) if option.setting.startswith("prompt.") else value
+    if str(settings.get("limits.concurrency", "")).isdigit():
+        settings["limits.concurrency"] = int(settings["limits.concurrency"])
+    this_run = ThisRun(
+        limit=flags.get("limit"),
+        sample=flags.get("sample"),
+        job_dir=flags.get("job_dir"),
+        retry=_statuses(flags.get("retry") or ""),
+        assume_yes=flags.get("yes", False),
+        verbosity=int(flags.get("verbose", False)) - int(flags.get("quiet", False)),
+    )
+    inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]
+    return Job.load(inputs, flags.get("output"), config=flags["config"], settings=settings, this_run=this_run)
+
+
+def _statuses(text: str) -> tuple[Any, ...]:
+    from .records import BadJob  # noqa: PLC0415
+
+    wanted = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in wanted:
+        if word not in ("failed", "invalid", "truncated", "filtered", "refused"):
+            raise BadJob(f"--retry {word}: there are failed, invalid, truncated, filtered and refused.")
+    return wanted
+
+
+def _text(value: str) -> str:
+    """TEXT as it is, @FILE as the file's text."""
+    from .records import BadJob  # noqa: PLC0415
+
+    if not value.startswith("@"):
+        return value
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadJob(f"{value}: cannot be read: {error}\nNothing was sent.") from None

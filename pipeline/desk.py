@@ -1,0 +1,128 @@
+"""What an executor may use of the run: where outcomes are recorded, what may be spent, and whether to go on.
+
+An outcome counts in a fixed order: on disk, then in the tally, then on the screen.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from .job import Job
+from .prices import Budget, Tariff, expected_usage
+from .progress import Progress
+from .records import UNSETTLED, Answer, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
+from .schema import Contract, contract_of
+from .store import Reader, Store
+
+_encoder = msgspec.json.Encoder()
+_outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
+_tallies = msgspec.json.Decoder(Tally)
+
+LEDGER = "ledger"
+"""The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
+
+
+def read_outcome(stored: bytes) -> Outcome:
+    """An outcome as `Desk.record` wrote it. Raises msgspec.DecodeError for anything else."""
+    return _outcomes.decode(stored)
+
+
+def read_ledger(reader: Reader | None) -> Tally:
+    """The Tally of all that this job folder ever asked."""
+    noted = reader.note(LEDGER) if reader is not None else None
+    return _tallies.decode(noted) if noted else Tally()
+
+
+def status_of(outcome: Outcome, contract: Contract | None) -> Status:
+    """What became of it: a whole answer that does not fit its contract is invalid."""
+    if contract is not None and isinstance(outcome, Answer) and outcome.status == "ok":
+        return "ok" if contract.read(outcome.text).error is None else "invalid"
+    return outcome.status
+
+
+class Desk:
+    """One run's desk. `asked` is told how many of the run's requests have which status; it grows as they commit."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        ledger: Tally,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """`ledger`: all that the job folder ever asked. Raises BadJob for a budget or contract that cannot be held."""
+        self.tariff = Tariff(job)
+        self.budget = Budget(job, self.tariff, ledger.cost)
+        self.clock, self.dice = clock, dice
+        self.asked = Tally()
+        self.ledger = ledger
+        self.progress: Progress | None = None
+        self._told_all = job.this_run.verbosity > 0
+        self.stopping: Stopped | None = None
+        self.stop_asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self._store, self._contract = store, contract_of(job)
+
+    async def record(self, request: Request, outcome: Outcome) -> None:
+        """Returns once the outcome is on disk, and counted. Raises Stopped if it cannot be written."""
+        status = status_of(outcome, self._contract)
+        counted = _tally_of(request, outcome, status)
+        self._note(counted)
+        mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
+        await self._store.put(request.key, _encoder.encode(outcome), mark)
+        self.asked += counted
+        self.show()
+
+    def show(self, waiting: str = "") -> None:
+        """Bring the screen up to date; `waiting` says why nothing leaves just now."""
+        if self.progress is not None:
+            self.progress.show(self.asked, waiting)
+
+    def lost(self, attempts: int, paid: float, *, maybe_paid: int = 0) -> None:
+        """Attempts that will have no outcome in this run were paid for, or may have been."""
+        counted = Tally(attempts=attempts, cost=paid, maybe_paid=maybe_paid)
+        self._note(counted)
+        self.asked += counted
+
+    def refused(self, refusal: Refusal) -> None:
+        """An attempt gave no answer: a line for the log, and for the screen where all is to be seen."""
+        if self.progress is not None:
+            tell = self.progress.say if self._told_all else self.progress.note
+            tell(f"{refusal.kind}: {refusal.message}")
+
+    def _note(self, counted: Tally) -> None:
+        self.ledger += counted
+        self._store.note(LEDGER, _encoder.encode(self.ledger))
+
+    def expected_tokens(self, request: Request) -> float:
+        """Prompt and completion tokens that a request will likely use, learnt from those answered before."""
+        expected = expected_usage(self.ledger, len(request.body), 1)
+        return (expected.prompt_tokens or 0) + (expected.completion_tokens or 0)
+
+    def stop(self, why: Stopped) -> None:
+        """Send nothing more; what is in flight may land. The first reason counts."""
+        if self.stopping is None:
+            self.stopping = why
+            self.stop_asked.set()
+
+    def hurry(self) -> None:
+        """Wait for nothing in flight any more."""
+        self.hurried.set()
+
+
+def _tally_of(request: Request, outcome: Outcome, status: Status) -> Tally:
+    answered = isinstance(outcome, Answer)
+    return Tally(
+        usage=outcome.usage if isinstance(outcome, Answer) else Usage(),
+        cost=outcome.cost or 0.0,
+        unpriced=int(outcome.cost is None),
+        attempts=outcome.attempts,
+        answers=int(answered),
+        request_bytes=len(request.body) if answered else 0,
+        seconds=(outcome.latency_seconds or 0.0) if answered else 0.0,
+    ).plus(status)

@@ -1,0 +1,135 @@
+"""What was run in a job folder: a line when a run begins, a line when it ends, in `history.jsonl`.
+
+A run without its second line was killed. No secret is ever in it.
+"""
+
+import getpass
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from . import __version__
+from .job import Job, JobFile, ThisRun
+from .records import BadJob, Record, Summary
+
+
+class Began(Record, frozen=True, tag="began"):
+    """Who began a run, when, with what settings, over what."""
+
+    at: datetime
+    user: str
+    host: str
+    pid: int
+    version: str
+    command: list[str] | None
+    """The command line's words after `pipeline`; None from Python."""
+    directory: str
+    """Where one stood: paths of the command line are relative to it."""
+    inputs: list[str]
+    input_hash: str
+    table: str
+    """The Parquet that was read: the input itself, or its snapshot."""
+    output: str
+    settings: dict[str, Any]
+    seen_by_model: dict[str, Any]
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+
+class Ended(Record, frozen=True, tag="ended"):
+    """How the run that began last came out."""
+
+    at: datetime
+    summary: Summary
+
+
+_lines: msgspec.json.Decoder[Began | Ended] = msgspec.json.Decoder(Began | Ended)
+
+
+def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path) -> None:
+    """Write down, durably, that a run begins."""
+    began = Began(
+        at=datetime.now(tz=UTC),
+        user=_user(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        version=__version__,
+        command=None if command is None else list(command),
+        directory=str(Path.cwd()),
+        inputs=list(job.inputs),
+        input_hash=input_hash,
+        table=str(table.absolute()),
+        output=str(job.output_path.absolute()),
+        settings=job.without_secrets(),
+        seen_by_model=job.seen_by_model(),
+        limit=job.this_run.limit,
+        sample=job.this_run.sample,
+        seed=job.this_run.seed,
+    )
+    _append(job.folder, began)
+
+
+def end(folder: Path, summary: Summary) -> None:
+    """Write down how the run ended, here and in `summary.json`."""
+    _append(folder, Ended(at=datetime.now(tz=UTC), summary=summary))
+    text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
+    (folder / "summary.json").write_bytes(text + b"\n")
+
+
+def read(folder: Path) -> list[Began | Ended]:
+    """All lines, oldest first; a last line that a crash cut short is passed over. Raises BadJob for a broken one."""
+    try:
+        lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        return [_lines.decode(line) for line in whole]
+    except msgspec.DecodeError as error:
+        raise BadJob(f"{folder / 'history.jsonl'} cannot be read: {error}") from None
+
+
+def last(folder: Path, *, pilots: bool = True) -> Began | None:
+    """The run that began last, or the last one over the whole table; None if there was none."""
+    runs = [line for line in read(folder) if isinstance(line, Began)]
+    wanted = runs if pilots else [run for run in runs if run.limit is None and run.sample is None]
+    return wanted[-1] if wanted else None
+
+
+def folder_of(name: str | Path) -> Path:
+    """The job folder that JOB means: itself, or that of an output. Raises BadJob if there is none."""
+    path = Path(name)
+    for folder in (path, path.with_name(path.name + ".job")):
+        if (folder / "history.jsonl").is_file():
+            return folder.absolute()
+    raise BadJob(f"{path}: there is no job of this name. Name an output, or its job folder (OUTPUT.job, or --job-dir).")
+
+
+def job_of(folder: Path, began: Began) -> Job:
+    """The Job of a run that was begun, over the table that it read; its headers' values are not known any more."""
+    this_run = ThisRun(limit=began.limit, sample=began.sample, seed=began.seed, job_dir=folder)
+    settings = JobFile.model_validate(began.settings)
+    sections = {name: getattr(settings, name) for name in JobFile.model_fields}
+    return Job(**sections, inputs=(began.table,), output_file=Path(began.output), this_run=this_run)
+
+
+def _append(folder: Path, line: Began | Ended) -> None:
+    descriptor = os.open(folder / "history.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(line) + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())

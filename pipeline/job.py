@@ -1,0 +1,574 @@
+"""What was asked for: one frozen Job, every mistake in it found before anything is sent.
+
+A setting is one field here: its name, type, default and help are read from it by the command line (`--set`), by the
+README's table and by the JSON schema that editors use.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from .records import BadJob, Status
+
+ADDED_COLUMNS = (
+    "answer",
+    "status",
+    "error",
+    "finish_reason",
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+    "reasoning_tokens",
+    "cached_tokens",
+    "total_tokens",
+    "cost",
+    "latency_seconds",
+    "attempts",
+    "asked_at",
+)
+"""What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
+
+OWN_PARAMETERS = ("model", "messages", "stream", "n")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of `8h`, `7h30m`, `90s`; raises ValueError for anything else."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration; write it as 8h, 7h30m or 90s")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _is_duration(text: str) -> str:
+    duration_seconds(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+Share = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """One table of the job file: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Endpoint(Section):
+    """Who is asked."""
+
+    base_url: str = Field(
+        description="where the API stands, up to and with `/v1`; or `local:smollm2-135m`, or `local:path/to.gguf`"
+    )
+    model: str = Field(default="", description="the model's name, as the endpoint knows it; not needed with `local:`")
+    api_key_env: str = Field(
+        default="", description="the name of the environment variable that holds the key, never the key"
+    )
+    api_key_default: str = Field(
+        default="", description="a key for when it is not set; only one that its owner prints in public"
+    )
+    name: str = Field(
+        default="", description="answers are filed under it, so that a server may move; default: the base URL"
+    )
+    revision: str = Field(default="", description="change it when the weights behind a model's name have changed")
+    headers: dict[str, str] = Field(default={}, description="more HTTP headers for each request")
+    timeout_seconds: float = Field(default=600, gt=0, description="the total deadline of one attempt")
+    plain_http: bool = Field(default=False, description="send the key over http:// to a host that is not this machine")
+
+    @field_validator("base_url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if url.startswith("local:"):
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a web address; it begins with https://, http:// or local:")
+        if parts.username or parts.password:
+            raise ValueError("a key does not belong in an address; name its variable in endpoint.api_key_env")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _names_its_model_and_keeps_its_key(self) -> Self:
+        if not self.model and not self.is_local:
+            raise ValueError("endpoint.model is missing; name it in the job file (-c), or by -m")
+        parts = urlsplit(self.base_url)
+        has_key = self.api_key_env or self.api_key_default
+        if parts.scheme == "http" and has_key and not self.plain_http and parts.hostname not in LOOPBACK:
+            raise ValueError(
+                "the key would travel unencrypted over http://; use https://, or set endpoint.plain_http = true"
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """The model runs on this machine, inside this program."""
+        return self.base_url.startswith("local:")
+
+    @property
+    def filed_under(self) -> str:
+        """The name that answers are filed under."""
+        return self.name or self.base_url
+
+    @property
+    def host(self) -> str:
+        """Where the data goes, for a person."""
+        return "this machine" if self.is_local else urlsplit(self.base_url).netloc
+
+    def key(self) -> SecretStr | None:
+        """The API key, masked; None if the job names none. Raises BadJob when its variable is not set."""
+        if not self.api_key_env and not self.api_key_default:
+            return None
+        found = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
+        key = found.strip() or self.api_key_default
+        if not key:
+            raise BadJob(
+                f"The environment variable {self.api_key_env} (endpoint.api_key_env) is not set.\n"
+                f"Nothing was sent. Set it and run the same command again:  export {self.api_key_env}=…"
+            )
+        return SecretStr(key)
+
+
+class Prompt(Section):
+    """What is asked of each row."""
+
+    template: str | None = Field(
+        default=None, description="a Jinja template over the row's columns; `row['any name']` for odd column names"
+    )
+    column: str = Field(
+        default="prompt",
+        description="without a template: the column that holds the prompt, or whole chats (`messages`)",
+    )
+    system: str | None = Field(default=None, description="a system message before each prompt; a Jinja template too")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.template is not None and "column" in self.model_fields_set:
+            raise ValueError("give prompt.template or prompt.column, not both")
+        return self
+
+
+class AnswerSection(Section):
+    """What an answer must be."""
+
+    labels: list[str] | None = Field(default=None, description="one of these words, in the column `label`")
+    json_schema: str | dict[str, Any] | None = Field(
+        default=None,
+        alias="schema",
+        description="a JSON Schema: a file, or the table [answer.schema]; a column per property",
+    )
+    name: str = Field(default="label", min_length=1, description="another name for the column `label`")
+
+    @model_validator(mode="after")
+    def _one_contract(self) -> Self:
+        if self.labels is not None and self.json_schema is not None:
+            raise ValueError("give answer.labels or answer.schema, not both")
+        return self
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is not None and not labels:
+            raise ValueError("no label is given")
+        twice = sorted({label for label in labels or () if (labels or []).count(label) > 1})
+        if twice:
+            raise ValueError(f"listed twice: {', '.join(twice)}")
+        return labels
+
+    @property
+    def contract(self) -> dict[str, Any] | None:
+        """The JSON Schema that an answer is held to; None for free text. It does not know the column's name."""
+        if self.labels is not None:
+            label = {"type": "string", "enum": self.labels}
+            return {
+                "type": "object",
+                "properties": {"label": label},
+                "required": ["label"],
+                "additionalProperties": False,
+            }
+        return self.json_schema if isinstance(self.json_schema, dict) else None
+
+
+class Limits(Section):
+    """How fast, how much, how long."""
+
+    concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        default="auto", description="requests in flight at once; `auto` is 8"
+    )
+    requests_per_minute: float | None = Field(default=None, gt=0, description="never more than this")
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="never more than this, prompt and completion"
+    )
+    max_cost: float | None = Field(default=None, gt=0, description="US dollars over the job folder's life; a hard cap")
+    max_runtime: Duration | None = Field(default=None, description="stop and drain after this long, such as `7h30m`")
+
+    @property
+    def width(self) -> int:
+        """How many requests may be in flight."""
+        return 8 if self.concurrency == "auto" else self.concurrency
+
+
+class Prices(Section):
+    """US dollars per million tokens, over the price list."""
+
+    input: Share | None = Field(default=None, description="prompt tokens")
+    cached_input: Share | None = Field(
+        default=None, description="prompt tokens that the endpoint had cached; default: `input`"
+    )
+    output: Share | None = Field(default=None, description="completion tokens, hidden reasoning included")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.input is None) != (self.output is None):
+            raise ValueError("give both prices.input and prices.output, or neither")
+        return self
+
+
+class OutputSection(Section):
+    """What is written."""
+
+    prefix: str = Field(default="", description="before the name of every added column")
+    columns: list[str] | None = Field(default=None, description="which added columns; default: all")
+    job_dir: str = Field(default="", description="where answers are kept; default: the output's name with `.job`")
+
+
+class JobFile(Section):
+    """The job file: every key that it may hold."""
+
+    endpoint: Endpoint
+    prompt: Prompt = Prompt()
+    parameters: dict[str, Any] = Field(
+        default={}, description="passed into the request's body as they are; not model, messages, stream or n"
+    )
+    answer: AnswerSection = AnswerSection()
+    limits: Limits = Limits()
+    prices: Prices = Prices()
+    output: OutputSection = OutputSection()
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_ours(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(set(parameters) & set(OWN_PARAMETERS))
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: set by the program itself, not as a parameter")
+        try:
+            json.dumps(parameters, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"not fit for JSON: {error}") from None
+        return parameters
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Self:
+        taken = [name for name in self.typed_columns if name in ADDED_COLUMNS]
+        if taken:
+            where = "answer.name" if self.answer.labels is not None else "answer.schema"
+            raise ValueError(f"{where}: {', '.join(taken)}: a column of this name is added anyway; choose another")
+        wrong = [name for name in self.output.columns or () if name not in self.added_columns]
+        if wrong:
+            raise ValueError(f"output.columns: {_near(wrong[0], self.added_columns, 'no such added column')}")
+        if self.answer.contract is not None and "response_format" in self.parameters:
+            raise ValueError("give [answer] or parameters.response_format, not both")
+        return self
+
+    @property
+    def typed_columns(self) -> dict[str, dict[str, Any]]:
+        """The typed columns of the answer: each name with the JSON Schema of its values."""
+        contract = self.answer.contract
+        if contract is None:
+            return {}
+        if self.answer.labels is not None:
+            return {self.answer.name: contract["properties"]["label"]}
+        properties = contract.get("properties")
+        return dict(properties) if isinstance(properties, dict) else {}
+
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """All columns that an output may add, before any prefix, in order."""
+        return (ADDED_COLUMNS[0], *self.typed_columns, *ADDED_COLUMNS[1:])
+
+    def without_secrets(self) -> dict[str, Any]:
+        """All settings as JSON values, for history and metadata; without keys and the headers' values."""
+        settings = self.model_dump(mode="json", by_alias=True, include=set(JobFile.model_fields))
+        settings["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, "***")
+        settings["endpoint"].pop("api_key_default")
+        if self.prompt.template is not None:
+            settings["prompt"].pop("column")
+        return settings
+
+    def seen_by_model(self) -> dict[str, Any]:
+        """The settings that decide what the model sees, by dotted name: a change in one asks every row again."""
+        return {
+            "endpoint.name": self.endpoint.filed_under,
+            "endpoint.model": self.endpoint.model,
+            "endpoint.revision": self.endpoint.revision,
+            "prompt.template": self.prompt.template,
+            "prompt.column": self.prompt.column if self.prompt.template is None else None,
+            "prompt.system": self.prompt.system,
+            "parameters": self.parameters,
+            "answer": self.answer.contract,
+        }
+
+
+class ThisRun(Section):
+    """What is wanted of this run alone; never in the job file."""
+
+    limit: int | None = Field(default=None, ge=1)
+    sample: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    retry: tuple[Status, ...] = ()
+    job_dir: Path | None = None
+    assume_yes: bool = False
+    verbosity: int = 0
+    """-1: silent unless something needs a person; 1: every refusal is told."""
+
+    @model_validator(mode="after")
+    def _one_pilot(self) -> Self:
+        if self.limit is not None and self.sample is not None:
+            raise ValueError("give --limit or --sample, not both")
+        return self
+
+
+class Job(JobFile):
+    """Everything that was asked for: the job file's settings, the input, the output, and what this run alone wants."""
+
+    inputs: tuple[str, ...] = Field(min_length=1)
+    """Paths, globs, or `-` for standard input."""
+    output_file: Path | None = None
+    """None where nothing is written (`preview`)."""
+    home: Path = Path()
+    """The folder that paths in the job file are relative to."""
+    this_run: ThisRun = ThisRun()
+
+    @property
+    def folder(self) -> Path:
+        """The job folder: answers, lock, history. Raises BadJob without an output."""
+        if self.this_run.job_dir is not None:
+            return self.this_run.job_dir
+        if self.output.job_dir:
+            return self.home / self.output.job_dir
+        if self.output_file is None:
+            raise BadJob("No output was named.")
+        return self.output_file.with_name(self.output_file.name + ".job")
+
+    @property
+    def output_path(self) -> Path:
+        """Where the table goes. Raises BadJob without an output."""
+        if self.output_file is None:
+            raise BadJob("No output was named.")
+        return self.output_file
+
+    @classmethod
+    def load(
+        cls,
+        inputs: Sequence[str | Path],
+        output: str | Path | None = None,
+        *,
+        config: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        this_run: ThisRun | None = None,
+    ) -> Self:
+        """Read a job file and lay `settings` (dotted names, `{"endpoint.model": "…"}`) over it.
+
+        Raises BadJob with every mistake at once, each with its place: `job.toml:4: prompt.templat: unknown key; …`.
+        """
+        source = Source.read(None if config is None else Path(config), settings or {})
+        rest = {
+            "inputs": tuple(str(name) for name in inputs),
+            "output_file": None if output is None else Path(output),
+            "home": source.path.parent if source.path else Path(),
+            "this_run": this_run or ThisRun(),
+        }
+        try:
+            return cls.model_validate({**source.values, **rest})
+        except ValidationError as error:
+            raise BadJob("\n".join(source.complaints(error.errors()))) from None
+
+
+class Source:
+    """Where the settings came from, so that each mistake is told with its place."""
+
+    def __init__(self, path: Path | None, text: str, values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+        self.path, self.text, self.values, self.flags = path, text, values, flags
+
+    @classmethod
+    def read(cls, path: Path | None, flags: Mapping[str, Any]) -> Self:
+        """Raises BadJob for a file that cannot be read or is not TOML, and for a schema file that is not JSON."""
+        text = "" if path is None else _read_text(path, "job file")
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadJob(f"{path}: not TOML: {error}\nNothing was sent.") from None
+        for name, value in flags.items():
+            _lay_over(values, name, value)
+        answer = values.get("answer")
+        if isinstance(answer, dict) and isinstance(answer.get("schema"), str):
+            answer["schema"] = _read_schema((path.parent if path else Path()) / answer["schema"])
+        return cls(path, text, values, flags)
+
+    def complaints(self, errors: Sequence[ErrorDetails]) -> Iterator[str]:
+        """A line for each mistake, and what to do."""
+        seen = set()
+        for error in errors:
+            # deeper parts of a place are list indices and the members of unions; people know section and key
+            place = tuple(str(part) for part in error["loc"][:2])
+            line = f"{self._where(place)}{'.'.join(place)}{': ' if place else ''}{_said(error, place)}"
+            if line not in seen:
+                seen.add(line)
+                yield line
+        yield "Nothing was sent."
+
+    def _where(self, place: tuple[str, ...]) -> str:
+        name = ".".join(place)
+        if name in self.flags or any(flag.startswith(name + ".") for flag in self.flags if name):
+            return "command line: "
+        return f"{self.path}:{line_of(self.text, place)}: " if self.path else ""
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1)
+        hint = f" Did you mean {path.with_name(near[0])}?" if near else ""
+        raise BadJob(f"{path}: there is no such {what}.{hint}\nNothing was sent.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadJob(f"{path}: this {what} cannot be read: {error}\nNothing was sent.") from None
+
+
+def _read_schema(path: Path) -> Any:  # noqa: ANN401 - JSON is any value until pydantic has looked at it
+    try:
+        return json.loads(_read_text(path, "schema file"))
+    except json.JSONDecodeError as error:
+        raise BadJob(f"{path}:{error.lineno}: not JSON: {error.msg}\nNothing was sent.") from None
+
+
+def _lay_over(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401 - a setting has any type
+    *tables, last = name.split(".")
+    for table in tables:
+        inner = values.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise BadJob(f"{name}: {table} is not a table of settings\nNothing was sent.")
+        values = inner
+    values[last] = value
+
+
+def _said(error: ErrorDetails, place: tuple[str, ...]) -> str:
+    if error["type"] == "extra_forbidden":
+        section = JobFile.model_fields[place[0]].annotation if len(place) > 1 else JobFile
+        return _near(place[-1], _keys(section), "unknown key")
+    if error["type"] == "missing":
+        return "missing; name it in the job file (-c), or by --base-url"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _keys(section: Any) -> list[str]:  # noqa: ANN401 - a field's annotation
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _near(word: str, words: Sequence[str], complaint: str) -> str:
+    near = difflib.get_close_matches(word, words, 1)
+    return f"{complaint}; did you mean {near[0]}?" if near else f"{complaint}; there are {', '.join(words)}"
+
+
+KEY = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+HEADER_LINE = re.compile(rf"\s*\[\[?\s*({KEY}(?:\s*\.\s*{KEY})*)\s*\]")
+KEY_LINE = re.compile(rf"\s*({KEY}(?:\s*\.\s*{KEY})*)\s*=(.*)")
+
+
+def line_of(text: str, place: Sequence[str]) -> int:
+    """The line (from 1) of a TOML text on which a key stands, or else the table nearest to it; 1 if none does.
+
+    tomllib keeps no places. Lines inside a multi-line string are not mistaken for keys.
+    """
+    table: tuple[str, ...] = ()
+    deepest, found, closing = 0, 1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if closing:
+            closing = "" if closing in line else closing
+            continue
+        header, pair = HEADER_LINE.match(line), KEY_LINE.match(line)
+        if header:
+            here = table = _parts(header[1])
+        elif pair:
+            here = table + _parts(pair[1])
+            closing = next((quote for quote in ('"""', "'''") if pair[2].count(quote) % 2), "")
+        else:
+            continue
+        if len(here) > deepest and here == tuple(place[: len(here)]):
+            deepest, found = len(here), number
+    return found
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(KEY, dotted))
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`limits.max_cost=5` → `("limits.max_cost", 5)`: the value is TOML, or else the text itself. Raises BadJob."""
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or "." not in name:
+        raise BadJob(f"--set {text}: write it as section.key=value, such as --set limits.max_cost=5")
+    if name.startswith("endpoint.headers"):
+        raise BadJob("--set endpoint.headers: others see a command line in the process list; use the job file")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value.strip()
+
+
+class Setting(NamedTuple):
+    """One key of the job file, for people."""
+
+    name: str
+    kind: str
+    default: str
+    help: str
+
+
+def settings() -> Iterator[Setting]:
+    """Every key of the job file, in order: what the README's table and the help texts are made from."""
+    schema = JobFile.model_json_schema()
+    for section, spec in schema["properties"].items():
+        if section == "parameters":
+            yield Setting("parameters.*", "any", "", spec["description"])
+            continue
+        name = spec.get("$ref", "").rpartition("/")[2]
+        for key, field in schema["$defs"][name]["properties"].items():
+            required = key in schema["$defs"][name].get("required", ())
+            default = field.get("default")
+            shown = "required" if required else "" if default is None else json.dumps(default)
+            yield Setting(f"{section}.{key}", _kind(field), shown, field["description"])
+
+
+def _kind(field: dict[str, Any]) -> str:
+    kinds = [option.get("type") or json.dumps(option.get("const")) for option in field.get("anyOf", [field])]
+    words = {"object": "table", "array": "list", "string": "text", "number": "number", "integer": "whole number"}
+    return " or ".join(words.get(kind, kind) for kind in kinds if kind != "null").replace("boolean", "true or false")
+
+
+def help_of(name: str) -> str:
+    """The help of one setting by its dotted name."""
+    section, _, key = name.partition(".")
+    field = JobFile.model_fields[section].annotation.model_fields[key]  # type: ignore[union-attr]
+    return str(field.description)

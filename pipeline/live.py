@@ -1,0 +1,246 @@
+"""Answering now: many requests in flight, each tried until it is settled."""
+
+import asyncio
+import contextlib
+import heapq
+import math
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from msgspec.structs import replace
+
+from .client import Client
+from .desk import Desk
+from .job import Job
+from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Usage
+from .replies import read_reply
+from .retry import Again, Patience, Tries
+from .throttle import Throttle
+
+DRAIN_SECONDS = 20.0
+"""After a stop, what is in flight may land for so long."""
+
+WAITING_MAX = 1000
+"""While so many requests wait to be tried again, no fresh one is begun: trouble must not draw in the whole table."""
+
+
+async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
+    """Ask every request, record every outcome at the desk; return when all are settled.
+
+    One request goes first; the rest follow after the first answer, as many at once as the throttle allows. A request
+    that is to be tried again waits in a queue by time, not in a slot, and goes before fresh ones. Raises Stopped when
+    the job cannot go on or was asked to stop; what was in flight is then pending again.
+    """
+    async with Client(job.endpoint, job.endpoint.key()) as client:
+        lane = _Lane(job, requests, desk, client)
+        workers: asyncio.Future[Any] = asyncio.gather(*(lane.work() for _ in range(job.limits.width)))
+        stop_asked: asyncio.Future[Any] = asyncio.create_task(desk.stop_asked.wait())
+        hurried: asyncio.Future[Any] = asyncio.create_task(desk.hurried.wait())
+        try:
+            await asyncio.wait({workers, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
+            lane.changed.set()
+            await asyncio.wait({workers, hurried}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            lane.abandon()
+            await workers
+        finally:
+            stop_asked.cancel()
+            hurried.cancel()
+            workers.cancel()
+    lane.give_back()
+    if desk.stopping is not None:
+        raise desk.stopping
+
+
+class _Turn:
+    """A request on its way to an outcome."""
+
+    __slots__ = ("cost", "request", "reserved", "tokens", "tries")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.tries = Tries()
+        self.cost: float | None = 0.0
+        self.tokens = 0.0
+        self.reserved = 0.0
+
+    def settled(self, outcome: Outcome, asked_at: datetime, seconds: float) -> Outcome:
+        """The outcome with all that this run knows of it."""
+        return replace(
+            outcome, attempts=self.tries.sent, asked_at=asked_at, latency_seconds=round(seconds, 4), cost=self.cost
+        )
+
+
+class _Lane:
+    """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
+
+    def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
+        self._requests, self._desk, self._client = requests, desk, client
+        now = desk.clock()
+        self._throttle = Throttle(job.limits, now)
+        self._patience = Patience(now, desk.dice)
+        self._gate = asyncio.Lock()
+        self._fresh: _Turn | None = None
+        self._exhausted = False
+        self._later: list[tuple[float, int, _Turn]] = []
+        self._order = count()
+        self._in_flight = 0
+        self._asking: set[asyncio.Task[None]] = set()
+        self._doubtful: list[tuple[_Turn, Outcome]] = []
+        """Rows refused before anything was answered: recorded once it is sure that it is not the job that is bad."""
+        self.changed = asyncio.Event()
+        """Something landed, or a stop was asked: whoever waits at the gate looks again."""
+
+    async def work(self) -> None:
+        """Ask one after another until none is left, or a stop is asked."""
+        try:
+            while (turn := await self._next_turn()) is not None:
+                await self._ask(turn)
+        except Stopped as stop:
+            self._desk.stop(stop)
+            self.changed.set()
+
+    def abandon(self) -> None:
+        """Wait no longer for those in flight."""
+        for task in self._asking:
+            task.cancel()
+
+    def give_back(self) -> None:
+        """Tell the desk what was paid for requests that end without an outcome."""
+        for turn in [turn for _, _, turn in self._later] + [turn for turn, _ in self._doubtful]:
+            self._desk.lost(turn.tries.sent, turn.cost or 0.0)
+
+    async def _next_turn(self) -> _Turn | None:
+        """The next request that may leave now, marked as in flight; None when there is none left."""
+        async with self._gate:
+            while self._desk.stopping is None:
+                self.changed.clear()
+                turn = await self._candidate()
+                wait = self._wait(turn)
+                if turn is not None and wait <= 0:
+                    self._leave(turn)
+                    return turn
+                if turn is None and not self._later and not self._in_flight:
+                    break
+                await self._look_again_after(wait)
+            if self._desk.stopping is None:
+                await self._trust_the_doubtful()
+            return None
+
+    async def _candidate(self) -> _Turn | None:
+        """The request that would leave next, left where it stands: one to be tried again, else a fresh one."""
+        if self._later and self._later[0][0] <= self._desk.clock():
+            return self._later[0][2]
+        if self._fresh is None and not self._exhausted and len(self._later) < WAITING_MAX:
+            request = await anext(self._requests, None)
+            self._exhausted = request is None
+            self._fresh = _Turn(request) if request is not None else None
+        return self._fresh
+
+    def _wait(self, turn: _Turn | None) -> float:
+        """Seconds until it is worth looking again; infinity if something must land first."""
+        now = self._desk.clock()
+        due = self._later[0][0] - now if self._later else math.inf
+        if turn is None:
+            return max(due, 1e-3)
+        if self._in_flight and not self._patience.answers:
+            return math.inf
+        wait = self._throttle.wait_before_next(now, self._in_flight)
+        if wait <= 0 and not self._afford(turn):
+            return math.inf
+        return wait
+
+    def _afford(self, turn: _Turn) -> bool:
+        reserved = self._desk.budget.reserve(turn.request)
+        if reserved is not None:
+            turn.reserved = reserved
+        elif not self._in_flight:
+            raise self._desk.budget.exhausted()
+        return reserved is not None
+
+    def _leave(self, turn: _Turn) -> None:
+        if turn is self._fresh:
+            self._fresh = None
+        else:
+            heapq.heappop(self._later)
+        turn.tokens = self._desk.expected_tokens(turn.request)
+        self._throttle.left(self._desk.clock(), turn.tokens)
+        self._in_flight += 1
+
+    async def _look_again_after(self, seconds: float) -> None:
+        paused = self._throttle.paused_seconds(self._desk.clock())
+        self._desk.show(f"waiting {paused:.0f} s: {self._throttle.reason}" if paused >= 1 else "")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self.changed.wait()
+
+    async def _ask(self, turn: _Turn) -> None:
+        """One attempt, and what follows from it."""
+        turn.tries.sent += 1
+        asked_at, left_at = datetime.now(tz=UTC), self._desk.clock()
+        try:
+            reply = await self._attempt(turn.request)
+        finally:
+            self._in_flight -= 1
+            self.changed.set()
+        if reply is None:
+            self._desk.lost(turn.tries.sent, turn.cost or 0.0, maybe_paid=1)
+            return
+        said = read_reply(reply)
+        self._account(turn, said)
+        if isinstance(said, Answer):
+            self._throttle.answered()
+            self._patience.answered(self._desk.clock())
+            await self._trust_the_doubtful()
+            await self._desk.record(turn.request, turn.settled(said, asked_at, reply.seconds))
+            return
+        now = self._desk.clock()
+        self._throttle.refused(said, left_at, now)
+        self._desk.refused(said)
+        decision = self._patience.decide(said, turn.tries, now)
+        if isinstance(decision, Again):
+            heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), turn))
+        elif isinstance(decision, Stopped):
+            self._desk.lost(turn.tries.sent, turn.cost or 0.0)
+            raise decision
+        else:
+            failure = turn.settled(decision, asked_at, reply.seconds)
+            if said.kind == "bad_request" and not self._patience.answers:
+                self._doubtful.append((turn, failure))
+            else:
+                await self._desk.record(turn.request, failure)
+
+    async def _attempt(self, request: Request) -> Reply | None:
+        """The reply; None if the wait for it was given up."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine that runs is a task's
+        self._asking.add(task)
+        try:
+            return await self._client.attempt(request)
+        except asyncio.CancelledError:
+            if self._desk.stopping is None:
+                raise
+            task.uncancel()
+            return None
+        finally:
+            self._asking.discard(task)
+
+    def _account(self, turn: _Turn, said: Answer | Refusal) -> None:
+        """Settle tokens and money of one attempt; what may have been billed counts at its worst against the cap."""
+        usage = said.usage or Usage()
+        known = isinstance(said, Answer) or said.usage is not None
+        paid = self._desk.tariff.cost(usage) if known else 0.0
+        turn.cost = None if paid is None or turn.cost is None else turn.cost + paid
+        doubtful = paid is None or (isinstance(said, Refusal) and said.maybe_paid and not known)
+        self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
+        turn.reserved = 0.0
+        if isinstance(said, Refusal) and said.maybe_paid:
+            self._desk.lost(0, 0.0, maybe_paid=1)
+        used = (usage.prompt_tokens or 0) + (usage.billed_output_tokens or 0)
+        self._throttle.landed(turn.tokens, used or (turn.tokens if doubtful else 0.0))
+
+    async def _trust_the_doubtful(self) -> None:
+        doubtful, self._doubtful = self._doubtful, []
+        for turn, failure in doubtful:
+            await self._desk.record(turn.request, failure)

@@ -1,0 +1,170 @@
+"""The requests of each row, and which of them are unanswered.
+
+Each row is rendered once to learn its key; the rows to ask are rendered again when their turn comes, since a key is
+small and a prompt is not. Memory grows by 16 bytes a row, the first half of its key.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .job import Job
+from .prompts import Prompts
+from .records import STATUSES, UNSETTLED, BadJob, Failure, Record, Request, Status, Stopped, Tally
+from .store import Reader
+from .tables import Table, read_slices, write_table
+
+KEYS_SCHEMA = pl.Schema({"key": pl.Binary, "bytes": pl.UInt32, "error": pl.String, "first": pl.Boolean})
+"""`keys.parquet`: each row's key, its request's size, why it cannot be asked, whether it is the first of its equals."""
+
+RENDERED_AT_ONCE = 5_000
+ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
+
+
+class Plan(Record, frozen=True):
+    """What a run would ask."""
+
+    rows: int
+    answered: int
+    """Rows whose outcome is known already."""
+    to_ask: int
+    """Rows that would be asked, each a request."""
+    equal: int
+    """Rows equal to one that would be asked."""
+    unaskable: int
+    """Rows that no request can be made of."""
+    why_unaskable: str
+    """Why the first of them cannot be asked."""
+    request_bytes: int
+    """Of all requests to ask, together."""
+    stored: int
+    """Answers in the job folder."""
+    unused: int
+    """Answers in the job folder that fit no row of this table."""
+    ask: pl.Series
+    """For each row, whether it would be asked."""
+
+
+def keys_path(folder: Path) -> Path:
+    """Where the keys of a job's rows are kept."""
+    return folder / "keys.parquet"
+
+
+def chosen_rows(job: Job, table: Table) -> Table:
+    """The rows that this run is about: all, the first few, or a few by chance."""
+    wanted = job.this_run
+    if wanted.limit is not None:
+        return table.head(wanted.limit)
+    if wanted.sample is not None:
+        return table.sample(wanted.sample, wanted.seed)
+    return table
+
+
+def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: Path) -> Plan:
+    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
+    part = folder / "keys.part.parquet"
+    digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    try:
+        write_table(_keyed(table, prompts, digests), _part_schema(), part, {})
+        digest = pl.concat(digests)
+        first = digest.is_first_distinct() & digest.is_not_null()
+        write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {})
+        return _compare(job, part, digest, first, _marks(reader))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _compare(job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame) -> Plan:
+    asked_again = [UNSETTLED, *job.this_run.retry]
+    settled = marks.filter(~pl.col("mark").is_in(asked_again))["digest"]
+    known = digest.is_in(settled.implode()).fill_null(value=False)
+    ask = first & ~known
+    keys = pl.scan_parquet(part)
+    errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
+    unaskable = errors["n"][0]
+    if unaskable and unaskable == len(digest):
+        raise BadJob(f"Not one of {unaskable:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
+    answers = marks.filter(pl.col("mark").is_in(ANSWERED))["digest"]
+    used = answers.is_in(digest.implode()).sum()
+    asked_bytes = keys.select(pl.col("bytes").cast(pl.Int64)).collect()["bytes"].filter(ask).sum()
+    return Plan(
+        rows=len(digest),
+        answered=int(known.sum()),
+        to_ask=int(ask.sum()),
+        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable,
+        unaskable=unaskable,
+        why_unaskable=errors["why"][0] or "",
+        request_bytes=int(asked_bytes),
+        stored=len(answers),
+        unused=len(answers) - int(used),
+        ask=ask,
+    )
+
+
+async def requests_to_ask(table: Table, prompts: Prompts, ask: pl.Series) -> AsyncIterator[Request]:
+    """The request of each row to ask, in order, made when it is wanted. Raises Stopped if the input changed."""
+    offset = 0
+    for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
+        wanted = ask.slice(offset, frame.height)
+        offset += frame.height
+        for row in frame.filter(wanted).iter_rows(named=True):
+            request = prompts.request(row)
+            if isinstance(request, Failure):
+                raise Stopped(f"The input changed while it was read: {request.reason}\nRun the same command again.")
+            yield request
+
+
+def tally_rows(folder: Path, reader: Reader) -> Tally:
+    """How many rows of the last plan have which status, without reading an answer; for a run that stopped."""
+    digests = [_digests(frame["key"]) for frame in read_slices(keys_path(folder), ["key"])]
+    if not digests:
+        return Tally()
+    rows = pl.DataFrame({"digest": pl.concat(digests)})
+    joined = rows.join(_marks(reader), on="digest", how="left").with_columns(
+        status=pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
+        .then(pl.lit("failed"))
+        .otherwise(pl.col("mark").fill_null("pending"))
+    )
+    counts: dict[str, Any] = dict(joined.group_by("status").len().iter_rows())
+    return Tally(**{status: counts.get(status, 0) for status in STATUSES})
+
+
+def _part_schema() -> pl.Schema:
+    return pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
+
+
+def _keyed(table: Table, prompts: Prompts, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+    for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
+        keys: list[tuple[bytes | None, int | None, str | None]] = []
+        for row in frame.iter_rows(named=True):
+            request = prompts.request(row)
+            if isinstance(request, Failure):
+                keys.append((None, None, request.reason))
+            else:
+                keys.append((bytes.fromhex(request.key), len(request.body), None))
+        keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
+        digests.append(_digests(keyed["key"]))
+        yield keyed
+
+
+def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:
+    offset = 0
+    for frame in read_slices(part):
+        yield frame.with_columns(first.slice(offset, frame.height).alias("first"))
+        offset += frame.height
+
+
+def _digests(keys: pl.Series) -> pl.Series:
+    """The first 16 bytes of each key, as a number: enough to tell keys apart, and half the size."""
+    return keys.bin.slice(0, 16).bin.reinterpret(dtype=pl.Int128).alias("digest")
+
+
+def _marks(reader: Reader) -> pl.DataFrame:
+    frames = [pl.DataFrame(schema={"digest": pl.Int128, "mark": pl.Categorical})]
+    for chunk in reader.marks():
+        keys = pl.Series("key", [key for key, _ in chunk], dtype=pl.String).str.decode("hex")
+        marks = pl.Series("mark", [mark for _, mark in chunk], dtype=pl.Categorical)
+        frames.append(pl.DataFrame([_digests(keys), marks]))
+    return pl.concat(frames)

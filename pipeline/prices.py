@@ -1,0 +1,118 @@
+"""What it costs: the prices of one model, what a job will likely use, and a budget held before a request leaves."""
+
+from .job import Job
+from .records import BadJob, Exit, Request, Stopped, Tally, Usage
+
+PER_MILLION = 1e-6
+OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
+"""The parameters that bound an answer's length, the newer name first."""
+
+BYTES_PER_TOKEN = 4.0
+COMPLETION_TOKENS = 100
+"""What is guessed before the first answer; English prose has about 4.7 bytes a token, Chinese about 2."""
+
+
+def expected_usage(known: Tally, request_bytes: int, requests: int) -> Usage:
+    """Tokens that so many requests of so many bytes in all will likely use, by the answers tallied so far."""
+    prompt_tokens, output_tokens = known.usage.prompt_tokens, known.usage.billed_output_tokens
+    if not known.answers or not prompt_tokens or output_tokens is None:
+        return Usage(round(request_bytes / BYTES_PER_TOKEN), requests * COMPLETION_TOKENS)
+    return Usage(
+        round(request_bytes * prompt_tokens / known.request_bytes), round(requests * output_tokens / known.answers)
+    )
+
+
+class Tariff:
+    """The prices of a job's model: `[prices]` over the price list; a model on this machine costs nothing.
+
+    The list (genai-prices) is asked only when the base URL is that of a provider it knows: a local server may call
+    its model by any name. All figures are estimates of what the provider will bill.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._endpoint, self._own = job.endpoint, job.prices
+        self._free = job.endpoint.is_local
+        self._listed = not self._free and job.prices.input is None
+        self.known = self.cost(Usage(prompt_tokens=1, completion_tokens=1)) is not None
+        """There is a price."""
+
+    def cost(self, usage: Usage) -> float | None:
+        """US dollars for what was used; None if the price or a count is unknown."""
+        if self._free:
+            return 0.0
+        prompt_tokens, output_tokens = usage.prompt_tokens, usage.billed_output_tokens
+        if prompt_tokens is None or output_tokens is None:
+            return None
+        cached_tokens = min(usage.cached_tokens or 0, prompt_tokens)
+        if self._listed:
+            return self._listed_cost(prompt_tokens, cached_tokens, output_tokens)
+        # the section admits input and output together alone, so both are there
+        input_price, output_price = self._own.input or 0.0, self._own.output or 0.0
+        cached_price = input_price if self._own.cached_input is None else self._own.cached_input
+        fresh_tokens = prompt_tokens - cached_tokens
+        return PER_MILLION * (fresh_tokens * input_price + cached_tokens * cached_price + output_tokens * output_price)
+
+    def _listed_cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float | None:
+        import genai_prices  # noqa: PLC0415 - takes a second to import, and many jobs do without
+
+        used = genai_prices.Usage(
+            input_tokens=prompt_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
+        )
+        try:
+            found = genai_prices.calc_price(used, self._endpoint.model, provider_api_url=self._endpoint.base_url)
+        except LookupError:
+            return None
+        return float(found.total_price)
+
+
+class Budget:
+    """What may still be spent: the worst case is reserved before a request leaves, and settled when it has landed."""
+
+    def __init__(self, job: Job, tariff: Tariff, spent: float) -> None:
+        """`spent`: US dollars so far, over the job folder's life. Raises BadJob for a cap that could not be held."""
+        self.cap = job.limits.max_cost
+        self.spent = spent
+        self._reserved = 0.0
+        self._tariff = tariff
+        limits = [job.parameters[name] for name in OUTPUT_CAPS if isinstance(job.parameters.get(name), int)]
+        self._output_tokens_max = limits[0] if limits else None
+        if self.cap is None:
+            return
+        if not tariff.known:
+            raise BadJob(
+                f"limits.max_cost is set, but no price is known of {job.endpoint.model!r} at {job.endpoint.host}.\n"
+                "Give it in [prices] (US dollars per million tokens). Nothing was sent."
+            )
+        if self._output_tokens_max is None:
+            raise BadJob(
+                "limits.max_cost is set, but nothing bounds the length of an answer.\n"
+                "Set parameters.max_tokens, or max_completion_tokens. Nothing was sent."
+            )
+
+    def reserve(self, request: Request) -> float | None:
+        """US dollars set aside for the worst case of one attempt; None if the cap has no room for it.
+
+        A prompt never has more tokens than its body has bytes.
+        """
+        if self.cap is None:
+            return 0.0
+        worst = self._tariff.cost(
+            Usage(prompt_tokens=len(request.body), completion_tokens=self._output_tokens_max or 0)
+        )
+        if worst is None or self.spent + self._reserved + worst > self.cap:
+            return None
+        self._reserved += worst
+        return worst
+
+    def settle(self, reserved: float, paid: float) -> None:
+        """The attempt has landed: what was set aside for it becomes what it cost."""
+        self._reserved -= reserved
+        self.spent += paid
+
+    def exhausted(self) -> Stopped:
+        """The stop that follows when nothing in flight can make room any more."""
+        return Stopped(
+            f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent, "
+            "and the next request might cost more than is left.\nRaise it with --max-cost to go on.",
+            Exit.AT_LIMIT,
+        )

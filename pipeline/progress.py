@@ -1,0 +1,158 @@
+"""The bar on a terminal, plain lines elsewhere: what a run tells while it runs, on stderr alone."""
+
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Never, TextIO
+
+from tqdm import tqdm
+
+from .records import Tally
+
+REDRAW_SECONDS = 0.2
+LINE_SECONDS = 30.0
+LATER_LINE_SECONDS = 300.0
+OFTEN_SECONDS = 300.0
+"""A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
+
+
+def printable(text: str) -> str:
+    """Text from a server or a row without what could move a terminal's cursor or turn its lines around."""
+    return "".join(
+        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
+        for character in text
+    )
+
+
+def money(dollars: float) -> str:
+    """`$0.0042`, `$2.07`, `$1,234`: as many digits as matter."""
+    if 0 < dollars < 0.01:
+        return f"${dollars:.2g}" if dollars >= 0.0001 else f"${dollars:.1e}"
+    return f"${dollars:,.2f}" if dollars < 1000 else f"${dollars:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `25 min`, `7 h 30 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+
+
+def count(number: float) -> str:
+    """`812`, `41k`, `0.9M`: a number that fits a bar."""
+    if number < 1000:
+        return f"{number:.0f}"
+    return f"{number / 1000:.0f}k" if number < 500_000 else f"{number / 1e6:.1f}M"
+
+
+class Progress:
+    """What a run tells, and how far it is. `show` may be called for every row: it redraws by time."""
+
+    def __init__(
+        self,
+        log: Path | None = None,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        quiet: bool = False,
+    ) -> None:
+        """`log`: a file that all that is said is added to, with the time, also when quiet."""
+        self._stream = stream if stream is not None else sys.stderr
+        self._clock, self._quiet = clock, quiet
+        self._log = _private(log) if log is not None else None
+        self._bar: tqdm[Never] | None = None
+        self._total = 0
+        self._began = self._next = clock()
+
+    def begin(self, total: int) -> None:
+        """So many requests are to be asked now."""
+        self._total = total
+        self._began = self._next = self._clock()
+        if not self._stream.isatty():
+            self._next += LINE_SECONDS
+        elif not self._quiet:
+            self._bar = tqdm(
+                total=total,
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} · {desc}",
+                leave=False,
+                mininterval=0,
+            )
+
+    def show(self, tally: Tally, waiting: str = "") -> None:
+        """Tell how it stands, if it is time; `waiting` says why nothing leaves just now."""
+        now = self._clock()
+        if now < self._next:
+            return
+        rate = tally.rows / (now - self._began) if now > self._began else 0.0
+        left = (self._total - tally.rows) / rate if rate else None
+        if self._bar is not None:
+            self._next = now + REDRAW_SECONDS
+            self._bar.n = tally.rows
+            self._bar.set_description_str(_facts(tally, rate, left, waiting), refresh=True)
+        else:
+            self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
+            self.say(_line(self._total, tally, left, waiting))
+
+    def say(self, text: str) -> None:
+        """Lines of their own, above the bar. On the screen only if not quiet."""
+        text = printable(text)
+        self.note(text)
+        if not self._quiet:
+            tqdm.write(text, file=self._stream)
+            self._stream.flush()
+
+    def note(self, text: str) -> None:
+        """Lines for the log alone."""
+        if self._log is not None:
+            self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
+            self._log.flush()
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def close(self) -> None:
+        """Nothing more will be said."""
+        self.end()
+        if self._log is not None:
+            self._log.close()
+
+
+def _private(path: Path) -> TextIO:
+    """The file, made readable to its owner alone, to add to."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
+
+
+def _facts(tally: Tally, rate: float, left: float | None, waiting: str) -> str:
+    facts = []
+    if tally.unanswered:
+        facts.append(f"{tally.unanswered:,} failed")
+    facts.append(f"{count(tally.tokens)} tokens")
+    if tally.cost:
+        facts.append(money(tally.cost))
+    facts.append(f"{rate:,.1f} rows/s")
+    if left is not None:
+        facts.append(f"{duration(left)} left")
+    if waiting:
+        facts.append(waiting)
+    return " · ".join(facts)
+
+
+def _line(total: int, tally: Tally, left: float | None, waiting: str) -> str:
+    facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
+    if left is not None:
+        facts.append(f"eta={duration(left).replace(' ', '')}")
+    if waiting:
+        facts.append(waiting.replace("waiting ", "waiting=").replace(" s: ", "s (") + ")")
+    return f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} running {' '.join(facts)}"

@@ -1,0 +1,141 @@
+"""Whether to try again, and after how long: what one refusal means for its row, and all of them for the job.
+
+Pure: the time in seconds and the dice are given in. The rules are those that need to know what came before; what a
+single reply means is `replies`.
+"""
+
+from collections.abc import Callable
+
+from .records import Exit, Failure, Record, Refusal, Stopped
+
+ATTEMPTS = 6
+"""Attempts a row has for reasons that pass. A 429 costs none: it says nothing about the row."""
+
+ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3}
+"""An odd answer is asked again a few times, then it is the row's answer: nothing."""
+
+FREE = frozenset({"rate", "quota"})
+DOWN = frozenset({"connect", "overload", "timeout"})
+"""Cost an attempt only if another row was answered meanwhile: while the endpoint is down, it is not the row's fault."""
+
+LONGEST_WAIT_SECONDS = 300.0
+GIVE_UP_AFTER_SECONDS = 1800.0
+"""Without a single answer for so long, the endpoint is down for the night."""
+
+BACKOFF_MAX_SECONDS = 60.0
+QUOTA_PROBES_SECONDS = 30.0
+"""A gateway that is only busy says "quota" too: three in a row over this long, without an answer, and it is meant."""
+
+ALIKE = 5
+"""So many first rows refused as bad requests: it is the job that is bad."""
+
+
+class Again(Record, frozen=True):
+    """Try the row again, no sooner than after so many seconds."""
+
+    after_seconds: float
+
+
+class Tries:
+    """One row's attempts so far."""
+
+    __slots__ = ("answers_before", "counted", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.counted = 0
+        self.answers_before = 0
+        """How many answers the job had when the row was last tried."""
+
+
+class Patience:
+    """What the refusals of a run say of the job, and so what is to be done about each."""
+
+    def __init__(self, now: float, dice: Callable[[], float]) -> None:
+        self.answers = 0
+        self._dice = dice
+        self._last_answer = now
+        self._in_a_row: dict[str, int] = {}
+        self._first_quota = 0.0
+        self._first_bad_request: int | None = None
+        self._bad_requests = 0
+
+    def answered(self, now: float) -> None:
+        """An answer has come: the endpoint, the key and the model are good."""
+        self.answers += 1
+        self._last_answer = now
+        self._in_a_row.clear()
+
+    def decide(self, refusal: Refusal, tries: Tries, now: float) -> Again | Failure | Stopped:
+        """What to do about one refusal; counts it against the row."""
+        kind = refusal.kind
+        self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
+        stop = self._stop(refusal, now)
+        if stop is not None:
+            return stop
+        if refusal.verdict == "row":
+            return Failure(kind=kind, reason=refusal.message)
+        if kind not in FREE and not (kind in DOWN and tries.answers_before == self.answers):
+            tries.counted += 1
+        tries.answers_before = self.answers
+        if tries.counted >= ATTEMPTS_OF_KIND.get(kind, ATTEMPTS):
+            return Failure(kind=kind, reason=refusal.message, lasting=kind in ATTEMPTS_OF_KIND)
+        return Again(after_seconds=self._wait(refusal, tries))
+
+    def _wait(self, refusal: Refusal, tries: Tries) -> float:
+        if refusal.wait_seconds is not None:
+            return refusal.wait_seconds
+        if refusal.pressure is not None:
+            return 0.0  # the throttle pauses everyone; the row goes first after it
+        return self._dice() * min(BACKOFF_MAX_SECONDS, 2.0 ** (tries.counted + 1))
+
+    def _stop(self, refusal: Refusal, now: float) -> Stopped | None:
+        """A stop, if this refusal makes the job hopeless."""
+        stop = self._needs_a_person(refusal, now)
+        if stop is not None:
+            return Stopped(f"HTTP {refusal.status}: {stop}" if refusal.status else stop)
+        if refusal.kind == "connect" and not self.answers and self._in_a_row["connect"] >= 3:
+            message = f"Cannot reach the endpoint: {refusal.message}\nCheck endpoint.base_url, or try again later."
+            return Stopped(message, Exit.TRY_LATER)
+        if refusal.wait_seconds is not None and refusal.wait_seconds > LONGEST_WAIT_SECONDS:
+            minutes = refusal.wait_seconds / 60
+            return Stopped(f"The endpoint asks to wait {minutes:,.0f} minutes: {refusal.message}", Exit.TRY_LATER)
+        if refusal.verdict == "retry" and now - self._last_answer > GIVE_UP_AFTER_SECONDS:
+            minutes = GIVE_UP_AFTER_SECONDS / 60
+            return Stopped(f"Not one answer for {minutes:.0f} minutes. Last: {refusal.message}", Exit.TRY_LATER)
+        return None
+
+    def _needs_a_person(self, refusal: Refusal, now: float) -> str | None:
+        """What the person is told, if waiting will not help."""
+        kind, times = refusal.kind, self._in_a_row[refusal.kind]
+        said = f"The endpoint said: {refusal.message}"
+        if kind == "auth":
+            hopeless = not self.answers or times >= 2
+            return f"the key was not accepted. {said}\nCheck endpoint.api_key_env." if hopeless else None
+        if kind == "not_found":
+            hopeless = not self.answers or times > 3
+            return (
+                f"no such model or address. {said}\nCheck endpoint.model and endpoint.base_url." if hopeless else None
+            )
+        if kind == "html" and not self.answers:
+            return "the address answers with a web page, not with an API.\nCheck endpoint.base_url."
+        if kind == "quota":
+            self._first_quota = now if times == 1 else self._first_quota
+            spent = times >= 3 and now - self._first_quota >= QUOTA_PROBES_SECONDS
+            return f"the quota is used up. {said}" if spent else None
+        if kind == "bad_request" and self._all_fail_alike(refusal):
+            preview = "Check [parameters] and the model; `pipeline preview` shows what is sent."
+            return f"the first {ALIKE} rows were all refused alike. {said}\n{preview}"
+        return said if refusal.verdict == "stop" else None
+
+    def _all_fail_alike(self, refusal: Refusal) -> bool:
+        if self.answers:
+            return False
+        if self._first_bad_request in (None, refusal.status):
+            self._first_bad_request = refusal.status
+            self._bad_requests += 1
+        return self._bad_requests >= ALIKE
+
+
+def _status(refusal: Refusal) -> str:
+    return f"HTTP {refusal.status}: " if refusal.status else ""

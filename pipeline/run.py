@@ -1,0 +1,319 @@
+"""A job from end to end: plan, ask what is unknown, write."""
+
+import asyncio
+import contextlib
+import json
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from . import __version__, columns, history
+from .desk import Desk, read_ledger
+from .job import Job, duration_seconds
+from .live import DRAIN_SECONDS, answer_all
+from .local_model import find_gguf, gguf_sha256, serve
+from .plan import Plan, chosen_rows, keys_path, make_plan, requests_to_ask, tally_rows
+from .prices import expected_usage
+from .progress import Progress, duration, money
+from .prompts import Prompts
+from .records import STATUSES, BadJob, Exit, Stopped, Summary
+from .store import Reader, Store, hold, make_folder
+from .tables import Table, check_output, open_table, write_table
+
+Confirm = Callable[[str], bool]
+
+GUARDED_ANSWERS = 1_000
+GUARDED_SHARE = 0.1
+"""More stored answers than either, unused because a setting changed: the price is told before it is paid."""
+
+
+def run(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | None = None) -> Summary:
+    """Ask what is not yet known, and write the output.
+
+    `confirm` is asked before a changed setting buys everything again; without it BadJob is raised, unless the job's
+    `this_run.assume_yes`. `command` is kept in the history, for `resume`. Raises BadJob if the job cannot begin, and
+    Stopped if another process holds it; every other end is told by the Summary's `exit_code`.
+    """
+    with prepared(job, confirm, command) as ready:
+        # only the asking has an event loop: while rows are planned and written, Ctrl-C works at once
+        return finish(ready, asyncio.run(ask(ready)))
+
+
+async def arun(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | None = None) -> Summary:
+    """`run`, for where an event loop runs already: a notebook."""
+    with prepared(job, confirm, command) as ready:
+        return finish(ready, await ask(ready))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that is ready to be asked: planned, agreed to, its folder locked."""
+
+    job: Job
+    """As its answers are filed (`named_by_weights`)."""
+    table: Table
+    rows_in_all: int
+    """Of the input; more than the table's in a pilot."""
+    schema: pl.Schema
+    """Of the output."""
+    prompts: Prompts
+    plan: Plan
+    desk: Desk
+    store: Store
+    reader: Reader
+    progress: Progress
+    began: float
+
+
+@contextlib.contextmanager
+def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -> Iterator[Prepared]:
+    """Lock, read, plan, and have it agreed to. Raises BadJob, or Stopped if the lock is taken."""
+    began = time.monotonic()
+    check_output(job.output_path, job.inputs)
+    job.endpoint.key()
+    with job_folder(job.folder), contextlib.ExitStack() as open_things:
+        progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
+        open_things.callback(progress.close)
+        filed = named_by_weights(job)
+        whole = open_table(job.inputs, job.folder)
+        table = chosen_rows(job, whole)
+        schema = columns.output_schema(job, table)
+        prompts = Prompts(filed, list(table.schema))
+        store = Store(job.folder / "store")
+        open_things.callback(store.close)
+        reader = Reader(job.folder / "store")
+        open_things.callback(reader.close)
+        desk = Desk(filed, store, read_ledger(reader))
+        plan = make_plan(filed, table, prompts, reader, job.folder)
+        progress.say(plan_line(job, plan, desk))
+        guard(filed, plan, desk, confirm)
+        history.begin(filed, command, whole.content_hash, whole.path)
+        yield Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, began)
+
+
+@contextlib.contextmanager
+def job_folder(folder: Path) -> Iterator[None]:
+    """The job folder, made and locked; made in vain, it is removed again."""
+    is_new = not folder.exists()
+    make_folder(folder)
+    with hold(folder):
+        try:
+            yield
+        except BadJob:
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def named_by_weights(job: Job) -> Job:
+    """The job as its answers are filed: a model on this machine goes by its weights' hash, wherever the file stands."""
+    if not job.endpoint.is_local:
+        return job
+    weights = gguf_sha256(find_gguf(job.endpoint.base_url, job.home))
+    endpoint = job.endpoint.model_copy(update={"name": job.endpoint.name or "local", "model": weights})
+    return job.model_copy(update={"endpoint": endpoint})
+
+
+def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
+    """`80,000 rows → api.openai.com, gpt-x · 75,000 answered before, 4,415 to ask · about $2.10, 25 min, cap $5.00`."""
+    facts = [f"{plan.answered:,} answered before"] if plan.answered else []
+    facts.append(f"{plan.to_ask:,} to ask")
+    if plan.equal:
+        facts.append(f"{plan.equal:,} equal to others")
+    if plan.unaskable:
+        facts.append(f"{plan.unaskable:,} cannot be asked ({plan.why_unaskable})")
+    price, seconds = expectation(job, desk, plan.request_bytes, plan.to_ask)
+    guesses = []
+    if plan.to_ask:
+        guesses.append("price unknown" if price is None else f"about {money(price)}" if price else "free")
+    if plan.to_ask and seconds is not None:
+        guesses.append(duration(seconds))
+    if job.limits.max_cost is not None:
+        guesses.append(f"cap {money(job.limits.max_cost)}")
+    model = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else job.endpoint.model
+    parts = [f"{plan.rows:,} rows → {job.endpoint.host}, {model}", ", ".join(facts), ", ".join(guesses)]
+    return " · ".join(part for part in parts if part)
+
+
+def expectation(job: Job, desk: Desk, request_bytes: int, requests: int) -> tuple[float | None, float | None]:
+    """US dollars and seconds that so many requests will likely take; None where nothing is known to tell from."""
+    usage = expected_usage(desk.ledger, request_bytes, requests)
+    paces = []
+    if desk.ledger.answers:
+        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / job.limits.width)
+    if job.limits.requests_per_minute is not None:
+        paces.append(60 * requests / job.limits.requests_per_minute)
+    if job.limits.tokens_per_minute is not None:
+        tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+        paces.append(60 * tokens / job.limits.tokens_per_minute)
+    return desk.tariff.cost(usage), max(paces, default=None)
+
+
+def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
+    """Before a changed setting buys answers again, name it and its price. Raises BadJob unless that is agreed to."""
+    # a pilot of the new settings must not make them the old ones
+    before = history.last(job.folder, pilots=False)
+    if before is None or job.this_run.assume_yes:
+        return
+    now = job.seen_by_model()
+    changed = [name for name in now if now[name] != before.seen_by_model.get(name)]
+    bought_again = min(plan.unused, plan.to_ask)
+    if not changed or bought_again <= min(GUARDED_ANSWERS, GUARDED_SHARE * plan.stored):
+        return
+    price = expectation(job, desk, plan.request_bytes, plan.to_ask)[0]
+    cost = "at an unknown price" if price is None else f"about {money(price)}"
+    fit = f"{plan.stored - plan.unused:,} of {plan.stored:,} answers fit"
+    what = f"{', '.join(changed)} changed since {before.at:%d %b %H:%M}: {fit}."
+    if confirm is None:
+        raise BadJob(f"{what}\nTo ask {plan.to_ask:,} rows again, {cost}, add --yes. Nothing was sent.")
+    if not confirm(f"{what} Ask {plan.to_ask:,} rows again, {cost}?"):
+        raise BadJob("Nothing was sent. The answers are kept; with the settings as they were they are found again.")
+
+
+async def ask(ready: Prepared) -> Stopped | None:
+    """Ask all that the plan has to ask; returns what stopped it, if anything did."""
+    if not ready.plan.to_ask:
+        return None
+    requests = requests_to_ask(ready.table, ready.prompts, ready.plan.ask)
+    try:
+        with served(ready.job) as reachable, interruptible(ready):
+            ready.progress.begin(ready.plan.to_ask)
+            ready.desk.progress = ready.progress
+            await answer_all(reachable, requests, ready.desk)
+    except Stopped as stop:
+        return stop
+    finally:
+        ready.progress.end()
+    return None
+
+
+@contextlib.contextmanager
+def served(job: Job) -> Iterator[Job]:
+    """The job with an address that can be asked: a model on this machine is served meanwhile."""
+    if not job.endpoint.is_local:
+        yield job
+        return
+    with serve(find_gguf(job.endpoint.base_url, job.home), job.limits.width, job.folder / "model.log") as server:
+        update = {"base_url": server.base_url, "api_key_env": "", "api_key_default": server.api_key}
+        yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update)})
+
+
+@contextlib.contextmanager
+def interruptible(ready: Prepared) -> Iterator[None]:
+    """Signals and `max_runtime` stop the sending; what is in flight may land. A second signal waits for nothing."""
+    desk, loop, limit = ready.desk, asyncio.get_running_loop(), ready.job.limits.max_runtime
+
+    def on_signal(name: str, code: Exit) -> None:
+        if desk.stopping is not None:
+            desk.hurry()
+            return
+        drain = f"up to {DRAIN_SECONDS:.0f} s for what is in flight (again: stop at once)"
+        ready.progress.say(f"{name}: nothing more is sent; waiting {drain}.")
+        desk.stop(Stopped(f"Stopped by {name}.", code))
+
+    signals = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+    before = {number: signal.getsignal(number) for number in signals}
+    with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # another thread than main: no signals
+        for number, code in signals.items():
+            loop.add_signal_handler(number, on_signal, number.name, code)
+    if limit is not None:
+        over = Stopped(f"limits.max_runtime of {limit} is over.", Exit.AT_LIMIT)
+        left = duration_seconds(limit) - (time.monotonic() - ready.began)
+        timer = loop.call_later(max(0.0, left), desk.stop, over)
+    try:
+        yield
+    finally:
+        if limit is not None:
+            timer.cancel()
+        with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+
+
+def finish(ready: Prepared, stop: Stopped | None) -> Summary:
+    """Write the output where the run came to its end, close the books, and say how it went."""
+    job, folder = ready.job, ready.job.folder
+    ready.store.close()
+    rows = tally_rows(folder, ready.reader)
+    if stop is None and (rows.rows != ready.table.rows or rows.pending):
+        stop = Stopped(
+            f"The books do not balance: {rows.rows:,} of {ready.table.rows:,} rows are accounted for, "
+            f"{rows.pending:,} of them without an outcome."
+        )
+    wrote = stop is None or stop.exit_code is Exit.AT_LIMIT
+    if wrote:
+        cells = columns.Cells(job, ready.table, keys_path(folder), ready.reader)
+        try:
+            write_table(cells.frames(), ready.schema, job.output_path, metadata_of(job))
+            rows = cells.tally
+        except Stopped as unwritten:
+            stop, wrote = unwritten, False
+    summary = Summary(
+        exit_code=stop.exit_code if stop else Exit.INCOMPLETE if rows.unanswered else Exit.DONE,
+        message=str(stop) if stop else "",
+        output=str(job.output_path),
+        rows=rows,
+        run=ready.desk.asked,
+        spent=ready.desk.ledger.cost,
+        seconds=time.monotonic() - ready.began,
+        wrote=wrote,
+    )
+    history.end(folder, summary)
+    rest = ready.rows_in_all - ready.table.rows
+    if wrote and rest and ready.desk.ledger.answers:
+        ready.progress.say(rest_text(job, ready.desk, rest))
+    ready.progress.note(summary_text(job, summary))
+    return summary
+
+
+def rest_text(job: Job, desk: Desk, rows: int) -> str:
+    """After a pilot: what the rows that it left out would cost and take."""
+    request_bytes = round(rows * desk.ledger.request_bytes / desk.ledger.answers)
+    price, seconds = expectation(job, desk, request_bytes, rows)
+    cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
+    time_left = f" and take about {duration(seconds)}" if seconds is not None else ""
+    return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."
+
+
+def metadata_of(job: Job) -> dict[str, str]:
+    """What a Parquet output says of how it was made; polars writes none into the other formats."""
+    settings = json.dumps(job.without_secrets(), ensure_ascii=False)
+    return {"pipeline.version": __version__, "pipeline.settings": settings}
+
+
+def summary_text(job: Job, summary: Summary) -> str:
+    """How it went, what is safe, and what to type next."""
+    counts = ", ".join(f"{getattr(summary.rows, name):,} {name}" for name in STATUSES if getattr(summary.rows, name))
+    books = f"{counts or '0 rows'} = {summary.rows.rows:,}."
+    spent = f"{money(summary.run.cost)} this run, {money(summary.spent)} in all."
+    if summary.run.unpriced:
+        spent = f"{summary.run.unpriced:,} requests at an unknown price ([prices] sets one), else {spent}"
+    if summary.run.maybe_paid:
+        spent += f" {summary.run.maybe_paid:,} attempts broke off and may be billed."
+    wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} is left as it was."
+    job_name = _quoted(job.folder if _elsewhere(job) else job.output_path)
+    if not summary.message:
+        text = f"Done in {duration(summary.seconds)}: {books} {spent} {wrote}"
+        odd = [name for name in ("failed", "invalid", "truncated") if getattr(summary.rows, name)]
+        if odd:
+            text += f"\n  Look: pipeline show {job_name} --status {odd[0]}"
+            text += f"   Retry: pipeline resume {job_name} --retry {','.join(odd)}"
+        return text
+    text = f"Stopped after {duration(summary.seconds)}: {summary.message}\n{books} {spent} {wrote}"
+    text += f"\nEvery answer so far is kept in {job.folder}.\n  Go on: pipeline resume {job_name}"
+    return text if summary.wrote else f"{text}   The table so far: pipeline export {job_name} -o OTHER"
+
+
+def _elsewhere(job: Job) -> bool:
+    return job.folder != job.output_path.with_name(job.output_path.name + ".job")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,50 @@
+"""What is wrong with an answer's text, and what it holds: the contract of [answer], checked."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+
+from .job import Job
+from .records import BadJob, Record
+
+
+class Held(Record, frozen=True):
+    """What a text holds: a value for each property, or what is wrong with it."""
+
+    values: dict[str, Any]
+    error: str | None = None
+
+
+class Contract:
+    """The JSON Schema that answers are held to."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        """Raises BadJob, with the path inside it, for a schema that is none."""
+        try:
+            jsonschema_rs.meta.validate(schema)
+            self._validator = jsonschema_rs.validator_for(schema)
+        except jsonschema_rs.ValidationError as error:
+            place = "/".join(str(part) for part in error.instance_path)
+            raise BadJob(
+                f"answer.schema is not a JSON Schema: at /{place}: {error.message}\nNothing was sent."
+            ) from None
+        except (ValueError, jsonschema_rs.ReferencingError) as error:
+            raise BadJob(f"answer.schema is not a JSON Schema: {error}\nNothing was sent.") from None
+        if schema.get("type") != "object":
+            raise BadJob('answer.schema: its "type" is to be "object": each property is a column.\nNothing was sent.')
+
+    def read(self, text: str) -> Held:
+        """Never raises: a text that is not JSON, or JSON that does not fit, has an error that names the place."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return Held({}, "not JSON")
+        errors = [f"at /{'/'.join(map(str, e.instance_path))}: {e.message}" for e in self._validator.iter_errors(value)]
+        return Held({}, "; ".join(errors)) if errors else Held(value)
+
+
+def contract_of(job: Job) -> Contract | None:
+    """The job's contract; None for free text."""
+    schema = job.answer.contract
+    return None if schema is None else Contract(schema)

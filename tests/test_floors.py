@@ -1,0 +1,115 @@
+"""The house: which file stands on which floor, which library has which home. A file imports only from floors below."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pipeline
+
+PACKAGE = Path(pipeline.__file__).parent
+
+FLOORS = (
+    ("nouns", {"records", "job", "local_model"}),
+    (
+        "tools",
+        {
+            "tables",
+            "prompts",
+            "schema",
+            "client",
+            "replies",
+            "throttle",
+            "retry",
+            "store",
+            "prices",
+            "progress",
+            "history",
+        },
+    ),
+    ("the desk", {"desk"}),
+    ("answering", {"plan", "live", "columns"}),
+    ("verbs", {"run", "review"}),
+    ("doors", {"cli", "__init__", "__main__"}),
+)
+
+# On the lowest floor one noun may be told in terms of another; at the doors one leads to the other.
+STEPS_ON_ONE_FLOOR = {("job", "records"), ("local_model", "records"), ("__main__", "cli"), ("cli", "__init__")}
+
+HOMES = {
+    "click": {"cli"},
+    "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
+    "pydantic_core": {"job"},
+    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review"},  # JSON of records and bodies
+    "httpx": {"client"},
+    "diskcache": {"store"},
+    "filelock": {"store"},
+    "jinja2": {"prompts"},
+    "jsonschema_rs": {"schema"},
+    "genai_prices": {"prices"},
+    "tqdm": {"progress"},
+    "xllamacpp": {"local_model"},
+    "polars": {"tables", "plan", "columns", "run", "review"},
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    return {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """Every name that a file imports, however deep inside, and whether it is one of ours."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            if node.module:
+                yield node.module.split(".")[0], True
+            else:
+                yield from ((alias.name, True) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0], False
+
+
+def floor_of(name: str) -> int:
+    return next(number for number, (_, files) in enumerate(FLOORS) if name in files)
+
+
+def test_every_file_stands_on_exactly_one_floor() -> None:
+    placed = [name for _, files in FLOORS for name in files]
+    assert sorted(placed) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_file_imports_only_from_floors_below_its_own(name: str) -> None:
+    for imported, ours in imports(modules()[name]):
+        if not ours:
+            assert imported != "pipeline", f"{name} imports ours absolutely"
+            continue
+        if imported == "__version__" or (name, imported) in STEPS_ON_ONE_FLOOR:
+            continue
+        assert imported in modules(), f"{name} imports {imported}, which is no file"
+        assert floor_of(imported) < floor_of(name), f"{name} reaches up or sideways to {imported}"
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_a_library_is_imported_only_in_its_home(library: str) -> None:
+    found = {
+        name for name, tree in modules().items() for imported, ours in imports(tree) if imported == library and not ours
+    }
+    assert found <= HOMES[library]
+    assert found, f"{library} has a home and nobody lives there"
+
+
+def test_the_first_line_of_every_file_says_its_idea() -> None:
+    for name, tree in modules().items():
+        first = (ast.get_docstring(tree) or "").splitlines()[0]
+        assert first.endswith((".", "`.", ":")), f"{name}: {first!r}"
+        assert len(first) > 20, name
+
+
+def test_a_floor_that_is_reached_upwards_is_noticed() -> None:
+    tree = ast.parse("def f():\n    from .run import run\n    from . import cli\n")
+    assert list(imports(tree)) == [("run", True), ("cli", True)]
+    assert floor_of("run") > floor_of("live")

@@ -1,0 +1,180 @@
+"""The job file: every mistake in it is told at once, with its place."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.job import Job, JobFile, duration_seconds, line_of, parse_setting, settings
+from pipeline.records import BadJob
+
+ROOT = Path(__file__).parent.parent
+MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
+
+
+def job_from(text: str, tmp_path: Path, **flags: object) -> Job:
+    path = tmp_path / "job.toml"
+    path.write_text(text, "utf-8")
+    return Job.load(["in.csv"], "out.csv", config=path, settings=flags)
+
+
+def complaint(text: str, tmp_path: Path) -> str:
+    with pytest.raises(BadJob) as caught:
+        job_from(text, tmp_path)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_all_mistakes_are_told_at_once_with_their_lines_and_the_near_names(tmp_path: Path) -> None:
+    text = '''
+[endpoint]
+base_url = "ftp://host"
+modle = "x"
+[prompt]
+templat = """
+system = 3
+"""
+[limits]
+max_cost = -1
+max_runtime = "8 hours"
+[parameters]
+model = "x"
+[answr]
+'''
+    told = complaint(text, tmp_path)
+    assert "job.toml:3: endpoint.base_url: 'ftp://host' is not a web address" in told
+    assert "job.toml:4: endpoint.modle: unknown key; did you mean model?" in told
+    assert "job.toml:6: prompt.templat: unknown key; did you mean template?" in told
+    assert "job.toml:10: limits.max_cost:" in told
+    assert "job.toml:11: limits.max_runtime: '8 hours' is not a duration" in told
+    assert "job.toml:12: parameters: model: set by the program itself" in told
+    assert "job.toml:14: answr: unknown key; did you mean answer?" in told
+    assert told.endswith("Nothing was sent.")
+
+
+def test_a_key_inside_a_multi_line_string_is_not_mistaken_for_one() -> None:
+    text = '[prompt]\ntemplate = """\nsystem = 1\n"""\nsystem = "x"\n'
+    assert line_of(text, ("prompt", "system")) == 5
+
+
+def test_dotted_and_quoted_keys_are_found() -> None:
+    assert line_of('endpoint.model = "x"\n\nprompt."system" = "y"\n', ("prompt", "system")) == 3
+
+
+def test_toml_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:
+    assert "not TOML" in complaint("[endpoint\n", tmp_path)
+    assert "line 1" in complaint("[endpoint\n", tmp_path)
+
+
+def test_a_job_file_that_is_not_there_is_told_with_the_near_name(tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").touch()
+    with pytest.raises(BadJob, match=r"no such job file. Did you mean .*jobs\.toml"):
+        Job.load(["in.csv"], "out.csv", config=tmp_path / "job.toml")
+
+
+def test_flags_win_over_the_file_and_their_mistakes_are_called_theirs(tmp_path: Path) -> None:
+    text = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "file"\n'
+    assert job_from(text, tmp_path, **{"endpoint.model": "flag"}).endpoint.model == "flag"
+    with pytest.raises(BadJob, match="command line: limits.max_cost"):
+        job_from(text, tmp_path, **{"limits.max_cost": "five"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("limits.max_cost=5", ("limits.max_cost", 5)),
+        ("endpoint.model=gpt-x", ("endpoint.model", "gpt-x")),
+        ('answer.labels=["a", "b"]', ("answer.labels", ["a", "b"])),
+        ("prompt.system=a = b", ("prompt.system", "a = b")),
+    ],
+)
+def test_a_set_value_is_toml_or_else_text(text: str, expected: tuple[str, object]) -> None:
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["nonsense", "model=x", "endpoint.headers.x-key=secret"])
+def test_a_set_value_without_a_section_or_with_a_secret_is_refused(text: str) -> None:
+    with pytest.raises(BadJob):
+        parse_setting(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("8h", 28800), ("7h30m", 27000), ("90s", 90), ("1d2h", 93600)])
+def test_durations(text: str, seconds: int) -> None:
+    assert duration_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "8", "h", "8 hours", "-1h"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        duration_seconds(text)
+
+
+def test_a_key_over_plain_http_to_another_host_is_refused_and_the_setting_named(tmp_path: Path) -> None:
+    text = '[endpoint]\nbase_url = "http://example.org/v1"\nmodel = "m"\napi_key_env = "SOME_KEY"\n'
+    assert "endpoint.plain_http = true" in complaint(text, tmp_path)
+    assert job_from(text + "plain_http = true\n", tmp_path).endpoint.plain_http
+    assert job_from(text.replace("example.org", "127.0.0.1"), tmp_path)
+
+
+def test_a_missing_variable_is_named_with_the_line_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    job = Job.load(["in.csv"], "out.csv", settings={**MINIMAL, "endpoint.api_key_env": "NO_SUCH_KEY"})
+    with pytest.raises(BadJob, match="export NO_SUCH_KEY="):
+        job.endpoint.key()
+
+
+def test_the_key_is_masked_and_in_no_dump(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANARY_KEY", "sk-canary-123")
+    flags = {**MINIMAL, "endpoint.api_key_env": "CANARY_KEY", "endpoint.headers": {"x-secret": "canary-header"}}
+    job = Job.load(["in.csv"], "out.csv", settings=flags)
+    key = job.endpoint.key()
+    assert key is not None
+    assert "canary" not in f"{key!r} {key} {job!r}".replace("canary-header", "")
+    assert "canary" not in json.dumps(job.without_secrets())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("answer.labels", ["a", "a"], "listed twice: a"),
+        ("answer.labels", [], "no label"),
+        ("answer.name", "status", None),
+        ("output.columns", ["anwser"], "did you mean answer"),
+        ("parameters.when", float("nan"), "not fit for JSON"),
+        ("prices.input", 1.0, "both prices.input and prices.output"),
+        ("limits.concurrency", 0, "concurrency"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(setting: str, value: object, words: str | None) -> None:
+    flags = {**MINIMAL, setting: value}
+    if words is None:
+        flags["answer.labels"] = ["a", "b"]
+        words = "a column of this name is added anyway"
+    with pytest.raises(BadJob, match=words):
+        Job.load(["in.csv"], "out.csv", settings=flags)
+
+
+def test_a_schema_file_is_read_relative_to_the_job_file(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"type": "object", "properties": {"stars": {"type": "integer"}}}')
+    text = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n[answer]\nschema = "s.json"\n'
+    assert list(job_from(text, tmp_path).typed_columns) == ["stars"]
+    (tmp_path / "s.json").write_text("{\n  oops\n}")
+    assert "s.json:2: not JSON" in complaint(text, tmp_path)
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    kept = json.loads((ROOT / "configs" / "job.schema.json").read_text("utf-8"))
+    assert kept == JobFile.model_json_schema(), "python tests/generate.py writes it anew"
+
+
+def test_every_key_of_the_job_file_has_a_help_text() -> None:
+    assert all(setting.help for setting in settings())
+
+
+def test_every_shipped_config_is_a_job() -> None:
+    configs = sorted((ROOT / "configs").glob("*.toml"))
+    assert {path.stem for path in configs} >= {
+        "amethyst", "gemini", "ollama", "openai", "openrouter", "reviews-local", "vllm",
+    }  # fmt: skip
+    for path in configs:
+        assert path.read_text("utf-8").startswith("#:schema ./job.schema.json\n"), path
+        Job.load(["in.csv"], "out.csv", config=path)

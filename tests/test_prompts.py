@@ -1,0 +1,227 @@
+"""A row and a template become a Request: what is in it, what is in its key, and what cannot be asked."""
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.job import Job
+from pipeline.prompts import Prompts
+from pipeline.records import BadJob, Failure, Request
+
+BASE = {"endpoint.base_url": "https://api.example.org/v1", "endpoint.model": "model-x"}
+
+
+def prompts(columns: list[str], **flags: Any) -> Prompts:
+    dotted = {name.replace("__", "."): value for name, value in flags.items()}
+    return Prompts(Job.load(["in.csv"], "out.csv", settings={**BASE, **dotted}), columns)
+
+
+def asked(row: dict[str, Any], **flags: Any) -> Request:
+    request = prompts(list(row), **flags).request(row)
+    assert isinstance(request, Request), request
+    return request
+
+
+def body(row: dict[str, Any], **flags: Any) -> dict[str, Any]:
+    return json.loads(asked(row, **flags).body)
+
+
+def reason(row: dict[str, Any], **flags: Any) -> str:
+    failure = prompts(list(row), **flags).request(row)
+    assert isinstance(failure, Failure)
+    return failure.reason
+
+
+def test_the_golden_key() -> None:
+    # If this changes, every answer that anyone ever paid for is asked again.
+    request = asked(
+        {"review": "Naïve 🙂"},
+        prompt__template="Is this good?\n{{ review }}",
+        prompt__system="You label.",
+        parameters={"temperature": 0.0, "max_tokens": 8},
+        answer__labels=["yes", "no"],
+    )
+    assert request.key == "41fc91c8ad75ea35f4c9a8ecf5d780070efd5478315d2c2732a85ccfdcac48ef"
+
+
+def test_the_body_holds_model_messages_and_parameters() -> None:
+    made = body({"q": "Hi"}, prompt__template="{{ q }}", prompt__system="Be {{ q }}.", parameters={"temperature": 0})
+    assert made == {
+        "model": "model-x",
+        "messages": [{"role": "system", "content": "Be Hi."}, {"role": "user", "content": "Hi"}],
+        "temperature": 0,
+    }
+
+
+def test_the_example_request_of_the_amethyst_page_is_reproduced() -> None:
+    flags = {"endpoint__base_url": "https://free.amethyst.ltd/v1", "endpoint__model": "gemini-2.5-pro"}
+    expected = {"model": "gemini-2.5-pro", "messages": [{"role": "user", "content": "你好，世界！"}]}
+    assert body({"prompt": "你好，世界！"}, **flags) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"endpoint__model": "other"},
+        {"endpoint__revision": "2"},
+        {"endpoint__name": "other"},
+        {"endpoint__base_url": "https://elsewhere.example.org/v1"},
+        {"parameters": {"temperature": 1}},
+        {"prompt__system": "x"},
+        {"prompt__template": "{{ q }}!"},
+        {"answer__labels": ["a", "b"]},
+    ],
+)
+def test_what_the_model_would_see_is_in_the_key(change: dict[str, Any]) -> None:
+    plain = {"prompt__template": "{{ q }}"}
+    assert asked({"q": "x"}, **plain).key != asked({"q": "x"}, **{**plain, **change}).key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"endpoint__headers": {"x": "y"}},
+        {"limits__concurrency": 3},
+        {"output__prefix": "m_"},
+        {"endpoint__api_key_env": "SOME_KEY"},
+        {"endpoint__timeout_seconds": 3},
+    ],
+)
+def test_what_the_model_does_not_see_is_not_in_the_key(change: dict[str, Any]) -> None:
+    plain = {"prompt__template": "{{ q }}"}
+    assert asked({"q": "x"}, **plain).key == asked({"q": "x"}, **{**plain, **change}).key
+
+
+def test_a_server_that_moves_keeps_its_answers_under_its_name() -> None:
+    flags = {"prompt__template": "{{ q }}", "endpoint__name": "ours"}
+    moved = {**flags, "endpoint__base_url": "http://127.0.0.1:9/v1"}
+    assert asked({"q": "x"}, **flags).key == asked({"q": "x"}, **moved).key
+
+
+def test_renaming_the_label_column_keeps_the_key() -> None:
+    flags = {"prompt__template": "{{ q }}", "answer__labels": ["a", "b"]}
+    assert asked({"q": "x"}, **flags).key == asked({"q": "x"}, **flags, answer__name="verdict").key
+
+
+def test_a_whole_number_is_the_same_however_it_is_written() -> None:
+    one = asked({"q": "x"}, prompt__template="{{ q }}", parameters={"temperature": 0})
+    other = asked({"q": "x"}, prompt__template="{{ q }}", parameters={"temperature": 0.0})
+    assert one.key == other.key
+
+
+def test_labels_go_as_a_strict_schema() -> None:
+    form = body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])["response_format"]
+    assert form["json_schema"]["strict"] is True
+    assert form["json_schema"]["schema"]["properties"]["label"]["enum"] == ["a", "b"]
+
+
+def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -> None:
+    with pytest.raises(BadJob, match="no column 'reviev'; did you mean 'review'"):
+        prompts(["review"], prompt__template="{{ reviev }}")
+    with pytest.raises(BadJob, match="prompt.system: the input has no column 'x'"):
+        prompts(["review"], prompt__template="{{ review }}", prompt__system="{{ x }}")
+    with pytest.raises(BadJob, match=r"no column 'prompt'[\s\S]*prompt\.column"):
+        prompts(["text"])
+
+
+def test_a_broken_template_is_told_with_its_line() -> None:
+    with pytest.raises(BadJob, match="prompt.template, line 2"):
+        prompts(["q"], prompt__template="{{ q }}\n{% if %}")
+
+
+@pytest.mark.parametrize("name", ["for", "two words", "naïve-é", "self", "row"])
+def test_a_column_of_any_name_can_be_read(name: str) -> None:
+    made = body({name: "seen"}, prompt__template="{{ row['" + name + "'] }}" if name != "row" else "{{ row }}")
+    assert made["messages"][0]["content"] == "seen"
+
+
+def test_only_the_columns_in_use_are_read() -> None:
+    assert prompts(["a", "b", "c"], prompt__template="{{ a }}", prompt__system="{{ c }}").columns == ("a", "c")
+    assert prompts(["a", "b"], prompt__template="{{ row.a }}").columns == ("a", "b")
+
+
+@pytest.mark.parametrize(("value", "why"), [(None, "null"), ("", "empty"), (" \n", "empty")])
+def test_an_empty_or_null_prompt_is_a_row_error(value: str | None, why: str) -> None:
+    assert why in reason({"prompt": value})
+
+
+def test_a_null_that_the_template_prints_is_a_row_error_and_one_it_handles_is_not() -> None:
+    assert "prints a null" in reason({"a": None}, prompt__template="Say {{ a }}")
+    assert body({"a": None}, prompt__template="Say {{ a or '' }}.")["messages"][0]["content"] == "Say ."
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ a.__init__.__globals__ }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}0123456789{% endfor %}{% endfor %}",
+        "{{ a.nothing.more }}",
+        "{{ 1 // 0 }}",
+    ],
+)
+def test_a_template_that_escapes_explodes_or_fails_is_a_row_error(template: str) -> None:
+    assert reason({"a": "x"}, prompt__template=template)
+
+
+def test_a_rows_text_is_never_itself_a_template() -> None:
+    made = body({"a": "{{ 7 * 7 }}"}, prompt__template="{{ a }}")
+    assert made["messages"][0]["content"] == "{{ 7 * 7 }}"
+
+
+def test_chance_has_no_place_in_a_template() -> None:
+    with pytest.raises(BadJob, match="random"):
+        prompts(["a"], prompt__template="{{ [1, 2] | random }} {{ a }}")
+
+
+def test_tojson_is_not_escaped_for_html() -> None:
+    made = body({"a": "<it's & é>"}, prompt__template="{{ a | tojson }}")
+    assert made["messages"][0]["content"] == '"<it\'s & é>"'
+
+
+CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}, {"role": "user", "content": "Go"}]
+
+
+def test_a_chat_comes_as_a_list_or_as_json_text() -> None:
+    assert body({"messages": CHAT})["messages"] == CHAT
+    assert asked({"messages": CHAT}).key == asked({"messages": json.dumps(CHAT)}).key
+
+
+def test_the_job_s_system_message_stands_before_a_chat_that_has_none() -> None:
+    system = {"role": "system", "content": "S"}
+    assert body({"messages": CHAT}, prompt__system="S")["messages"] == [system, *CHAT]
+    own = [{"role": "system", "content": "own"}, *CHAT]
+    assert body({"messages": own}, prompt__system="S")["messages"] == own
+
+
+def test_null_fields_of_a_struct_are_left_out() -> None:
+    chat = [{"role": "user", "content": "Hi", "name": None}]
+    assert body({"messages": chat})["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        [],
+        "[]",
+        "no json",
+        '{"role": "user"}',
+        [{"content": "x"}],
+        [{"role": "user", "content": None}],
+        ["x"],
+        "[" * 9999,
+    ],
+)
+def test_a_chat_that_is_none_is_a_row_error(chat: Any) -> None:
+    assert reason({"messages": chat})
+
+
+def test_half_a_surrogate_pair_is_a_row_error() -> None:
+    assert reason({"messages": '[{"role": "user", "content": "\\ud800"}]'})
+
+
+def test_the_same_row_always_gives_the_same_request() -> None:
+    made = prompts(["a", "b"], prompt__template="{{ a }} {{ row.b }}")
+    assert made.request({"a": "1", "b": "2"}) == made.request({"b": "2", "a": "1"})

@@ -1,0 +1,130 @@
+"""Whether to try again: one row's refusals, and what all of them say of the job."""
+
+import pytest
+
+from pipeline.records import Exit, Failure, Refusal, Stopped
+from pipeline.replies import KINDS
+from pipeline.retry import ALIKE, ATTEMPTS, GIVE_UP_AFTER_SECONDS, Again, Patience, Tries
+
+
+def refusal(kind: str, *, status: int = 0, wait_seconds: float | None = None) -> Refusal:
+    known = KINDS[kind]
+    return Refusal(known.verdict, kind, "its words", status, known.pressure, wait_seconds)
+
+
+def patience(*, answered: bool = False) -> Patience:
+    made = Patience(0.0, dice=lambda: 0.5)
+    if answered:
+        made.answered(0.0)
+    return made
+
+
+def decisions(kind: str, times: int, *, answered: bool = True, alive: bool = True, **more: float) -> list[object]:
+    """What one row is told, refused so many times, while other rows are answered in between (`alive`)."""
+    course, tries, told = patience(answered=answered), Tries(), []
+    for _ in range(times):
+        told.append(course.decide(refusal(kind, **more), tries, 1.0))  # type: ignore[arg-type]
+        if alive:
+            course.answered(1.0)
+    return told
+
+
+@pytest.mark.parametrize("kind", ["server", "overload", "timeout", "cut", "protocol", "garbled", "broken", "connect"])
+def test_a_row_that_fails_for_passing_reasons_is_tried_six_times_and_asked_again_by_the_next_run(kind: str) -> None:
+    *again, last = decisions(kind, ATTEMPTS)
+    assert all(isinstance(told, Again) for told in again)
+    assert isinstance(last, Failure)
+    assert not last.lasting
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("empty", 3), ("no_choices", 4)])
+def test_an_odd_answer_is_asked_again_a_few_times_and_then_is_the_rows(kind: str, attempts: int) -> None:
+    *again, last = decisions(kind, attempts)
+    assert all(isinstance(told, Again) for told in again)
+    assert isinstance(last, Failure)
+    assert last.lasting
+
+
+def test_a_429_costs_the_row_no_attempt() -> None:
+    assert all(isinstance(told, Again) for told in decisions("rate", 500))
+
+
+@pytest.mark.parametrize("kind", ["overload", "connect", "timeout"])
+def test_while_nobody_is_answered_an_overload_costs_the_row_no_attempt(kind: str) -> None:
+    told = decisions(kind, 50, alive=False)
+    assert all(isinstance(decision, Again) for decision in told)
+
+
+@pytest.mark.parametrize("kind", ["too_long", "filtered", "too_large", "bad_request"])
+def test_a_row_that_can_never_succeed_fails_at_once(kind: str) -> None:
+    (told,) = decisions(kind, 1)
+    assert isinstance(told, Failure)
+    assert told.lasting
+
+
+@pytest.mark.parametrize("kind", ["tls", "url", "billing", "daily"])
+def test_what_no_row_can_get_past_stops_the_job_at_once(kind: str) -> None:
+    (told,) = decisions(kind, 1)
+    assert isinstance(told, Stopped)
+    assert "its words" in str(told)
+
+
+def test_a_refused_key_stops_at_once_or_after_two_in_a_row_once_something_succeeded() -> None:
+    assert isinstance(decisions("auth", 1, answered=False)[0], Stopped)
+    told = decisions("auth", 2, alive=False)
+    assert isinstance(told[0], Again)
+    assert isinstance(told[1], Stopped)
+    assert all(isinstance(decision, Again) for decision in decisions("auth", 5, alive=True))
+
+
+def test_an_unknown_model_stops_at_once_or_after_three_tries_once_something_succeeded() -> None:
+    assert isinstance(decisions("not_found", 1, answered=False)[0], Stopped)
+    told = decisions("not_found", 4, alive=False)
+    assert [type(decision) for decision in told] == [Again, Again, Again, Stopped]
+
+
+def test_an_endpoint_that_was_never_reached_stops_the_job_after_three_tries_to_be_tried_later() -> None:
+    told = decisions("connect", 3, answered=False, alive=False)
+    assert [type(decision) for decision in told] == [Again, Again, Stopped]
+    assert isinstance(told[2], Stopped)
+    assert told[2].exit_code is Exit.TRY_LATER
+
+
+def test_a_web_page_first_of_all_means_a_wrong_address_and_later_a_passing_fault() -> None:
+    assert isinstance(decisions("html", 1, answered=False)[0], Stopped)
+    assert isinstance(decisions("html", 1)[0], Again)
+
+
+def test_a_used_up_quota_is_believed_after_three_in_a_row_over_thirty_seconds() -> None:
+    course, tries = patience(answered=True), Tries()
+    assert isinstance(course.decide(refusal("quota"), tries, 0.0), Again)
+    assert isinstance(course.decide(refusal("quota"), tries, 10.0), Again)
+    assert isinstance(course.decide(refusal("quota"), tries, 20.0), Again)
+    assert isinstance(course.decide(refusal("quota"), tries, 30.0), Stopped)
+
+
+def test_the_first_five_rows_refused_alike_stop_the_job() -> None:
+    course = patience()
+    told = [course.decide(refusal("bad_request", status=400), Tries(), 1.0) for _ in range(ALIKE)]
+    assert [type(decision) for decision in told] == [Failure] * (ALIKE - 1) + [Stopped]
+
+
+def test_a_wait_that_the_endpoint_asks_for_is_kept_and_a_very_long_one_stops_the_job() -> None:
+    (told,) = decisions("rate", 1, wait_seconds=12.5)
+    assert told == Again(after_seconds=12.5)
+    (told,) = decisions("rate", 1, wait_seconds=3600.0)
+    assert isinstance(told, Stopped)
+    assert told.exit_code is Exit.TRY_LATER
+
+
+def test_half_an_hour_without_an_answer_is_an_outage() -> None:
+    course = patience(answered=True)
+    assert isinstance(course.decide(refusal("overload"), Tries(), GIVE_UP_AFTER_SECONDS - 1), Again)
+    told = course.decide(refusal("overload"), Tries(), GIVE_UP_AFTER_SECONDS + 1)
+    assert isinstance(told, Stopped)
+    assert told.exit_code is Exit.TRY_LATER
+
+
+def test_the_wait_before_trying_again_doubles_and_is_bounded() -> None:
+    waits = [told.after_seconds for told in decisions("server", ATTEMPTS - 1) if isinstance(told, Again)]
+    assert waits == [2.0, 4.0, 8.0, 16.0, 30.0]
