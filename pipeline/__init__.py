@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .job import Job, ThisRun
     from .records import BadJob, Stopped, Summary
-    from .run import arun, run
+    from .runs import arun, run
 
 __version__ = "0.1.0"
 __all__ = ["BadJob", "Job", "Stopped", "Summary", "ThisRun", "__version__", "arun", "run"]
@@ -17,8 +17,8 @@ _HOMES = {
     "BadJob": "records",
     "Stopped": "records",
     "Summary": "records",
-    "arun": "run",
-    "run": "run",
+    "arun": "runs",
+    "run": "runs",
 }
 
 

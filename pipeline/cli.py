@@ -134,7 +134,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
     INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
     """
     from . import review  # noqa: PLC0415 - polars takes its time
-    from .run import run, summary_text  # noqa: PLC0415
+    from .runs import run, summary_text  # noqa: PLC0415
 
     resumed: dict[str, Any] = ctx.obj or {}
     job = _job(flags, stdin=resumed.get("stdin"))
@@ -163,7 +163,7 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     os.chdir(began.directory)
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
-    with run.make_context("run", [*began.command[1:], *extra], parent=ctx) as again:
+    with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
         run.invoke(again)
 

@@ -5,38 +5,52 @@ cost 56 ms of CPU a row at 256 at once where this costs 1.6. The TLS context is 
 """
 
 import asyncio
+import re
+import ssl
 import time
+import zlib
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 from pydantic import SecretStr
 
-from .job import Endpoint
-from .records import Fault, Reply, Request
+from .job import LOOPBACK, Endpoint
+from .records import BadJob, Fault, Reply, Request
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 """A decompressed answer larger than this is none."""
 
+KEY_CHARACTERS_MIN = 8
+"""A shorter key is no secret, and might be a word of an answer."""
+
 ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 
 
 class Client:
-    """The way to one endpoint. An async context manager; `attempt` may be called as often at once as one likes."""
+    """The way to one endpoint. An async context manager; `attempt` may be called as often at once as one likes.
 
-    def __init__(
-        self, endpoint: Endpoint, key: SecretStr | None, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
-        self._url = httpx.URL(f"{endpoint.base_url}/chat/completions")
-        self._headers = httpx.Headers({"accept": "application/json", **endpoint.headers})
-        self._headers["content-type"] = "application/json"
-        self._headers["user-agent"] = "batch-prompt-pipeline"
-        if key is not None:
-            self._headers["authorization"] = f"Bearer {key.get_secret_value()}"
+    Proxies are those of the environment, but this machine is asked without one. Raises BadJob for an address, a key,
+    a header or a proxy that cannot be used.
+    """
+
+    def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
+        self._url = _checked_url(endpoint.base_url)
+        self._headers = _checked_headers(endpoint, key)
         self._deadline = endpoint.timeout_seconds
-        self._transport = transport
-        self._tls = httpx.create_ssl_context()
-        self._idle: list[httpx.AsyncClient] = []
+        secret = key.get_secret_value() if key is not None else ""
+        self._secret = SecretStr(secret if len(secret) >= KEY_CHARACTERS_MIN else "")
+        self._is_here = self._url.host in LOOPBACK
+        # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
+        plain = self._is_here and self._url.scheme == "http"
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
+        try:
+            self._idle = [self._new_client()]
+        except (httpx.InvalidURL, ValueError, ImportError) as error:
+            raise BadJob(f"The proxy that the environment names cannot be used: {error}\nNothing was sent.") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,60 +58,146 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        for client in self._idle:
-            await client.aclose()
+        while self._idle:
+            await self._idle.pop().aclose()
 
     async def attempt(self, request: Request) -> Reply:
         """Send once and read whatever comes, within the endpoint's total deadline.
 
-        A broken attempt is a Reply too, with its `fault`. Redirects are not followed: the key would go with them.
+        A broken attempt is a Reply too, with its `fault`. Redirects are not followed: the key would go with them. The
+        key itself is `***` wherever the reply repeats it. A cancelled attempt closes its connection.
         """
         client = self._idle.pop() if self._idle else self._new_client()
         began = time.perf_counter()
         status, headers, body = 0, {}, bytearray()
         fault: Fault = ""
         detail = ""
+        opened = _Opened()
+        is_whole = False
         try:
             async with asyncio.timeout(self._deadline):
-                message = client.build_request("POST", self._url, content=request.body, headers=self._headers)
+                message = client.build_request(
+                    "POST", self._url, content=request.body, headers=self._headers, extensions={"trace": opened}
+                )
                 response = await client.send(message, stream=True)
-                status, headers = response.status_code, {name.lower(): text for name, text in response.headers.items()}
+                status, headers = response.status_code, dict(response.headers)
                 try:
-                    async for part in response.aiter_bytes():
-                        body += part
-                        if len(body) > BODY_BYTES_MAX:
-                            fault = "too_large"
-                            break
+                    fault = await _read(response, body)
                 finally:
                     await response.aclose()
+            is_whole = not fault
         except TimeoutError:
             fault, detail = "timeout", f"no whole answer within {self._deadline:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError, zlib.error) as error:
             fault, detail = _fault_of(error, answered=status > 0), str(error) or type(error).__name__
-        self._idle.append(client)
-        return Reply(status, headers, bytes(body), time.perf_counter() - began, fault, detail)
+        finally:
+            # after anything else a pool of one may take its place for taken, and the next attempt would wait for ever
+            if is_whole:
+                self._idle.append(client)
+            else:
+                await client.aclose()
+                await opened.aclose()
+        return self._without_key(Reply(status, headers, bytes(body), time.perf_counter() - began, fault, detail))
+
+    def _without_key(self, reply: Reply) -> Reply:
+        secret = self._secret.get_secret_value()
+        if not secret:
+            return reply
+        headers = {name: text.replace(secret, "***") for name, text in reply.headers.items()}
+        body, detail = reply.body.replace(secret.encode(), b"***"), reply.detail.replace(secret, "***")
+        return Reply(reply.status, headers, body, reply.seconds, reply.fault, detail)
 
     def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            transport=self._transport,
             verify=self._tls,
             limits=ONE,
             timeout=None,  # noqa: S113 - one deadline over the whole attempt stands in its place
             follow_redirects=False,
+            trust_env=not self._is_here,
         )
+
+
+class _Opened:
+    """The connection that an attempt opened, if it did: httpcore forgets one that is cancelled in its TLS handshake."""
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        """Follow httpx's trace of a request."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+
+    async def aclose(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+
+
+async def _read(response: httpx.Response, body: bytearray) -> Fault:
+    """Fill `body` with what comes, decompressed; never with much more than the limit, whatever it would unpack to."""
+    packed = response.headers.get("content-encoding", "").strip().lower() in ("gzip", "x-gzip")
+    unzip = zlib.decompressobj(GZIP_WINDOW_BITS) if packed else None
+    async for part in response.aiter_raw():
+        room = BODY_BYTES_MAX + 1 - len(body)
+        if unzip is None:
+            body += part[:room]
+        elif not unzip.eof:
+            body += unzip.decompress(part, room)
+        if len(body) > BODY_BYTES_MAX:
+            return "too_large"
+    return "cut" if unzip is not None and not unzip.eof else ""
+
+
+def _checked_url(base_url: str) -> httpx.URL:
+    try:
+        url = httpx.URL(f"{base_url}/chat/completions")
+        _ = url.host  # read only now, it may be no name
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise BadJob(f"endpoint.base_url: {base_url!r} is not a web address: {error}\nNothing was sent.") from None
+    if url.port is not None and not 0 < url.port < 65536:
+        raise BadJob(f"endpoint.base_url: {base_url!r}: there is no port {url.port}\nNothing was sent.")
+    return url
+
+
+def _checked_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
+    """Checked here, as the transport's own complaint would quote the value."""
+    for name, value in endpoint.headers.items():
+        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+            raise BadJob(
+                f"endpoint.headers: {name!r} or its value holds a character that no header may hold: "
+                "only plain ASCII, without line breaks or outer spaces.\nNothing was sent."
+            )
+    headers = httpx.Headers({"accept": "application/json", **endpoint.headers})
+    headers["content-type"] = "application/json"
+    headers["accept-encoding"] = "gzip"
+    headers["user-agent"] = "batch-prompt-pipeline"
+    if key is not None:
+        if not HEADER_VALUE.fullmatch(key.get_secret_value()):
+            raise BadJob(
+                f"The key in {endpoint.api_key_env or 'endpoint.api_key_default'} holds a character that no key has, "
+                "such as a line break or a typographic quote: copy it again.\nNothing was sent."
+            )
+        headers["authorization"] = f"Bearer {key.get_secret_value()}"
+    return headers
 
 
 def _fault_of(error: Exception, *, answered: bool) -> Fault:
     """What broke, in the order of httpx's own tree of errors."""
-    if isinstance(error, httpx.ConnectError):
-        # httpx keeps TLS failures among those to connect; the cause alone tells a bad certificate from a refused port
-        return "tls" if "CERTIFICATE" in str(error).upper() or "SSL" in str(error).upper() else "connect"
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
         return "url"
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return "tls" if _is_tls(error) else "connect"
     if isinstance(error, httpx.TimeoutException):
         return "timeout"
-    if isinstance(error, httpx.ProxyError):
-        return "connect"
-    if answered:
+    # a connection that ends before the first byte of a reply may have carried a request that is billed all the same
+    if answered or isinstance(error, httpx.NetworkError) or "disconnected" in str(error):
         return "cut"
     return "protocol"
+
+
+def _is_tls(error: BaseException) -> bool:
+    """No handshake will succeed: a bad certificate, or no TLS at all. A connection lost in one is not that."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLSyscallError))

@@ -1,16 +1,17 @@
 """A row's outcome becomes its cells: the columns that a run adds to the table."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .desk import read_outcome, status_of
+from . import __version__
+from .desk import judged, read_outcome
 from .job import Job
-from .records import Answer, BadJob, Failure, Outcome, Tally, Usage
-from .schema import contract_of
+from .records import BadJob, Failure, Outcome, Status, Stopped, Tally, Usage
+from .schema import Held, contract_of
 from .store import Reader
 from .tables import Table, read_slices
 
@@ -52,6 +53,12 @@ def output_schema(job: Job, table: Table) -> pl.Schema:
     return pl.Schema({**table.schema, **added})
 
 
+def metadata_of(job: Job) -> dict[str, str]:
+    """What a Parquet output says of how it was made; polars writes none into the other formats."""
+    settings = json.dumps(job.without_secrets(), ensure_ascii=False)
+    return {"pipeline.version": __version__, "pipeline.settings": settings}
+
+
 class Cells:
     """The output's rows, in the input's order, as far as their outcomes are known; and the tally of them."""
 
@@ -63,7 +70,9 @@ class Cells:
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """Slices of the output. Raises Stopped if the input changed."""
+        """Slices of the output. Raises Stopped if the input changed, or the last run was cut short as it began."""
+        if pl.scan_parquet(self._keys).select(pl.len()).collect().item() != self._table.rows:
+            raise Stopped("The last run was cut short while it began. Run it again. Every answer so far is kept.")
         rows = self._table.slices(None, ROWS_AT_ONCE)
         for frame, keys in zip(rows, read_slices(self._keys, size=ROWS_AT_ONCE), strict=True):
             yield frame.hstack(self._added(keys))
@@ -87,8 +96,9 @@ class Cells:
         if outcome is None:
             self.tally += Tally(pending=1)
             return {"status": "pending"}
+        status, held = judged(outcome, self._contract)
         row: dict[str, Any] = {
-            "status": status_of(outcome, self._contract),
+            "status": status,
             "cost": outcome.cost if first else 0.0,
             "latency_seconds": outcome.latency_seconds,
             "attempts": outcome.attempts if first else 0,
@@ -101,8 +111,8 @@ class Cells:
             usage = outcome.usage
             row |= {"answer": outcome.text, "finish_reason": outcome.finish_reason, "model": outcome.model}
             row |= {name: getattr(usage, name) for name in usage.__struct_fields__}
-            row |= self._typed(outcome, row)
-        counted = Tally().plus(row["status"])
+            row |= self._typed(held, status)
+        counted = Tally().plus(status)
         if first:
             counted += Tally(
                 usage=usage, cost=row["cost"] or 0.0, unpriced=int(row["cost"] is None), attempts=row["attempts"]
@@ -110,12 +120,11 @@ class Cells:
         self.tally += counted
         return row
 
-    def _typed(self, answer: Answer, row: Mapping[str, Any]) -> dict[str, Any]:
-        if self._contract is None or answer.status == "refused":
+    def _typed(self, held: Held | None, status: Status) -> dict[str, Any]:
+        if held is None:
             return {}
-        held = self._contract.read(answer.text)
         if held.error is not None:
-            return {"error": f"invalid: {held.error}"} if row["status"] == "invalid" else {}
+            return {"error": f"invalid: {held.error}"} if status == "invalid" else {}
         if self._job.answer.labels is not None:
             return {self._job.answer.name: held.values["label"]}
         return {name: _cell(held.values.get(name), self._dtypes.get(name)) for name in self._job.typed_columns}
@@ -140,13 +149,16 @@ def _dtypes(job: Job) -> dict[str, pl.DataType]:
 
 
 def _dtype(schema: object) -> pl.DataType:
+    """The type of a property's column; every column may hold null, so a schema that admits it changes nothing."""
     if not isinstance(schema, dict):
         return pl.String()
     values = schema.get("enum")
-    if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-        return pl.Enum(values)
-    kind = schema.get("type")
-    return TYPES.get(kind, pl.String()) if isinstance(kind, str) else pl.String()
+    words = [value for value in values if value is not None] if isinstance(values, list) else []
+    if words and all(isinstance(word, str) for word in words):
+        return pl.Enum(list(dict.fromkeys(words)))
+    kinds = schema.get("type")
+    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
+    return TYPES.get(named[0], pl.String()) if len(named) == 1 and isinstance(named[0], str) else pl.String()
 
 
 def _free_prefix(job: Job, table: Table) -> str:

@@ -14,7 +14,7 @@ from .job import Job
 from .prices import Budget, Tariff, expected_usage
 from .progress import Progress
 from .records import UNSETTLED, Answer, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
-from .schema import Contract, contract_of
+from .schema import Contract, Held, contract_of
 from .store import Reader, Store
 
 _encoder = msgspec.json.Encoder()
@@ -36,11 +36,12 @@ def read_ledger(reader: Reader | None) -> Tally:
     return _tallies.decode(noted) if noted else Tally()
 
 
-def status_of(outcome: Outcome, contract: Contract | None) -> Status:
-    """What became of it: a whole answer that does not fit its contract is invalid."""
-    if contract is not None and isinstance(outcome, Answer) and outcome.status == "ok":
-        return "ok" if contract.read(outcome.text).error is None else "invalid"
-    return outcome.status
+def judged(outcome: Outcome, contract: Contract | None) -> tuple[Status, Held | None]:
+    """What became of it, and what its text holds: a whole answer that does not fit its contract is invalid."""
+    if contract is None or not isinstance(outcome, Answer) or outcome.status == "refused":
+        return outcome.status, None
+    held = contract.read(outcome.text)
+    return "invalid" if held.error is not None and outcome.status == "ok" else outcome.status, held
 
 
 class Desk:
@@ -62,6 +63,8 @@ class Desk:
         self.asked = Tally()
         self.ledger = ledger
         self.progress: Progress | None = None
+        self.earlier: Reader | None = None
+        """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
         self._told_all = job.this_run.verbosity > 0
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
@@ -70,9 +73,12 @@ class Desk:
 
     async def record(self, request: Request, outcome: Outcome) -> None:
         """Returns once the outcome is on disk, and counted. Raises Stopped if it cannot be written."""
-        status = status_of(outcome, self._contract)
+        status, _ = judged(outcome, self._contract)
         counted = _tally_of(request, outcome, status)
         self._note(counted)
+        if self.earlier is not None:
+            outcome = _over(self.earlier.get_many([request.key])[0], outcome)
+            status, _ = judged(outcome, self._contract)
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark)
         self.asked += counted
@@ -113,6 +119,16 @@ class Desk:
     def hurry(self) -> None:
         """Wait for nothing in flight any more."""
         self.hurried.set()
+
+
+def _over(stored: bytes | None, outcome: Outcome) -> Outcome:
+    """The outcome to keep when a row was asked again: a failure never takes an answer's place, and costs add up."""
+    if stored is None:
+        return outcome
+    earlier = read_outcome(stored)
+    cost = None if earlier.cost is None or outcome.cost is None else earlier.cost + outcome.cost
+    kept = earlier if isinstance(outcome, Failure) and isinstance(earlier, Answer) else outcome
+    return msgspec.structs.replace(kept, cost=cost)
 
 
 def _tally_of(request: Request, outcome: Outcome, status: Status) -> Tally:

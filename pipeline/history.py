@@ -3,10 +3,11 @@
 A run without its second line was killed. No secret is ever in it.
 """
 
+import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import msgspec
 
 from . import __version__
-from .job import Job, JobFile, ThisRun
-from .records import BadJob, Record, Summary
+from .job import Job, ThisRun
+from .records import BadJob, Record, Stopped, Summary
 
 
 class Began(Record, frozen=True, tag="began"):
@@ -53,7 +54,7 @@ _lines: msgspec.json.Decoder[Began | Ended] = msgspec.json.Decoder(Began | Ended
 
 
 def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path) -> None:
-    """Write down, durably, that a run begins."""
+    """Write down, durably, that a run begins. Raises Stopped if that cannot be done."""
     began = Began(
         at=datetime.now(tz=UTC),
         user=_user(),
@@ -76,10 +77,13 @@ def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path)
 
 
 def end(folder: Path, summary: Summary) -> None:
-    """Write down how the run ended, here and in `summary.json`."""
+    """Write down how the run ended, here and in `summary.json`. Raises Stopped if that cannot be done."""
     _append(folder, Ended(at=datetime.now(tz=UTC), summary=summary))
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
-    (folder / "summary.json").write_bytes(text + b"\n")
+    draft = folder / "summary.json.new"
+    with _telling(folder / "summary.json"):
+        draft.write_bytes(text + b"\n")
+        draft.replace(folder / "summary.json")
 
 
 def read(folder: Path) -> list[Began | Ended]:
@@ -88,9 +92,8 @@ def read(folder: Path) -> list[Began | Ended]:
         lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    whole = [line for line in lines if line.endswith(b"\n")]
     try:
-        return [_lines.decode(line) for line in whole]
+        return [_lines.decode(line) for line in lines if line.endswith(b"\n")]
     except msgspec.DecodeError as error:
         raise BadJob(f"{folder / 'history.jsonl'} cannot be read: {error}") from None
 
@@ -105,27 +108,55 @@ def last(folder: Path, *, pilots: bool = True) -> Began | None:
 def folder_of(name: str | Path) -> Path:
     """The job folder that JOB means: itself, or that of an output. Raises BadJob if there is none."""
     path = Path(name)
-    for folder in (path, path.with_name(path.name + ".job")):
+    for folder in (path, path.parent / f"{path.name}.job"):
         if (folder / "history.jsonl").is_file():
             return folder.absolute()
     raise BadJob(f"{path}: there is no job of this name. Name an output, or its job folder (OUTPUT.job, or --job-dir).")
 
 
 def job_of(folder: Path, began: Began) -> Job:
-    """The Job of a run that was begun, over the table that it read; its headers' values are not known any more."""
+    """The Job of a run that was begun, over the table that it read, wherever its folder has moved meanwhile.
+
+    Its headers' values are not known any more. Raises BadJob for settings of another version.
+    """
     this_run = ThisRun(limit=began.limit, sample=began.sample, seed=began.seed, job_dir=folder)
-    settings = JobFile.model_validate(began.settings)
-    sections = {name: getattr(settings, name) for name in JobFile.model_fields}
-    return Job(**sections, inputs=(began.table,), output_file=Path(began.output), this_run=this_run)
+    table = Path(began.table)
+    moved = folder / table.name
+    try:
+        return Job.model_validate(
+            {
+                **began.settings,
+                "inputs": (str(moved if moved.exists() else table),),
+                "output_file": Path(began.output),
+                "this_run": this_run,
+            }
+        )
+    except ValueError as error:
+        raise BadJob(
+            f"{folder} was last run with settings that this version does not know: {error}\nRun it again, then look."
+        ) from None
 
 
 def _append(folder: Path, line: Began | Ended) -> None:
-    descriptor = os.open(folder / "history.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    """Add a line, on disk when this returns. A line that a crash cut short is taken away: it would spoil this one."""
+    path = folder / "history.jsonl"
+    with _telling(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        file.write(msgspec.json.encode(line) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
     try:
-        os.write(descriptor, msgspec.json.encode(line) + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        yield
+    except OSError as error:
+        raise Stopped(
+            f"{path} cannot be written: {error.strerror}. Every answer so far is kept.\n"
+            "Make room, or see to your rights in the folder; then run the same command again."
+        ) from error
 
 
 def _user() -> str:

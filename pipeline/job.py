@@ -104,8 +104,8 @@ class Endpoint(Section):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not a web address; it begins with https://, http:// or local:")
-        if parts.username or parts.password:
-            raise ValueError("a key does not belong in an address; name its variable in endpoint.api_key_env")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("a key or a query does not belong in the address; keys go by endpoint.api_key_env")
         return url.rstrip("/").removesuffix("/chat/completions")
 
     @model_validator(mode="after")
@@ -241,6 +241,8 @@ class Prices(Section):
     def _both_or_none(self) -> Self:
         if (self.input is None) != (self.output is None):
             raise ValueError("give both prices.input and prices.output, or neither")
+        if self.cached_input is not None and self.input is None:
+            raise ValueError("prices.cached_input is given, but not prices.input and prices.output")
         return self
 
 
@@ -311,7 +313,7 @@ class JobFile(Section):
         settings = self.model_dump(mode="json", by_alias=True, include=set(JobFile.model_fields))
         settings["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, "***")
         settings["endpoint"].pop("api_key_default")
-        if self.prompt.template is not None:
+        if "column" not in self.prompt.model_fields_set:
             settings["prompt"].pop("column")
         return settings
 
@@ -344,7 +346,7 @@ class ThisRun(Section):
     @model_validator(mode="after")
     def _one_pilot(self) -> Self:
         if self.limit is not None and self.sample is not None:
-            raise ValueError("give --limit or --sample, not both")
+            raise BadJob("Give --limit or --sample, not both. Nothing was sent.")
         return self
 
 
@@ -529,8 +531,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     name = name.strip()
     if not equals or "." not in name:
         raise BadJob(f"--set {text}: write it as section.key=value, such as --set limits.max_cost=5")
-    if name.startswith("endpoint.headers"):
-        raise BadJob("--set endpoint.headers: others see a command line in the process list; use the job file")
+    if name.startswith(("endpoint.headers", "endpoint.api_key_default")):
+        raise BadJob(f"--set {name}: others see a command line in the process list; use the job file")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

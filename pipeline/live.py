@@ -7,7 +7,6 @@ import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -35,20 +34,21 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     """
     async with Client(job.endpoint, job.endpoint.key()) as client:
         lane = _Lane(job, requests, desk, client)
-        workers: asyncio.Future[Any] = asyncio.gather(*(lane.work() for _ in range(job.limits.width)))
-        stop_asked: asyncio.Future[Any] = asyncio.create_task(desk.stop_asked.wait())
-        hurried: asyncio.Future[Any] = asyncio.create_task(desk.hurried.wait())
+        working = asyncio.create_task(lane.work(job.limits.width))
+        stop_asked = asyncio.create_task(desk.stop_asked.wait())
+        hurried = asyncio.create_task(desk.hurried.wait())
         try:
-            await asyncio.wait({workers, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
             lane.changed.set()
-            await asyncio.wait({workers, hurried}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, hurried}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             lane.abandon()
-            await workers
+            await working
         finally:
-            stop_asked.cancel()
-            hurried.cancel()
-            workers.cancel()
-    lane.give_back()
+            # an error or a cancellation may end this, too: nothing goes on behind the caller's back
+            for task in (working, stop_asked, hurried):
+                task.cancel()
+            await asyncio.wait({working, stop_asked, hurried})
+            lane.give_back()
     if desk.stopping is not None:
         raise desk.stopping
 
@@ -92,8 +92,16 @@ class _Lane:
         self.changed = asyncio.Event()
         """Something landed, or a stop was asked: whoever waits at the gate looks again."""
 
-    async def work(self) -> None:
-        """Ask one after another until none is left, or a stop is asked."""
+    async def work(self, width: int) -> None:
+        """Ask until none is left or a stop is asked; an unforeseen error in one worker ends all, and is raised."""
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(width):
+                    workers.create_task(self._work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _work(self) -> None:
         try:
             while (turn := await self._next_turn()) is not None:
                 await self._ask(turn)
@@ -117,6 +125,8 @@ class _Lane:
             while self._desk.stopping is None:
                 self.changed.clear()
                 turn = await self._candidate()
+                if self._desk.stop_asked.is_set():
+                    break
                 wait = self._wait(turn)
                 if turn is not None and wait <= 0:
                     self._leave(turn)
@@ -180,12 +190,11 @@ class _Lane:
         turn.tries.sent += 1
         asked_at, left_at = datetime.now(tz=UTC), self._desk.clock()
         try:
-            reply = await self._attempt(turn.request)
+            reply = await self._attempt(turn)
         finally:
             self._in_flight -= 1
             self.changed.set()
         if reply is None:
-            self._desk.lost(turn.tries.sent, turn.cost or 0.0, maybe_paid=1)
             return
         said = read_reply(reply)
         self._account(turn, said)
@@ -211,14 +220,15 @@ class _Lane:
             else:
                 await self._desk.record(turn.request, failure)
 
-    async def _attempt(self, request: Request) -> Reply | None:
+    async def _attempt(self, turn: _Turn) -> Reply | None:
         """The reply; None if the wait for it was given up."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs is a task's
         self._asking.add(task)
         try:
-            return await self._client.attempt(request)
+            return await self._client.attempt(turn.request)
         except asyncio.CancelledError:
+            self._desk.lost(turn.tries.sent, turn.cost or 0.0, maybe_paid=1)
             if self._desk.stopping is None:
                 raise
             task.uncancel()

@@ -115,6 +115,9 @@ def why_not(path: Path, exit_code: int, log: str) -> str:
     elif exit_code == KILLED:
         cause = "the system ended it, most likely for want of memory"
         remedy = "Free some memory, lower limits.concurrency, or use a smaller model."
+    elif "libgomp" in said:
+        cause = said
+        remedy = "Install the OpenMP runtime:  apt-get install libgomp1  (Debian, Ubuntu)  or  dnf install libgomp"
     elif exit_code < 0:
         cause = f"llama.cpp crashed (signal {-exit_code}): {said}"
         remedy = "Try another GGUF, or another version of xllamacpp."

@@ -31,6 +31,8 @@ class Plan(Record, frozen=True):
     """Rows whose outcome is known already."""
     to_ask: int
     """Rows that would be asked, each a request."""
+    asked_again: int
+    """Of these, such as have an outcome already."""
     equal: int
     """Rows equal to one that would be asked."""
     unaskable: int
@@ -93,6 +95,7 @@ def _compare(job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: p
         rows=len(digest),
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
+        asked_again=int((ask & digest.is_in(marks["digest"].implode())).sum()),
         equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable,
         unaskable=unaskable,
         why_unaskable=errors["why"][0] or "",

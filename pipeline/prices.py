@@ -5,7 +5,7 @@ from .records import BadJob, Exit, Request, Stopped, Tally, Usage
 
 PER_MILLION = 1e-6
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
-"""The parameters that bound an answer's length, the newer name first."""
+"""The parameters that bound an answer's length."""
 
 BYTES_PER_TOKEN = 4.0
 COMPLETION_TOKENS = 100
@@ -33,15 +33,16 @@ class Tariff:
         self._endpoint, self._own = job.endpoint, job.prices
         self._free = job.endpoint.is_local
         self._listed = not self._free and job.prices.input is None
-        self.known = self.cost(Usage(prompt_tokens=1, completion_tokens=1)) is not None
+        self.known = True
         """There is a price."""
+        self.known = self.cost(Usage(prompt_tokens=1, completion_tokens=1)) is not None
 
     def cost(self, usage: Usage) -> float | None:
         """US dollars for what was used; None if the price or a count is unknown."""
         if self._free:
             return 0.0
         prompt_tokens, output_tokens = usage.prompt_tokens, usage.billed_output_tokens
-        if prompt_tokens is None or output_tokens is None:
+        if prompt_tokens is None or output_tokens is None or not self.known:
             return None
         cached_tokens = min(usage.cached_tokens or 0, prompt_tokens)
         if self._listed:
@@ -51,6 +52,13 @@ class Tariff:
         cached_price = input_price if self._own.cached_input is None else self._own.cached_input
         fresh_tokens = prompt_tokens - cached_tokens
         return PER_MILLION * (fresh_tokens * input_price + cached_tokens * cached_price + output_tokens * output_price)
+
+    def worst_cost(self, prompt_tokens: int, output_tokens: int) -> float | None:
+        """US dollars for so many tokens at most, however many of the prompt's the endpoint had cached."""
+        fresh = self.cost(Usage(prompt_tokens, output_tokens))
+        if fresh is None or self._own.cached_input is None:  # the list prices no cached token above a fresh one
+            return fresh
+        return max(fresh, self.cost(Usage(prompt_tokens, output_tokens, cached_tokens=prompt_tokens)) or 0.0)
 
     def _listed_cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float | None:
         import genai_prices  # noqa: PLC0415 - takes a second to import, and many jobs do without
@@ -70,12 +78,13 @@ class Budget:
 
     def __init__(self, job: Job, tariff: Tariff, spent: float) -> None:
         """`spent`: US dollars so far, over the job folder's life. Raises BadJob for a cap that could not be held."""
-        self.cap = job.limits.max_cost
+        self.cap = None if job.endpoint.is_local else job.limits.max_cost
         self.spent = spent
         self._reserved = 0.0
         self._tariff = tariff
-        limits = [job.parameters[name] for name in OUTPUT_CAPS if isinstance(job.parameters.get(name), int)]
-        self._output_tokens_max = limits[0] if limits else None
+        given = [job.parameters.get(name) for name in OUTPUT_CAPS]
+        # -1 is without end to some servers, and true is an int to Python
+        self._output_tokens_max = max((cap for cap in given if type(cap) is int and cap > 0), default=None)
         if self.cap is None:
             return
         if not tariff.known:
@@ -96,9 +105,7 @@ class Budget:
         """
         if self.cap is None:
             return 0.0
-        worst = self._tariff.cost(
-            Usage(prompt_tokens=len(request.body), completion_tokens=self._output_tokens_max or 0)
-        )
+        worst = self._tariff.worst_cost(len(request.body), self._output_tokens_max or 0)
         if worst is None or self.spent + self._reserved + worst > self.cap:
             return None
         self._reserved += worst

@@ -1,5 +1,6 @@
 """The bar on a terminal, plain lines elsewhere: what a run tells while it runs, on stderr alone."""
 
+import contextlib
 import os
 import sys
 import time
@@ -20,10 +21,14 @@ OFTEN_SECONDS = 300.0
 """A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
 
 
+HARMLESS = "\n\t\u200c\u200d"
+"""Line ends and tabs, and the joiners that Persian, Hindi and many an emoji are written with."""
+
+
 def printable(text: str) -> str:
     """Text from a server or a row without what could move a terminal's cursor or turn its lines around."""
     return "".join(
-        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
+        character if character in HARMLESS or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
         for character in text
     )
 
@@ -75,14 +80,15 @@ class Progress:
         """So many requests are to be asked now."""
         self._total = total
         self._began = self._next = self._clock()
-        if not self._stream.isatty():
+        if self._quiet or not self._stream.isatty():
             self._next += LINE_SECONDS
-        elif not self._quiet:
+        else:
             self._bar = tqdm(
+                desc=f"0/{total:,}",
                 total=total,
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} · {desc}",
+                bar_format="{percentage:3.0f}%|{bar}| {desc}",  # tqdm's own numbers have no thousands
                 leave=False,
                 mininterval=0,
             )
@@ -97,7 +103,8 @@ class Progress:
         if self._bar is not None:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
-            self._bar.set_description_str(_facts(tally, rate, left, waiting), refresh=True)
+            with contextlib.suppress(OSError):  # as in `say`
+                self._bar.set_description_str(_facts(self._total, tally, rate, left, waiting), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
             self.say(_line(self._total, tally, left, waiting))
@@ -107,26 +114,30 @@ class Progress:
         text = printable(text)
         self.note(text)
         if not self._quiet:
-            tqdm.write(text, file=self._stream)
-            self._stream.flush()
+            with contextlib.suppress(OSError):  # a terminal that is gone, a full disk under a log: the asking goes on
+                tqdm.write(text, file=self._stream)
+                self._stream.flush()
 
     def note(self, text: str) -> None:
         """Lines for the log alone."""
         if self._log is not None:
-            self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
-            self._log.flush()
+            with contextlib.suppress(OSError):  # as in `say`
+                self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
+                self._log.flush()
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):  # as in `say`
+                self._bar.close()
             self._bar = None
 
     def close(self) -> None:
         """Nothing more will be said."""
         self.end()
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # as in `say`
+                self._log.close()
 
 
 def _private(path: Path) -> TextIO:
@@ -134,8 +145,8 @@ def _private(path: Path) -> TextIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
 
 
-def _facts(tally: Tally, rate: float, left: float | None, waiting: str) -> str:
-    facts = []
+def _facts(total: int, tally: Tally, rate: float, left: float | None, waiting: str) -> str:
+    facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
     facts.append(f"{count(tally.tokens)} tokens")

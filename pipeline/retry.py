@@ -15,8 +15,11 @@ ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3}
 """An odd answer is asked again a few times, then it is the row's answer: nothing."""
 
 FREE = frozenset({"rate", "quota"})
-DOWN = frozenset({"connect", "overload", "timeout"})
+DOWN = frozenset({"connect", "overload"})
 """Cost an attempt only if another row was answered meanwhile: while the endpoint is down, it is not the row's fault."""
+
+BLAMELESS_TRIES = 100
+"""After so many, it may be the row that brings the endpoint down: from then on each try is an attempt."""
 
 LONGEST_WAIT_SECONDS = 300.0
 GIVE_UP_AFTER_SECONDS = 1800.0
@@ -75,7 +78,8 @@ class Patience:
             return stop
         if refusal.verdict == "row":
             return Failure(kind=kind, reason=refusal.message)
-        if kind not in FREE and not (kind in DOWN and tries.answers_before == self.answers):
+        blameless = kind in DOWN and tries.answers_before == self.answers and tries.sent <= BLAMELESS_TRIES
+        if kind not in FREE and not blameless:
             tries.counted += 1
         tries.answers_before = self.answers
         if tries.counted >= ATTEMPTS_OF_KIND.get(kind, ATTEMPTS):

@@ -1,5 +1,7 @@
 """A job looked at from any terminal: it is read, never asked, and may run meanwhile."""
 
+import contextlib
+import glob
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,21 +12,23 @@ import msgspec
 import polars as pl
 
 from . import history
-from .columns import Cells, output_schema
+from .columns import Cells, metadata_of, output_schema
 from .job import Job
 from .plan import chosen_rows, keys_path
 from .progress import money, printable
-from .prompts import Prompts, Unaskable
+from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally
+from .schema import contract_of
 from .store import Reader
 from .tables import Table, check_output, open_table, write_table
 
 
 def preview(job: Job, rows: int) -> Iterator[str]:
-    """The bodies of the first requests, as they would be sent, or why a row cannot be asked."""
+    """The bodies of the first requests, as they would be sent, or why a row cannot be asked. Raises BadJob as `run`."""
     with tempfile.TemporaryDirectory() as folder:
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
+        contract_of(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
             request = prompts.request(row)
@@ -39,33 +43,38 @@ def preview(job: Job, rows: int) -> Iterator[str]:
 
 def show(name: str | Path, *, status: Status | None, row: int | None, most: int) -> Iterator[str]:
     """Prompts, answers and errors of a job's rows as text: those of one status, one row (from 1), or the first."""
-    job, table, reader = _opened(history.folder_of(name))
+    job, table, reader, _ = _opened(history.folder_of(name))
     prompts = Prompts(job, list(table.schema))
-    prefix = job.output.prefix
-    # the columns that are shown may not be among those that the output wants
-    whole = job.model_copy(update={"output": job.output.model_copy(update={"columns": None})})
+    # what is shown may not be among the columns that the output wants, or go by the name of one of the input
+    prefix = max(table.schema, key=len, default="") + "."
+    whole = job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
     shown = 0
-    for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
-        if row in (None, number) and status in (None, cells[prefix + "status"]):
-            yield _told(number, _prompt(prompts, cells), {key.removeprefix(prefix): cells[key] for key in cells})
-            shown += 1
-            if shown == most:
-                return
+    with contextlib.closing(reader):
+        for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
+            if row in (None, number) and status in (None, cells[prefix + "status"]):
+                added = {key.removeprefix(prefix): cells[key] for key in cells}
+                typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
+                yield _told(number, _prompt(prompts, cells), typed, added)
+                shown += 1
+            if number == row or shown == most:
+                break
     if not shown:
-        yield f"No such row: there are {table.rows:,}." if row else f"None of {table.rows:,} rows is {status}."
+        yield _nothing(table.rows, status, row)
 
 
 def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
-    job, table, reader = _opened(history.folder_of(name))
+    job, table, reader, inputs = _opened(history.folder_of(name))
     path = output or job.output_path
-    check_output(path, [str(table.path)])
+    check_output(path, inputs)
     cells = Cells(job, table, keys_path(job.folder), reader)
-    write_table(cells.frames(), output_schema(job, table), path, {})
+    with contextlib.closing(reader):
+        write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
     return path, cells.tally
 
 
-def _opened(folder: Path) -> tuple[Job, Table, Reader]:
+def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
+    """The last run's job, its rows, their answers, and the files that no output may stand in for."""
     began = history.last(folder)
     if began is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
@@ -73,7 +82,23 @@ def _opened(folder: Path) -> tuple[Job, Table, Reader]:
     table = open_table(job.inputs, folder)
     if folder not in table.path.parents and table.content_hash != began.input_hash:
         raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
-    return job, chosen_rows(job, table), Reader(folder / "store")
+    return job, chosen_rows(job, table), Reader(folder / "store"), [str(table.path), *_originals(began)]
+
+
+def _originals(began: history.Began) -> list[str]:
+    """The inputs that a snapshot was made from, as far as they are still there."""
+    paths = [Path(began.directory, name) for name in began.inputs if name != "-"]
+    # glob.glob, as in `tables`: these patterns are absolute
+    matches = ([str(path)] if path.exists() else glob.glob(str(path), recursive=True) for path in paths)  # noqa: PTH207
+    return [name for names in matches for name in names]
+
+
+def _nothing(rows: int, status: Status | None, row: int | None) -> str:
+    if not rows:
+        return "The input has no rows."
+    if row is None:
+        return f"None of {rows:,} rows is {status}."
+    return f"No such row: there are {rows:,}." if row > rows else f"Row {row:,} is not {status}."
 
 
 def _rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,14 +108,13 @@ def _rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]
 
 def _prompt(prompts: Prompts, cells: dict[str, Any]) -> str:
     try:
-        messages = prompts.messages(cells)
-    except Unaskable as error:
+        content = prompts.messages(cells)[-1].get("content")
+        return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+    except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable, which is told here too
         return f"({error})"
-    content = messages[-1].get("content")
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
 
 
-def _told(number: int, prompt: str, cells: dict[str, Any]) -> str:
+def _told(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:
     facts = [f"row {number:,}", cells["status"]]
     if cells["total_tokens"] is not None:
         facts.append(f"{cells['total_tokens']:,} tokens")
@@ -99,7 +123,9 @@ def _told(number: int, prompt: str, cells: dict[str, Any]) -> str:
     if cells["latency_seconds"] is not None:
         facts.append(f"{cells['latency_seconds']:.1f} s")
     lines = [" · ".join(facts), _indented(prompt)]
-    if cells["answer"] is not None:
+    if typed:
+        lines.append(_indented(", ".join(f"{name}: {value}" for name, value in typed.items()), "  → "))
+    elif cells["answer"] is not None:
         lines.append(_indented(cells["answer"], "  → "))
     if cells["error"] is not None:
         lines.append(_indented(cells["error"], "  ! "))

@@ -1,7 +1,7 @@
 """What is wrong with an answer's text, and what it holds: the contract of [answer], checked."""
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonschema_rs
 
@@ -20,10 +20,9 @@ class Contract:
     """The JSON Schema that answers are held to."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises BadJob, with the path inside it, for a schema that is none."""
+        """Raises BadJob, with the path inside it, for a schema that is none. Nothing that it names is fetched."""
         try:
-            jsonschema_rs.meta.validate(schema)
-            self._validator = jsonschema_rs.validator_for(schema)
+            self._validator = jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
         except jsonschema_rs.ValidationError as error:
             place = "/".join(str(part) for part in error.instance_path)
             raise BadJob(
@@ -37,11 +36,24 @@ class Contract:
     def read(self, text: str) -> Held:
         """Never raises: a text that is not JSON, or JSON that does not fit, has an error that names the place."""
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return Held({}, "not JSON")
-        errors = [f"at /{'/'.join(map(str, e.instance_path))}: {e.message}" for e in self._validator.iter_errors(value)]
-        return Held({}, "; ".join(errors)) if errors else Held(value)
+            value = json.loads(text, parse_constant=_refuse_constant)
+            if "\\u" in text:
+                json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no character
+            errors = list(self._validator.iter_errors(value))
+        except RecursionError:
+            return Held({}, "not JSON: nested too deeply")
+        except ValueError as error:
+            return Held({}, f"not JSON: {error}")
+        told = [f"at /{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors]
+        return Held({}, "; ".join(told)) if told else Held(value)
+
+
+def _refuse_to_fetch(address: str) -> NoReturn:
+    raise ValueError(f"nothing is fetched for a schema; write what stands at {address} under its $defs")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def contract_of(job: Job) -> Contract | None:

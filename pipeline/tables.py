@@ -123,7 +123,7 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
 
     `inputs` are paths, globs (their matches sorted) or "-" for standard input, of the formats in READERS. One Parquet
     file is sliced where it lies. All else is written once to `folder/input-….parquet` (the folder must be there), named
-    after its content: the same content finds it again, and older ones are removed.
+    after its content: the same content finds it again.
 
     A CSV cell is the text that came in: an empty field is null, a quoted empty one is "". Blank lines are no rows,
     unless the table has a single column. A stream of Arrow, unlike all else, is held in memory whole.
@@ -145,6 +145,13 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
         if not path.exists():
             _write_snapshot(path, sources, before)
         return _table(_Source(path, str(path), ".parquet"), content_hash, _stamp(path))
+
+
+def forget_snapshots(folder: Path, table: Table) -> None:
+    """Remove the snapshots in `folder` that `table` is not read from."""
+    for snapshot in folder.glob("input-*.parquet"):
+        if snapshot != table.path:
+            snapshot.unlink(missing_ok=True)
 
 
 def read_slices(path: Path, columns: Sequence[str] | None = None, size: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
@@ -327,9 +334,6 @@ def _write_snapshot(path: Path, sources: Sequence[_Source], before: Sequence[Sta
         for source, stamp in zip(sources, before, strict=True):
             if not source.path.exists() or _stamp(source.path) != stamp:
                 raise BadJob(f"{source.name} changed while it was being read. Run again when it stands still.")
-    for older in path.parent.glob("input-*.parquet"):
-        if older != path:
-            older.unlink(missing_ok=True)
 
 
 def _combined(sources: Sequence[_Source]) -> pl.LazyFrame:

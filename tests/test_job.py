@@ -74,7 +74,7 @@ def test_a_job_file_that_is_not_there_is_told_with_the_near_name(tmp_path: Path)
 def test_flags_win_over_the_file_and_their_mistakes_are_called_theirs(tmp_path: Path) -> None:
     text = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "file"\n'
     assert job_from(text, tmp_path, **{"endpoint.model": "flag"}).endpoint.model == "flag"
-    with pytest.raises(BadJob, match="command line: limits.max_cost"):
+    with pytest.raises(BadJob, match=r"command line: limits\.max_cost"):
         job_from(text, tmp_path, **{"limits.max_cost": "five"})
 
 

@@ -238,17 +238,21 @@ def test_ctrl_c_leaves_it_answering_for_the_parent_to_drain(tmp_path: Path) -> N
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_is_heard_while_it_loads(tmp_path: Path) -> None:
-    # a pipe in the model's place: whoever opens it waits for the other side, so that each step is known
+    # a pipe in the model's place: to open it is to wait for llama.cpp to open it too, which then waits for a byte
     pipe = tmp_path / "slow.gguf"
     os.mkfifo(pipe)
-    loading = HOLD.replace('find_gguf("local:smollm2-135m", Path())', f"Path({str(pipe)!r})")
-    with subprocess.Popen(
-        [sys.executable, "-c", loading], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as parent:
-        pipe.write_bytes(b"GGUF")  # read for its sha256
-        with pipe.open("wb"):  # opened by llama.cpp, which now waits for the first byte
+    loading = f"""
+from pathlib import Path
+from pipeline import local_model
+local_model.gguf_sha256 = lambda _path: "not read, for the pipe is for llama.cpp"
+with local_model.serve(Path({str(pipe)!r})):
+    print("loaded")
+"""
+    with subprocess.Popen([sys.executable, "-c", loading], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
+        with pipe.open("wb"):
             parent.send_signal(signal.SIGINT)
             assert parent.wait(timeout=10) == -signal.SIGINT
+        assert parent.communicate()[0] == b""
 
 
 def test_a_model_cut_short_is_refused_in_the_words_of_llama_cpp(gguf: Path, tmp_path: Path) -> None:
@@ -271,7 +275,8 @@ def test_without_xllamacpp_the_line_to_type_is_named(gguf: Path, monkeypatch: py
         (-4, "", "AVX2"),
         (-9, "0.1 W some warning\n", "want of memory"),
         (-6, "ggml.c:7: GGML_ASSERT(x) failed\n", "crashed (signal 6): ggml.c:7: GGML_ASSERT(x) failed"),
-        (1, "Traceback\n\nImportError: libgomp.so.1: cannot open\n", "libgomp.so.1: cannot open"),
+        (1, "Traceback\n\nImportError: libgomp.so.1: cannot open\n", "apt-get install libgomp1"),
+        (1, "Traceback\n\nImportError: no such symbol\n", "loaded: ImportError: no such symbol"),
         (1, "0.1 E x: error loading model: error loading model: no tensor\nexiting\n", "loaded: no tensor"),
         (1, "", "it gave no reason"),
     ],

@@ -119,14 +119,14 @@ def test_labels_go_as_a_strict_schema() -> None:
 def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -> None:
     with pytest.raises(BadJob, match="no column 'reviev'; did you mean 'review'"):
         prompts(["review"], prompt__template="{{ reviev }}")
-    with pytest.raises(BadJob, match="prompt.system: the input has no column 'x'"):
+    with pytest.raises(BadJob, match=r"prompt\.system: the input has no column 'x'"):
         prompts(["review"], prompt__template="{{ review }}", prompt__system="{{ x }}")
     with pytest.raises(BadJob, match=r"no column 'prompt'[\s\S]*prompt\.column"):
         prompts(["text"])
 
 
 def test_a_broken_template_is_told_with_its_line() -> None:
-    with pytest.raises(BadJob, match="prompt.template, line 2"):
+    with pytest.raises(BadJob, match=r"prompt\.template, line 2"):
         prompts(["q"], prompt__template="{{ q }}\n{% if %}")
 
 

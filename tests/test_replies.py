@@ -293,7 +293,7 @@ def test_each_known_answer_has_its_text_and_status(
 
 # fault → verdict, pressure, may it have been paid (rows 1, 2 and 22)
 FAULTS = {
-    "connect": ("retry", None, False),
+    "connect": ("retry", "window", False),
     "tls": ("stop", None, False),
     "url": ("stop", None, False),
     "timeout": ("retry", "window", True),

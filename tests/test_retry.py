@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.records import Exit, Failure, Refusal, Stopped
 from pipeline.replies import KINDS
-from pipeline.retry import ALIKE, ATTEMPTS, GIVE_UP_AFTER_SECONDS, Again, Patience, Tries
+from pipeline.retry import ALIKE, ATTEMPTS, BLAMELESS_TRIES, GIVE_UP_AFTER_SECONDS, Again, Patience, Tries
 
 
 def refusal(kind: str, *, status: int = 0, wait_seconds: float | None = None) -> Refusal:
@@ -49,10 +49,22 @@ def test_a_429_costs_the_row_no_attempt() -> None:
     assert all(isinstance(told, Again) for told in decisions("rate", 500))
 
 
-@pytest.mark.parametrize("kind", ["overload", "connect", "timeout"])
+@pytest.mark.parametrize("kind", ["overload", "connect"])
 def test_while_nobody_is_answered_an_overload_costs_the_row_no_attempt(kind: str) -> None:
     told = decisions(kind, 50, alive=False)
     assert all(isinstance(decision, Again) for decision in told)
+
+
+@pytest.mark.parametrize("kind", ["overload", "connect", "timeout"])
+def test_a_last_row_that_always_brings_the_endpoint_down_fails_in_the_end(kind: str) -> None:
+    course, tries = patience(answered=True), Tries()
+    for _ in range(BLAMELESS_TRIES + ATTEMPTS):
+        tries.sent += 1
+        told = course.decide(refusal(kind), tries, 1.0)
+        if isinstance(told, Failure):
+            break
+    assert isinstance(told, Failure)
+    assert not told.lasting
 
 
 @pytest.mark.parametrize("kind", ["too_long", "filtered", "too_large", "bad_request"])

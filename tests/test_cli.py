@@ -1,0 +1,241 @@
+"""The command line as a newcomer types it: what is said, where, and with which exit code."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from chat_server import Canned, ChatServer, Seen, answer_to, problem
+
+PIPELINE = (sys.executable, "-m", "pipeline")
+HEAVY = ("polars", "pydantic", "httpx", "jinja2", "msgspec", "diskcache", "tqdm", "genai_prices", "asyncio")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,q\n001,one\n002,two\n003,three\n")
+    return tmp_path
+
+
+def typed(*words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PIPELINE, *words],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def asking(server: ChatServer) -> list[str]:
+    return ["--base-url", server.url, "-m", "m", "-p", "Say {{ q }}"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from pipeline.cli import main\n"
+        "try: main(['--help'])\n"
+        f"except SystemExit: print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def test_every_command_has_a_help_and_a_place_in_it() -> None:
+    listed = typed("--help").stdout
+    for command in ("preview", "run", "resume", "show", "export"):
+        assert f"\n  {command} " in listed
+        assert typed(command, "--help").returncode == 0
+    assert "never more than this" in typed("run", "--help").stdout
+
+
+def test_run_says_the_plan_and_the_end_on_stderr_and_nothing_on_stdout(here: Path, server: ChatServer) -> None:
+    done = typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    assert done.returncode == 0
+    assert done.stdout == ""
+    plan, end = done.stderr.splitlines()[0], done.stderr.splitlines()[-1]
+    assert plan.startswith(f"3 rows → 127.0.0.1:{server.port}, m · 3 to ask · price unknown")
+    assert "3 ok = 3." in end
+    assert end.endswith("Wrote out.csv.")
+    assert "\r" not in done.stderr
+    assert (here / "out.csv").exists()
+
+
+def test_the_same_line_resumes_and_so_does_resume_from_another_folder(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    again = typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    assert "3 answered before, 0 to ask" in again.stderr
+    (here / "in.csv").write_text("id,q\n001,one\n002,zwei\n003,three\n")
+    (here / "elsewhere").mkdir()
+    os.chdir(here / "elsewhere")
+    resumed = typed("resume", "../out.csv")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "2 answered before, 1 to ask" in resumed.stderr
+    assert server.arrived == 4
+    assert pl.read_csv(here / "out.csv")["q"].to_list() == ["one", "zwei", "three"]
+    typed("resume", str(here / "out.csv.job"))
+    assert server.arrived == 4
+
+
+def test_resume_retries_what_failed(here: Path) -> None:
+    mended = False
+
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        if seen.prompt == "Say two" and not mended:
+            return Canned(status=413, body=problem("prompt is too long"))
+        return None
+
+    with ChatServer(reply) as server:
+        first = typed("run", "in.csv", "-o", "out.csv", *asking(server))
+        assert first.returncode == 3
+        assert (
+            "Look: pipeline show out.csv --status failed   Retry: pipeline resume out.csv --retry failed"
+            in first.stderr
+        )
+        shown = typed("show", "out.csv", "--status", "failed")
+        assert "row 2 · failed" in shown.stdout
+        assert "too_long: prompt is too long" in shown.stdout
+        mended = True
+        assert typed("resume", "out.csv").returncode == 3
+        assert typed("resume", "out.csv", "--retry", "failed").returncode == 0
+        assert server.arrived == 4
+        assert typed("resume", "out.csv").returncode == 0
+    assert (here / "out.csv").read_text().count(",ok,") == 3
+
+
+def test_standard_input_is_read_and_resumed_from_its_snapshot(here: Path, server: ChatServer) -> None:
+    text = (here / "in.csv").read_text()
+    assert typed("run", "-", "-o", "out.csv", *asking(server), stdin=text).returncode == 0
+    resumed = typed("resume", "out.csv")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "3 answered before, 0 to ask" in resumed.stderr
+    assert "two" in typed("show", "out.csv", "--row", "2").stdout
+
+
+def test_preview_never_sends_and_shows_what_would_be_sent(here: Path, server: ChatServer) -> None:
+    done = typed("preview", "in.csv", *asking(server), "--system", "Be brief.", "-n", "1")
+    assert done.returncode == 0
+    _, _, body = done.stdout.partition("\n")
+    assert json.loads(body)["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Say one"},
+    ]
+    assert server.arrived == 0
+    assert [path.name for path in here.iterdir()] == ["in.csv"]
+
+
+def test_a_pilot_shows_its_answers_and_what_the_rest_would_cost(here: Path, server: ChatServer) -> None:
+    prices = ["--set", "prices.input=1", "--set", "prices.output=1"]
+    done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *prices, "--sample", "2")
+    assert done.returncode == 0
+    assert done.stdout.count("→ re:") == 2
+    assert "The other 1 rows would cost about $" in done.stderr
+
+
+def test_quiet_is_silent_unless_something_needs_a_person(here: Path, server: ChatServer) -> None:
+    done = typed("run", "in.csv", "-o", "out.csv", *asking(server), "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    refused = typed("run", "in.csv", "-o", "other.csv", *asking(server), "-q", "--set", "endpoint.api_key_env=NO_SUCH")
+    assert refused.returncode == 2
+    assert "export NO_SUCH=" in refused.stderr
+
+
+def test_show_prints_prompts_and_answers_as_text(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    shown = typed("show", "out.csv", "-n", "2").stdout
+    assert f"    Say one\n  → {answer_to('Say one')}\n" in shown
+    assert "row 3" not in shown
+    assert "No such row: there are 3." in typed("show", "out.csv", "--row", "9").stdout
+    assert "None of 3 rows is failed." in typed("show", "out.csv", "--status", "failed").stdout
+    assert typed("show", "out.csv", "--status", "nonsense").returncode == 2
+
+
+def test_show_prints_a_typed_answer_by_its_columns(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server), "--set", 'answer.labels=["one", "two"]')
+    label = pl.read_csv(here / "out.csv")["label"][0]
+    assert f"    Say one\n  → label: {label}\n" in typed("show", "out.csv", "-n", "1").stdout
+
+
+def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server), "--limit", "2")
+    done = typed("export", "out.csv", "-o", "part.parquet")
+    assert done.returncode == 0
+    assert "2 of 2 rows have an outcome" in done.stderr
+    assert pl.read_parquet(here / "part.parquet")["id"].to_list() == ["001", "002"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run", "none.csv", "-o", "out.csv"], "none.csv: there is no such file"),
+        (["run", "i.csv", "-o", "out.csv"], "Did you mean in.csv?"),
+        (["run", "in.csv", "-o", "in.csv"], "is also an input"),
+        (["run", "in.csv", "-o", "out.doc"], "Known are .parquet"),
+        (["run", "in.csv", "-o", "none/out.csv"], "mkdir -p"),
+        (["run", "in.csv", "-o", "out.csv", "--set", "limits.max_cots=5"], "did you mean max_cost?"),
+        (["run", "in.csv", "-o", "out.csv", "--set", "nonsense"], "section.key=value"),
+        (["run", "in.csv", "-o", "out.csv", "--retry", "broken"], "--retry broken: there are failed"),
+        (["run", "in.csv", "-o", "out.csv", "-p", "{{ question }}"], "no column 'question'"),
+        (["run", "in.csv", "-o", "out.csv", "-p", "@none.txt"], "@none.txt: cannot be read"),
+        (["run", "in.csv", "-o", "out.csv", "-c", "job.toml"], "no such job file"),
+        (["run", "in.csv", "-o", "out.csv", "--limit", "2", "--sample", "2"], "not both"),
+        (["run", "in.csv", "-o", "out.csv", "--concurrency", "many"], "command line: limits.concurrency"),
+        (["run", "in.csv"], "Missing option"),
+        (["rnu", "in.csv"], "run"),
+        (["show", "out.csv"], "there is no job of this name"),
+        (["resume", "out.csv"], "there is no job of this name"),
+        (["export", "out.csv"], "there is no job of this name"),
+    ],
+)
+def test_wrong_usage_is_told_with_the_remedy_exits_2_and_leaves_nothing_behind(
+    here: Path, server: ChatServer, words: list[str], told: str
+) -> None:
+    more = asking(server) if words[0] == "run" and "-p" not in words else asking(server)[:4] if "-p" in words else []
+    done = typed(*words, *more)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert server.arrived == 0
+    assert [path.name for path in here.iterdir()] == ["in.csv"]
+
+
+def test_without_an_endpoint_it_says_how_to_name_one(here: Path) -> None:
+    done = typed("run", "in.csv", "-o", "out.csv", "-p", "{{ q }}")
+    assert done.returncode == 2
+    assert "endpoint: missing; name it in the job file (-c), or by --base-url" in done.stderr
+    assert here
+
+
+def test_a_closed_pipe_is_no_error(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    line = f"{' '.join(PIPELINE)} show out.csv | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 - a pipe is meant
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert here
+
+
+def test_on_a_terminal_the_guard_asks_and_no_means_no(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    line = [*PIPELINE, "run", "in.csv", "-o", "out.csv", *asking(server), "--system", "Be kind."]
+    for answer, code, arrived in ((b"n\n", 2, 3), (b"y\n", 0, 6)):
+        leader, follower = pty.openpty()
+        child = subprocess.Popen(line, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        os.write(leader, answer)
+        _, told = child.communicate(timeout=60)
+        os.close(follower)
+        os.close(leader)
+        assert "prompt.system changed since" in told
+        assert "Ask 3 rows again" in told
+        assert child.returncode == code, told
+        assert server.arrived == arrived
+    assert here

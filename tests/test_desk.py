@@ -1,0 +1,221 @@
+"""An outcome counts once it is on disk, and the books that went with it are found again."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.desk import Desk, judged, read_ledger, read_outcome
+from pipeline.job import Job
+from pipeline.progress import Progress
+from pipeline.records import (
+    UNSETTLED,
+    Answer,
+    BadJob,
+    Exit,
+    Failure,
+    Outcome,
+    Refusal,
+    Request,
+    Stopped,
+    Tally,
+    Usage,
+)
+from pipeline.schema import contract_of
+from pipeline.store import Reader, Store
+
+MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
+LABELS = {"answer.labels": ["yes", "no"]}
+YES = Answer(
+    text='{"label": "yes"}',
+    finish_reason="stop",
+    model="m-1",
+    usage=Usage(10, 2, total_tokens=12),
+    attempts=2,
+    asked_at=datetime(2026, 11, 22, 3, 10, tzinfo=UTC),
+    latency_seconds=0.25,
+    cost=0.5,
+)
+
+
+def job_with(**settings: Any) -> Job:
+    return Job.load(["in.csv"], "out.csv", settings={**MINIMAL, **settings})
+
+
+def request(name: str = "a") -> Request:
+    return Request(key=name * 64, body=b"{}" * 10)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def desk_at(store: Store, ledger: Tally | None = None, **settings: Any) -> Desk:
+    return Desk(job_with(**settings), store, ledger or Tally())
+
+
+def record(desk: Desk, *outcomes: Outcome) -> None:
+    async def all_of_them() -> None:
+        await asyncio.gather(*(desk.record(request(chr(97 + at)), each) for at, each in enumerate(outcomes)))
+
+    asyncio.run(all_of_them())
+
+
+def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
+    failure = Failure(kind="too_long", reason="4,097 tokens", attempts=1, cost=0.0)
+    record(desk_at(store), YES, failure)
+    found = Reader(store.folder).get_many(["a" * 64, "b" * 64])
+    assert [read_outcome(stored) for stored in found if stored is not None] == [YES, failure]
+
+
+def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
+    desk, seen = desk_at(store), []
+
+    class Watching(Progress):
+        def show(self, tally: Tally, waiting: str = "") -> None:  # noqa: ARG002 - as in Progress
+            reader = Reader(store.folder)
+            seen.append((tally.ok, desk.asked.ok, sum(map(len, reader.marks())), read_ledger(reader).ok))
+            reader.close()
+
+    desk.progress = Watching()
+
+    async def one_after_the_other() -> None:
+        for name in "abc":
+            await desk.record(request(name), YES)
+
+    asyncio.run(one_after_the_other())
+    assert seen == [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)]
+
+
+def test_what_cannot_be_written_is_a_stop_and_is_not_counted(store: Store) -> None:
+    desk = desk_at(store)
+    store.close()
+    with pytest.raises(Stopped):
+        record(desk, YES)
+    assert desk.asked == Tally()
+
+
+def test_the_ledger_is_on_disk_as_soon_as_the_outcome_is(store: Store) -> None:
+    desk = desk_at(store, Tally(ok=7, cost=2.0))
+    record(desk, YES)
+    ledger = read_ledger(Reader(store.folder))
+    assert ledger == desk.ledger
+    assert (ledger.ok, ledger.cost, ledger.attempts) == (8, 2.5, 2)
+    assert (ledger.answers, ledger.request_bytes, ledger.seconds, ledger.usage) == (1, 20, 0.25, YES.usage)
+
+
+def test_a_folder_in_which_nothing_was_asked_has_an_empty_ledger(store: Store) -> None:
+    assert read_ledger(None) == Tally()
+    assert read_ledger(Reader(store.folder)) == Tally()
+
+
+def test_the_ledger_grows_over_runs_and_the_run_counts_for_itself(store: Store) -> None:
+    record(desk_at(store), YES)
+    later = desk_at(store, read_ledger(Reader(store.folder)))
+    record(later, YES, Failure(kind="timeout", reason="slow", lasting=False, attempts=6))
+    assert (later.asked.rows, later.asked.attempts, later.asked.cost) == (2, 8, 0.5)
+    assert (later.ledger.rows, later.ledger.attempts, later.ledger.cost) == (3, 10, 1.0)
+
+
+def test_an_unknown_cost_counts_as_unpriced_and_never_as_zero_alone(store: Store) -> None:
+    desk = desk_at(store)
+    record(desk, msgspec.structs.replace(YES, cost=None), YES)
+    assert (desk.asked.cost, desk.asked.unpriced) == (0.5, 1)
+
+
+def test_what_was_paid_without_an_outcome_is_in_the_books(store: Store) -> None:
+    desk = desk_at(store)
+    desk.lost(3, 0.25, maybe_paid=1)
+    store.close()
+    ledger = read_ledger(Reader(store.folder))
+    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.maybe_paid) == (0, 3, 0.25, 1)
+    assert desk.asked == ledger
+
+
+def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
+    prices = {"prices.input": 1.0, "prices.output": 1.0, "parameters.max_tokens": 5, "limits.max_cost": 2.0}
+    desk = desk_at(store, Tally(cost=2.0), **prices)
+    assert desk.budget.spent == 2.0
+    assert desk.budget.reserve(request()) is None
+
+
+@pytest.mark.parametrize("settings", [{"limits.max_cost": 1.0}, {"answer.schema": {"type": "list"}}])
+def test_a_budget_or_contract_that_cannot_be_held_is_a_bad_job(store: Store, settings: dict[str, Any]) -> None:
+    with pytest.raises(BadJob):
+        desk_at(store, **settings)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "mark"),
+    [
+        (YES, "ok"),
+        (Answer(text="yes"), "invalid"),
+        (Answer(text="yes", finish_reason="length"), "truncated"),
+        (Answer(text="", finish_reason="content_filter"), "filtered"),
+        (Answer(text="", refusal="No."), "refused"),
+        (Failure(kind="filtered", reason="policy"), "filtered"),
+        (Failure(kind="too_long", reason="long"), "failed"),
+        (Failure(kind="timeout", reason="slow", lasting=False), UNSETTLED),
+    ],
+)
+def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome, mark: str) -> None:
+    desk = desk_at(store, **LABELS)
+    record(desk, outcome)
+    assert [mark for chunk in Reader(store.folder).marks() for _, mark in chunk] == [mark]
+    assert getattr(desk.asked, "failed" if mark == UNSETTLED else mark) == 1
+
+
+def test_a_contract_judges_whole_answers_alone() -> None:
+    contract = contract_of(job_with(**LABELS))
+    assert judged(YES, contract)[0] == "ok"
+    assert judged(Answer(text="yes"), contract)[0] == "invalid"
+    assert judged(Answer(text='{"label": "y', finish_reason="length"), contract)[0] == "truncated"
+    assert judged(Answer(text="I will not.", refusal="I will not."), contract)[0] == "refused"
+    assert judged(Failure(kind="x", reason="y"), contract)[0] == "failed"
+    assert judged(Answer(text="yes"), None)[0] == "ok"
+
+
+def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:
+    for stored in (b"", b"{}", b'{"type": "answer"}', b'{"type": "other", "text": "x"}', b"\x80\x04K\x01."):
+        with pytest.raises(msgspec.DecodeError):
+            read_outcome(stored)
+
+
+def test_the_first_reason_to_stop_is_the_one_that_counts(store: Store) -> None:
+    desk = desk_at(store)
+    assert not desk.stop_asked.is_set()
+    desk.stop(Stopped("the key", Exit.NEEDS_PERSON))
+    desk.stop(Stopped("a signal", Exit.SIGINT))
+    assert str(desk.stopping) == "the key"
+    assert desk.stop_asked.is_set()
+    assert not desk.hurried.is_set()
+    desk.hurry()
+    assert desk.hurried.is_set()
+
+
+def test_expected_tokens_are_learnt_from_the_ledger(store: Store) -> None:
+    assert desk_at(store).expected_tokens(request()) == 5 + 100
+    known = Tally(ok=1, answers=1, request_bytes=40, usage=Usage(20, 7, total_tokens=27))
+    assert desk_at(store, known).expected_tokens(request()) == 10 + 7
+
+
+@pytest.mark.parametrize(("verbosity", "told"), [(0, False), (1, True)])
+def test_a_refusal_is_in_the_log_and_on_the_screen_where_all_is_to_be_seen(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], verbosity: int, *, told: bool
+) -> None:
+    job = job_with()
+    loud = job.model_copy(update={"this_run": job.this_run.model_copy(update={"verbosity": verbosity})})
+    desk = Desk(loud, store, Tally())
+    desk.refused(Refusal("retry", "rate", "unseen"))
+    desk.progress = Progress(tmp_path / "log.txt")
+    desk.refused(Refusal("retry", "rate", "busy"))
+    desk.progress.close()
+    assert "rate: busy" in (tmp_path / "log.txt").read_text("utf-8")
+    assert ("rate: busy" in capsys.readouterr().err) == told

@@ -1,0 +1,95 @@
+"""The README keeps its word: its commands run, its tables are those of the code."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+from chat_server import ChatServer
+from generate import readme_with_table
+
+from pipeline.job import ADDED_COLUMNS
+from pipeline.records import STATUSES, Exit
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+OPENAI = "https://api.openai.com/v1"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def checkout(folder: Path, url: str) -> dict[str, str]:
+    """A copy of what the README's commands need, with the endpoint on this machine; the environment to run them in."""
+    for name in ("configs", "sample_data"):
+        shutil.copytree(ROOT / name, folder / name)
+    config = folder / "configs" / "openai.toml"
+    prices = "\n[prices]   # those of a provider are known by its address\ninput = 0.4\noutput = 1.6\n"
+    config.write_text(config.read_text("utf-8").replace(OPENAI, url) + prices, "utf-8")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OPENAI_API_KEY": "sk-test-readme"}
+
+
+def test_every_command_runs_in_the_order_they_are_told(tmp_path: Path) -> None:
+    with ChatServer(key="sk-test-readme") as server:
+        environment = checkout(tmp_path, server.url)
+        scripts = [block for block in blocks("sh") if "make demo" not in block]
+        assert len(scripts) >= 3
+        script = "".join(scripts).replace(OPENAI, server.url).replace("sk-…", "sk-test-readme")
+        done = subprocess.run(
+            ["bash", "-euxc", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert server.arrived == 60 + 3
+    assert "55 to ask" in done.stderr
+    assert "60 ok = 60." in done.stderr
+    labels = pl.read_csv(tmp_path / "labels.csv", infer_schema=False)
+    assert labels.height == 60
+    assert set(labels["label"]) <= {"positive", "negative"}
+    assert pl.read_parquet(tmp_path / "so-far.parquet").height == 60
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    with ChatServer() as server:
+        environment = checkout(tmp_path, server.url)
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("60 ")
+
+
+def test_the_make_targets_that_it_names_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in set(re.findall(r"\bmake ([a-z-]+)", README)) - {"it"}:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert readme_with_table(README) == README, "python tests/generate.py writes it anew"
+
+
+def test_every_added_column_status_and_exit_code_is_told() -> None:
+    for name in ADDED_COLUMNS:
+        assert f"`{name}`" in README
+    for status in STATUSES:
+        assert f"`{status}`" in README
+    rows = "\n".join(line for line in README.splitlines() if line.startswith("| "))
+    for code in Exit:
+        assert re.search(rf"^\| (\d+, )*{code.value}\b", rows, re.MULTILINE), code
+
+
+def test_every_flag_that_it_names_exists() -> None:
+    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    helps = "".join(
+        subprocess.run(
+            [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",))
+    )
+    assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own
