@@ -1,12 +1,16 @@
 """The command line: each command makes a Job, calls the function of its own name, and says what happened."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 
@@ -31,17 +35,23 @@ class Commands(click.Group):
         """Turn what a command raises into a message on stderr and an exit code."""
         from .records import BadJob, Exit, Stopped  # noqa: PLC0415 - `--help` does without
 
+        if sys.stderr is None:  # closed by who started us: there is nobody to tell, and the job goes on
+            sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
         try:
             return super().invoke(ctx)
-        except BadJob as bad:
-            click.echo(f"Error: {bad}", err=True)
-            ctx.exit(Exit.USAGE)
-        except Stopped as stop:
-            click.echo(f"Stopped: {stop}", err=True)
-            ctx.exit(stop.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted before anything was sent, or after all was answered.", err=True)
+        except (BadJob, Stopped) as end:
+            from .progress import printable  # noqa: PLC0415
+
+            _tell(printable(f"{'Stopped' if isinstance(end, Stopped) else 'Error'}: {end}"))
+            ctx.exit(end.exit_code if isinstance(end, Stopped) else Exit.USAGE)
+        except (KeyboardInterrupt, click.Abort):
+            _tell("Interrupted. Every answer so far is kept; the same line goes on from here.")
             ctx.exit(Exit.SIGINT)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `| head` has seen enough; click ends quietly
+                raise
+            _tell(f"Error: {error}")
+            ctx.exit(Exit.NEEDS_PERSON)
 
 
 class Remembered(click.Command):
@@ -138,13 +148,14 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 
     resumed: dict[str, Any] = ctx.obj or {}
     job = _job(flags, stdin=resumed.get("stdin"))
-    confirm = (lambda question: click.confirm(question, err=True)) if sys.stdin.isatty() else None
-    summary = run(job, confirm=confirm, command=resumed.get("command", ctx.meta["words"]))
+    asked_of_a_person = sys.stdin is not None and sys.stdin.isatty()
+    command = resumed.get("command") or [*ctx.meta["words"], *_from_environment(ctx)]
+    summary = run(job, confirm=_confirm if asked_of_a_person else None, command=command)
     if job.this_run.sample is not None and summary.wrote:
         for text in review.show(job.folder, status=None, row=None, most=20):
             click.echo(text)
     if not flags["quiet"] or summary.exit_code:
-        click.echo(summary_text(job, summary), err=True)
+        _tell(summary_text(job, summary))
     ctx.exit(summary.exit_code)
 
 
@@ -161,7 +172,12 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
     began = history.last(history.folder_of(job))
     if began is None or began.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
-    os.chdir(began.directory)
+    try:
+        os.chdir(began.directory)
+    except OSError as error:
+        raise BadJob(
+            f"{began.directory}, where the last run was started, cannot be entered: {error.strerror}."
+        ) from None
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
     with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
@@ -217,6 +233,29 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
     )
     inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]
     return Job.load(inputs, flags.get("output"), config=flags["config"], settings=settings, this_run=this_run)
+
+
+def _from_environment(ctx: click.Context) -> list[str]:
+    """The flags that PIPELINE_RUN_… set, as words: `resume` goes by them too, wherever it is typed."""
+    words: list[str] = []
+    for option in ctx.command.params:
+        if ctx.get_parameter_source(option.name or "") is ParameterSource.ENVIRONMENT:
+            value = ctx.params[option.name or ""]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [option.opts[0]] if value is True else [word for v in values for word in (option.opts[0], str(v))]
+    return words
+
+
+def _confirm(question: str) -> bool:
+    # polars leaves a handler behind with which Ctrl-C would not interrupt the waiting for an answer
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return click.confirm(question, err=True)
+
+
+def _tell(text: str) -> None:
+    """A message on stderr; if nobody can read it, that does not change how a run ended."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 def _statuses(text: str) -> tuple[Any, ...]:

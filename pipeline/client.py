@@ -41,8 +41,8 @@ class Client:
         self._url = _checked_url(endpoint.base_url)
         self._headers = _checked_headers(endpoint, key)
         self._deadline = endpoint.timeout_seconds
-        secret = key.get_secret_value() if key is not None else ""
-        self._secret = SecretStr(secret if len(secret) >= KEY_CHARACTERS_MIN else "")
+        secrets = [*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])]
+        self._secrets = [SecretStr(secret) for secret in secrets if len(secret) >= KEY_CHARACTERS_MIN]
         self._is_here = self._url.host in LOOPBACK
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = self._is_here and self._url.scheme == "http"
@@ -100,12 +100,12 @@ class Client:
         return self._without_key(Reply(status, headers, bytes(body), time.perf_counter() - began, fault, detail))
 
     def _without_key(self, reply: Reply) -> Reply:
-        secret = self._secret.get_secret_value()
-        if not secret:
-            return reply
-        headers = {name: text.replace(secret, "***") for name, text in reply.headers.items()}
-        body, detail = reply.body.replace(secret.encode(), b"***"), reply.detail.replace(secret, "***")
-        return Reply(reply.status, headers, body, reply.seconds, reply.fault, detail)
+        for masked in self._secrets:
+            secret = masked.get_secret_value()
+            headers = {name: text.replace(secret, "***") for name, text in reply.headers.items()}
+            body, detail = reply.body.replace(secret.encode(), b"***"), reply.detail.replace(secret, "***")
+            reply = Reply(reply.status, headers, body, reply.seconds, reply.fault, detail)
+        return reply
 
     def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(

@@ -12,7 +12,7 @@ import msgspec
 
 from .job import Job
 from .prices import Budget, Tariff, expected_usage
-from .progress import Progress
+from .progress import NO_WAIT, Progress, Wait
 from .records import UNSETTLED, Answer, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
 from .schema import Contract, Held, contract_of
 from .store import Reader, Store
@@ -58,7 +58,7 @@ class Desk:
     ) -> None:
         """`ledger`: all that the job folder ever asked. Raises BadJob for a budget or contract that cannot be held."""
         self.tariff = Tariff(job)
-        self.budget = Budget(job, self.tariff, ledger.cost)
+        self.budget = Budget(job, self.tariff, ledger.cost + ledger.held)
         self.clock, self.dice = clock, dice
         self.asked = Tally()
         self.ledger = ledger
@@ -84,14 +84,20 @@ class Desk:
         self.asked += counted
         self.show()
 
-    def show(self, waiting: str = "") -> None:
-        """Bring the screen up to date; `waiting` says why nothing leaves just now."""
+    def show(self, wait: Wait = NO_WAIT) -> None:
+        """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""
         if self.progress is not None:
-            self.progress.show(self.asked, waiting)
+            self.progress.show(self.asked, wait)
 
-    def lost(self, attempts: int, paid: float, *, maybe_paid: int = 0) -> None:
-        """Attempts that will have no outcome in this run were paid for, or may have been."""
-        counted = Tally(attempts=attempts, cost=paid, maybe_paid=maybe_paid)
+    def lost(self, attempts: int, cost: float | None) -> None:
+        """So many attempts will have no outcome in this run; they cost so much, None if that is unknown."""
+        self._count(Tally(attempts=attempts, cost=cost or 0.0, unpriced=int(cost is None and attempts > 0)))
+
+    def unsure(self, held: float, *, broke_off: bool) -> None:
+        """An attempt may have been billed, `held` US dollars at most, and nobody will tell."""
+        self._count(Tally(held=held, maybe_paid=int(broke_off)))
+
+    def _count(self, counted: Tally) -> None:
         self._note(counted)
         self.asked += counted
 

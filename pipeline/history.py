@@ -35,6 +35,8 @@ class Began(Record, frozen=True, tag="began"):
     input_hash: str
     table: str
     """The Parquet that was read: the input itself, or its snapshot."""
+    keys_hash: str
+    """Of the plan's keys: if they are others, the run was cut short as it began."""
     output: str
     settings: dict[str, Any]
     seen_by_model: dict[str, Any]
@@ -53,7 +55,7 @@ class Ended(Record, frozen=True, tag="ended"):
 _lines: msgspec.json.Decoder[Began | Ended] = msgspec.json.Decoder(Began | Ended)
 
 
-def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path) -> None:
+def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
     """Write down, durably, that a run begins. Raises Stopped if that cannot be done."""
     began = Began(
         at=datetime.now(tz=UTC),
@@ -66,6 +68,7 @@ def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path)
         inputs=list(job.inputs),
         input_hash=input_hash,
         table=str(table.absolute()),
+        keys_hash=keys_hash,
         output=str(job.output_path.absolute()),
         settings=job.without_secrets(),
         seen_by_model=job.seen_by_model(),
@@ -87,15 +90,20 @@ def end(folder: Path, summary: Summary) -> None:
 
 
 def read(folder: Path) -> list[Began | Ended]:
-    """All lines, oldest first; a last line that a crash cut short is passed over. Raises BadJob for a broken one."""
+    """All lines, oldest first. One that a crash cut short, or another version wrote, is passed over."""
     try:
         lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
+    return [known for line in lines if line.endswith(b"\n") and (known := _known(line)) is not None]
+
+
+def _known(line: bytes) -> Began | Ended | None:
+    """What a line tells; None for one that this version does not understand: no answer hangs on it."""
     try:
-        return [_lines.decode(line) for line in lines if line.endswith(b"\n")]
-    except msgspec.DecodeError as error:
-        raise BadJob(f"{folder / 'history.jsonl'} cannot be read: {error}") from None
+        return _lines.decode(line)
+    except msgspec.DecodeError:
+        return None
 
 
 def last(folder: Path, *, pilots: bool = True) -> Began | None:

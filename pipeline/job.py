@@ -47,6 +47,8 @@ ADDED_COLUMNS = (
 """What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
+SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+"""A header of such a name holds a secret."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
@@ -66,13 +68,13 @@ def _is_duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
-Share = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
     """One table of the job file: unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Endpoint(Section):
@@ -113,7 +115,7 @@ class Endpoint(Section):
         if not self.model and not self.is_local:
             raise ValueError("endpoint.model is missing; name it in the job file (-c), or by -m")
         parts = urlsplit(self.base_url)
-        has_key = self.api_key_env or self.api_key_default
+        has_key = self.api_key_env or self.api_key_default or self.secret_headers
         if parts.scheme == "http" and has_key and not self.plain_http and parts.hostname not in LOOPBACK:
             raise ValueError(
                 "the key would travel unencrypted over http://; use https://, or set endpoint.plain_http = true"
@@ -124,6 +126,11 @@ class Endpoint(Section):
     def is_local(self) -> bool:
         """The model runs on this machine, inside this program."""
         return self.base_url.startswith("local:")
+
+    @property
+    def secret_headers(self) -> list[str]:
+        """The values of headers that, by their names, hold a secret."""
+        return [value for name, value in self.headers.items() if SECRET.search(name)]
 
     @property
     def filed_under(self) -> str:
@@ -231,11 +238,11 @@ class Limits(Section):
 class Prices(Section):
     """US dollars per million tokens, over the price list."""
 
-    input: Share | None = Field(default=None, description="prompt tokens")
-    cached_input: Share | None = Field(
+    input: Price | None = Field(default=None, description="prompt tokens")
+    cached_input: Price | None = Field(
         default=None, description="prompt tokens that the endpoint had cached; default: `input`"
     )
-    output: Share | None = Field(default=None, description="completion tokens, hidden reasoning included")
+    output: Price | None = Field(default=None, description="completion tokens, hidden reasoning included")
 
     @model_validator(mode="after")
     def _both_or_none(self) -> Self:
@@ -457,11 +464,14 @@ def _read_text(path: Path, what: str) -> str:
         raise BadJob(f"{path}: this {what} cannot be read: {error}\nNothing was sent.") from None
 
 
-def _read_schema(path: Path) -> Any:  # noqa: ANN401 - JSON is any value until pydantic has looked at it
+def _read_schema(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(_read_text(path, "schema file"))
+        schema = json.loads(_read_text(path, "schema file"))
     except json.JSONDecodeError as error:
         raise BadJob(f"{path}:{error.lineno}: not JSON: {error.msg}\nNothing was sent.") from None
+    if not isinstance(schema, dict):
+        raise BadJob(f"{path}: not a JSON Schema: it is to be an object\nNothing was sent.")
+    return schema
 
 
 def _lay_over(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401 - a setting has any type

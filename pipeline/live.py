@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from .client import Client
 from .desk import Desk
 from .job import Job
+from .progress import NO_WAIT, Wait
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Usage
 from .replies import read_reply
 from .retry import Again, Patience, Tries
@@ -117,7 +118,7 @@ class _Lane:
     def give_back(self) -> None:
         """Tell the desk what was paid for requests that end without an outcome."""
         for turn in [turn for _, _, turn in self._later] + [turn for turn, _ in self._doubtful]:
-            self._desk.lost(turn.tries.sent, turn.cost or 0.0)
+            self._desk.lost(turn.tries.sent, turn.cost)
 
     async def _next_turn(self) -> _Turn | None:
         """The next request that may leave now, marked as in flight; None when there is none left."""
@@ -128,12 +129,12 @@ class _Lane:
                 if self._desk.stop_asked.is_set():
                     break
                 wait = self._wait(turn)
-                if turn is not None and wait <= 0:
+                if turn is not None and wait <= 0 and self._afford(turn):
                     self._leave(turn)
                     return turn
                 if turn is None and not self._later and not self._in_flight:
                     break
-                await self._look_again_after(wait)
+                await self._look_again_after(wait if wait > 0 else math.inf)
             if self._desk.stopping is None:
                 await self._trust_the_doubtful()
             return None
@@ -156,12 +157,10 @@ class _Lane:
             return max(due, 1e-3)
         if self._in_flight and not self._patience.answers:
             return math.inf
-        wait = self._throttle.wait_before_next(now, self._in_flight)
-        if wait <= 0 and not self._afford(turn):
-            return math.inf
-        return wait
+        return self._throttle.wait_before_next(now, self._in_flight)
 
     def _afford(self, turn: _Turn) -> bool:
+        """Set the worst case aside; False if what is in flight must land first. Raises Stopped if that cannot help."""
         reserved = self._desk.budget.reserve(turn.request)
         if reserved is not None:
             turn.reserved = reserved
@@ -180,7 +179,7 @@ class _Lane:
 
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())
-        self._desk.show(f"waiting {paused:.0f} s: {self._throttle.reason}" if paused >= 1 else "")
+        self._desk.show(Wait(paused, self._throttle.reason) if paused >= 1 else NO_WAIT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
@@ -201,8 +200,8 @@ class _Lane:
         if isinstance(said, Answer):
             self._throttle.answered()
             self._patience.answered(self._desk.clock())
-            await self._trust_the_doubtful()
             await self._desk.record(turn.request, turn.settled(said, asked_at, reply.seconds))
+            await self._trust_the_doubtful()
             return
         now = self._desk.clock()
         self._throttle.refused(said, left_at, now)
@@ -211,7 +210,7 @@ class _Lane:
         if isinstance(decision, Again):
             heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), turn))
         elif isinstance(decision, Stopped):
-            self._desk.lost(turn.tries.sent, turn.cost or 0.0)
+            self._desk.lost(turn.tries.sent, turn.cost)
             raise decision
         else:
             failure = turn.settled(decision, asked_at, reply.seconds)
@@ -228,7 +227,8 @@ class _Lane:
         try:
             return await self._client.attempt(turn.request)
         except asyncio.CancelledError:
-            self._desk.lost(turn.tries.sent, turn.cost or 0.0, maybe_paid=1)
+            self._desk.lost(turn.tries.sent, turn.cost)
+            self._desk.unsure(turn.reserved, broke_off=True)
             if self._desk.stopping is None:
                 raise
             task.uncancel()
@@ -242,15 +242,16 @@ class _Lane:
         known = isinstance(said, Answer) or said.usage is not None
         paid = self._desk.tariff.cost(usage) if known else 0.0
         turn.cost = None if paid is None or turn.cost is None else turn.cost + paid
-        doubtful = paid is None or (isinstance(said, Refusal) and said.maybe_paid and not known)
+        broke_off = isinstance(said, Refusal) and said.maybe_paid
+        doubtful = paid is None or (broke_off and not known)
         self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
+        if doubtful or broke_off:
+            self._desk.unsure(turn.reserved if doubtful else 0.0, broke_off=broke_off)
         turn.reserved = 0.0
-        if isinstance(said, Refusal) and said.maybe_paid:
-            self._desk.lost(0, 0.0, maybe_paid=1)
         used = (usage.prompt_tokens or 0) + (usage.billed_output_tokens or 0)
         self._throttle.landed(turn.tokens, used or (turn.tokens if doubtful else 0.0))
 
     async def _trust_the_doubtful(self) -> None:
-        doubtful, self._doubtful = self._doubtful, []
-        for turn, failure in doubtful:
+        while self._doubtful:
+            turn, failure = self._doubtful.pop()
             await self._desk.record(turn.request, failure)

@@ -4,6 +4,7 @@ Each row is rendered once to learn its key; the rows to ask are rendered again w
 small and a prompt is not. Memory grows by 16 bytes a row, the first half of its key.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from .job import Job
+from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
 from .records import STATUSES, UNSETTLED, BadJob, Failure, Record, Request, Status, Stopped, Tally
 from .store import Reader
@@ -64,6 +66,15 @@ def chosen_rows(job: Job, table: Table) -> Table:
     return table
 
 
+def named_by_weights(job: Job) -> Job:
+    """The job as its answers are filed: a model on this machine goes by its weights' hash, wherever the file stands."""
+    if not job.endpoint.is_local:
+        return job
+    weights = gguf_sha256(find_gguf(job.endpoint.base_url, job.home))
+    endpoint = job.endpoint.model_copy(update={"name": job.endpoint.name or "local", "model": weights})
+    return job.model_copy(update={"endpoint": endpoint})
+
+
 def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: Path) -> Plan:
     """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
     part = folder / "keys.part.parquet"
@@ -71,6 +82,7 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
     try:
         write_table(_keyed(table, prompts, digests), _part_schema(), part, {})
         digest = pl.concat(digests)
+        digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {})
         return _compare(job, part, digest, first, _marks(reader))
@@ -106,17 +118,32 @@ def _compare(job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: p
     )
 
 
-async def requests_to_ask(table: Table, prompts: Prompts, ask: pl.Series) -> AsyncIterator[Request]:
-    """The request of each row to ask, in order, made when it is wanted. Raises Stopped if the input changed."""
+async def requests_to_ask(table: Table, prompts: Prompts, ask: pl.Series, keys: Path) -> AsyncIterator[Request]:
+    """The request of each row to ask, in order, made when it is wanted.
+
+    Raises Stopped if the input changed, or if a row's request is not the one that was planned (`keys`): its answer
+    would be filed where no row finds it.
+    """
     offset = 0
-    for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
+    planned = read_slices(keys, ["key"], RENDERED_AT_ONCE)
+    for frame, keyed in zip(table.slices(prompts.columns, RENDERED_AT_ONCE), planned, strict=True):
         wanted = ask.slice(offset, frame.height)
         offset += frame.height
-        for row in frame.filter(wanted).iter_rows(named=True):
+        rows = frame.filter(wanted).iter_rows(named=True)
+        for row, key in zip(rows, keyed.filter(wanted)["key"], strict=True):
             request = prompts.request(row)
-            if isinstance(request, Failure):
-                raise Stopped(f"The input changed while it was read: {request.reason}\nRun the same command again.")
+            if isinstance(request, Failure) or bytes.fromhex(request.key) != key:
+                raise Stopped(
+                    "A row gives another prompt now than when it was planned: the template's output is not the same "
+                    "each time.\nSee what it prints with `pipeline preview`. Every answer so far is kept."
+                )
             yield request
+
+
+def keys_hash(keys: Path) -> str:
+    """64 hexadecimal digits by which a plan's keys are known again."""
+    with keys.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tally_rows(folder: Path, reader: Reader) -> Tally:

@@ -101,7 +101,8 @@ class Budget:
     def reserve(self, request: Request) -> float | None:
         """US dollars set aside for the worst case of one attempt; None if the cap has no room for it.
 
-        A prompt never has more tokens than its body has bytes.
+        A text prompt never has more tokens than its body has bytes. What no number in the request bounds is not held:
+        an image named by its address, hidden reasoning that a model does beyond `max_tokens`.
         """
         if self.cap is None:
             return 0.0
@@ -119,7 +120,7 @@ class Budget:
     def exhausted(self) -> Stopped:
         """The stop that follows when nothing in flight can make room any more."""
         return Stopped(
-            f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent, "
+            f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent or set aside, "
             "and the next request might cost more than is left.\nRaise it with --max-cost to go on.",
             Exit.AT_LIMIT,
         )

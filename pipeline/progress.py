@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Never, TextIO
+from typing import NamedTuple, Never, TextIO
 
 from tqdm import tqdm
 
@@ -57,6 +57,16 @@ def count(number: float) -> str:
     return f"{number / 1000:.0f}k" if number < 500_000 else f"{number / 1e6:.1f}M"
 
 
+class Wait(NamedTuple):
+    """For how long, and why, nothing leaves just now."""
+
+    seconds: float
+    reason: str
+
+
+NO_WAIT = Wait(0.0, "")
+
+
 class Progress:
     """What a run tells, and how far it is. `show` may be called for every row: it redraws by time."""
 
@@ -93,8 +103,8 @@ class Progress:
                 mininterval=0,
             )
 
-    def show(self, tally: Tally, waiting: str = "") -> None:
-        """Tell how it stands, if it is time; `waiting` says why nothing leaves just now."""
+    def show(self, tally: Tally, wait: Wait = NO_WAIT) -> None:
+        """Tell how it stands, if it is time; and for how long, and why, nothing leaves just now."""
         now = self._clock()
         if now < self._next:
             return
@@ -104,10 +114,10 @@ class Progress:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
-                self._bar.set_description_str(_facts(self._total, tally, rate, left, waiting), refresh=True)
+                self._bar.set_description_str(_facts(self._total, tally, rate, left, wait), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
-            self.say(_line(self._total, tally, left, waiting))
+            self.say(_line(self._total, tally, left, wait))
 
     def say(self, text: str) -> None:
         """Lines of their own, above the bar. On the screen only if not quiet."""
@@ -145,7 +155,7 @@ def _private(path: Path) -> TextIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, left: float | None, waiting: str) -> str:
+def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -155,15 +165,15 @@ def _facts(total: int, tally: Tally, rate: float, left: float | None, waiting: s
     facts.append(f"{rate:,.1f} rows/s")
     if left is not None:
         facts.append(f"{duration(left)} left")
-    if waiting:
-        facts.append(waiting)
+    if wait.seconds:
+        facts.append(f"waiting {wait.seconds:.0f} s: {wait.reason}")
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, left: float | None, waiting: str) -> str:
+def _line(total: int, tally: Tally, left: float | None, wait: Wait) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
     if left is not None:
         facts.append(f"eta={duration(left).replace(' ', '')}")
-    if waiting:
-        facts.append(waiting.replace("waiting ", "waiting=").replace(" s: ", "s (") + ")")
+    if wait.seconds:
+        facts.append(f"waiting={wait.seconds:.0f}s ({wait.reason})")
     return f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} running {' '.join(facts)}"

@@ -8,7 +8,7 @@ number without a fraction however it was written (as RFC 8785 has it). Headers, 
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -153,10 +153,12 @@ def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _not_null(value: object) -> object:
-    """Raise Unaskable rather than put the word None into a prompt that is paid for."""
+def _data(value: object) -> object:
+    """Raise Unaskable rather than put the word None, or a place in memory, into a prompt that is paid for."""
     if value is None:
         raise Unaskable("the template prints a null; write {{ column or '' }} where one may stand")
+    if callable(value) or isinstance(value, Iterator):
+        raise Unaskable("the template prints code instead of a value: are its parentheses missing, or a `| list`?")
     return value
 
 
@@ -168,7 +170,7 @@ def _to_json(value: object, indent: int | None = None) -> str:
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
-        finalize=_not_null,
+        finalize=_data,
         autoescape=False,  # prompts are text, not HTML
     )
     environment.filters["tojson"] = _to_json

@@ -185,6 +185,8 @@ class Tally(Record, frozen=True, omit_defaults=False):
     unpriced: int = 0
     """Outcomes whose cost is unknown."""
     attempts: int = 0
+    held: float = 0.0
+    """US dollars at most, of what may have been billed and was never told: they count against a cap."""
     maybe_paid: int = 0
     """Attempts that broke off and may be billed all the same."""
     answers: int = 0

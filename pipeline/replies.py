@@ -44,7 +44,7 @@ KINDS: dict[str, Kind] = {
     "rate": Kind("retry", "rate", "the endpoint asks for fewer requests or tokens a minute"),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
     "server": Kind("retry", None, "the endpoint failed"),
-    "quota": Kind("retry", None, "the endpoint says that the account's quota is used up: check its plan and billing"),
+    "quota": Kind("retry", "rate", "the endpoint says that the account's quota is used up: check its plan and billing"),
     "daily": Kind("stop", None, "the quota of the day is used up: resume when it is renewed"),
     "too_long": Kind("row", None, "the request is longer than the model or the limits allow"),
     "filtered": Kind("row", None, "the endpoint's content filter turned the prompt away"),

@@ -42,11 +42,13 @@ class Again(Record, frozen=True):
 class Tries:
     """One row's attempts so far."""
 
-    __slots__ = ("answers_before", "counted", "sent")
+    __slots__ = ("answers_before", "counted", "odd", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
         self.counted = 0
+        self.odd: dict[str, int] = {}
+        """Of the counted ones, the odd answers by kind."""
         self.answers_before = 0
         """How many answers the job had when the row was last tried."""
 
@@ -60,8 +62,6 @@ class Patience:
         self._last_answer = now
         self._in_a_row: dict[str, int] = {}
         self._first_quota = 0.0
-        self._first_bad_request: int | None = None
-        self._bad_requests = 0
 
     def answered(self, now: float) -> None:
         """An answer has come: the endpoint, the key and the model are good."""
@@ -82,8 +82,12 @@ class Patience:
         if kind not in FREE and not blameless:
             tries.counted += 1
         tries.answers_before = self.answers
-        if tries.counted >= ATTEMPTS_OF_KIND.get(kind, ATTEMPTS):
-            return Failure(kind=kind, reason=refusal.message, lasting=kind in ATTEMPTS_OF_KIND)
+        if kind in ATTEMPTS_OF_KIND:
+            tries.odd[kind] = tries.odd.get(kind, 0) + 1
+            if tries.odd[kind] >= ATTEMPTS_OF_KIND[kind]:
+                return Failure(kind=kind, reason=refusal.message)
+        if tries.counted >= ATTEMPTS:
+            return Failure(kind=kind, reason=refusal.message, lasting=False)
         return Again(after_seconds=self._wait(refusal, tries))
 
     def _wait(self, refusal: Refusal, tries: Tries) -> float:
@@ -127,19 +131,7 @@ class Patience:
             self._first_quota = now if times == 1 else self._first_quota
             spent = times >= 3 and now - self._first_quota >= QUOTA_PROBES_SECONDS
             return f"the quota is used up. {said}" if spent else None
-        if kind == "bad_request" and self._all_fail_alike(refusal):
+        if kind == "bad_request" and not self.answers and times >= ALIKE:
             preview = "Check [parameters] and the model; `pipeline preview` shows what is sent."
             return f"the first {ALIKE} rows were all refused alike. {said}\n{preview}"
         return said if refusal.verdict == "stop" else None
-
-    def _all_fail_alike(self, refusal: Refusal) -> bool:
-        if self.answers:
-            return False
-        if self._first_bad_request in (None, refusal.status):
-            self._first_bad_request = refusal.status
-            self._bad_requests += 1
-        return self._bad_requests >= ALIKE
-
-
-def _status(refusal: Refusal) -> str:
-    return f"HTTP {refusal.status}: " if refusal.status else ""

@@ -14,7 +14,7 @@ import polars as pl
 from . import history
 from .columns import Cells, metadata_of, output_schema
 from .job import Job
-from .plan import chosen_rows, keys_path
+from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money, printable
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally
@@ -26,6 +26,7 @@ from .tables import Table, check_output, open_table, write_table
 def preview(job: Job, rows: int) -> Iterator[str]:
     """The bodies of the first requests, as they would be sent, or why a row cannot be asked. Raises BadJob as `run`."""
     with tempfile.TemporaryDirectory() as folder:
+        job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
         contract_of(job)
@@ -82,7 +83,16 @@ def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
     table = open_table(job.inputs, folder)
     if folder not in table.path.parents and table.content_hash != began.input_hash:
         raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
-    return job, chosen_rows(job, table), Reader(folder / "store"), [str(table.path), *_originals(began)]
+    keys = keys_path(folder)
+    if not keys.exists() or keys_hash(keys) != began.keys_hash:
+        raise BadJob(
+            f"{folder}: the last run is just beginning, or was cut short as it began: run it again, then look."
+        )
+    try:
+        reader = Reader(folder / "store")
+    except FileNotFoundError as error:
+        raise BadJob(f"{error}.") from None
+    return job, chosen_rows(job, table), reader, [str(table.path), *_originals(began)]
 
 
 def _originals(began: history.Began) -> list[str]:

@@ -16,14 +16,23 @@ from . import columns, history
 from .desk import Desk, read_ledger
 from .job import Job, duration_seconds
 from .live import DRAIN_SECONDS, answer_all
-from .local_model import find_gguf, gguf_sha256, serve
-from .plan import Plan, chosen_rows, keys_path, make_plan, requests_to_ask, tally_rows
+from .local_model import find_gguf, serve
+from .plan import (
+    Plan,
+    chosen_rows,
+    keys_hash,
+    keys_path,
+    make_plan,
+    named_by_weights,
+    requests_to_ask,
+    tally_rows,
+)
 from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Stopped, Summary
 from .store import Reader, Store, hold, make_folder
-from .tables import Table, check_output, forget_snapshots, open_table, write_table
+from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
 
 Confirm = Callable[[str], bool]
 
@@ -37,8 +46,12 @@ def run(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | No
 
     `confirm` is asked before a changed setting buys everything again; without it BadJob is raised, unless the job's
     `this_run.assume_yes`. `command` is kept in the history, for `resume`. Raises BadJob if the job cannot begin, and
-    Stopped if another process holds it; every other end is told by the Summary's `exit_code`.
+    Stopped if another process holds it or its folder cannot be read or written; once rows are asked, how it ended is
+    told by the Summary's `exit_code`.
     """
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise BadJob("An event loop runs here already, as in a notebook: use `await arun(job)` instead of `run(job)`.")
     with prepared(job, confirm, command) as ready:
         # only the asking has an event loop: while rows are planned and written, Ctrl-C works at once
         return finish(ready, asyncio.run(ask(ready)))
@@ -77,6 +90,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
     check_output(job.output_path, job.inputs)
     job.endpoint.key()
     with job_folder(job.folder), contextlib.ExitStack() as open_things:
+        sweep(job.folder, job.output_path)
         progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
         open_things.callback(progress.close)
         filed = named_by_weights(job)
@@ -89,16 +103,14 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
         desk = Desk(filed, store, read_ledger(reader))
-        draft = job.folder / "plan.new"
-        draft.mkdir(mode=0o700, exist_ok=True)
+        draft = open_things.enter_context(drafts(job.folder))
         plan = make_plan(filed, table, prompts, reader, draft)
         progress.say(plan_line(job, plan, desk))
         guard(filed, plan, desk, confirm)
         desk.earlier = reader if plan.asked_again else None
         # what is known of the last run is replaced only now that this one is agreed to
+        history.begin(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
         keys_path(draft).replace(keys_path(job.folder))
-        draft.rmdir()
-        history.begin(filed, command, whole.content_hash, whole.path)
         forget_snapshots(job.folder, whole)
         yield Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, began)
 
@@ -107,23 +119,35 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
 def job_folder(folder: Path) -> Iterator[None]:
     """The job folder, made and locked; made in vain, it is removed again."""
     is_new = not folder.exists()
+    if not is_new and not _is_ours(folder):
+        raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
     make_folder(folder)
     with hold(folder):
         try:
             yield
         except BadJob:
-            if is_new:
+            # asked inside the lock: another process may have begun, and ended, since the folder was looked for
+            if is_new and history.last(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def named_by_weights(job: Job) -> Job:
-    """The job as its answers are filed: a model on this machine goes by its weights' hash, wherever the file stands."""
-    if not job.endpoint.is_local:
-        return job
-    weights = gguf_sha256(find_gguf(job.endpoint.base_url, job.home))
-    endpoint = job.endpoint.model_copy(update={"name": job.endpoint.name or "local", "model": weights})
-    return job.model_copy(update={"endpoint": endpoint})
+def _is_ours(folder: Path) -> bool:
+    """An empty folder, or one that a run has begun in: anything else may hold files that are not to be touched."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return names <= {".gitignore"} or bool(names & {"lock", "store", "history.jsonl"})
+
+
+@contextlib.contextmanager
+def drafts(folder: Path) -> Iterator[Path]:
+    """A folder for a plan that is not agreed to yet; what a killed run left in it is removed."""
+    draft = folder / "plan.new"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
@@ -186,7 +210,7 @@ async def ask(ready: Prepared) -> Stopped | None:
     """Ask all that the plan has to ask; returns what stopped it, if anything did."""
     if not ready.plan.to_ask:
         return None
-    requests = requests_to_ask(ready.table, ready.prompts, ready.plan.ask)
+    requests = requests_to_ask(ready.table, ready.prompts, ready.plan.ask, keys_path(ready.job.folder))
     try:
         with served(ready.job) as reachable, interruptible(ready):
             ready.progress.begin(ready.plan.to_ask)
@@ -302,8 +326,10 @@ def summary_text(job: Job, summary: Summary) -> str:
     if not summary.message:
         text = f"Done in {duration(summary.seconds)}: {books} {spent} {wrote}"
         odd = [name for name in ("failed", "invalid", "truncated") if getattr(summary.rows, name)]
+        strange = [*odd, *(name for name in ("refused", "filtered") if getattr(summary.rows, name))]
+        if strange:
+            text += f"\n  Look: pipeline show {job_name} --status {strange[0]}"
         if odd:
-            text += f"\n  Look: pipeline show {job_name} --status {odd[0]}"
             text += f"   Retry: pipeline resume {job_name} --retry {','.join(odd)}"
         return text
     text = f"Stopped after {duration(summary.seconds)}: {summary.message}\n{books} {spent} {wrote}"

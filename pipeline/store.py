@@ -300,7 +300,8 @@ def hold(folder: Path) -> Iterator[None]:
         raise Stopped(_held(folder), Exit.LOCKED) from None
     except OSError as error:
         lock.release()
-        raise BadJob(f"{folder} cannot be locked: {error}. Name a folder on a local disk with --job-dir.") from error
+        remedy = "See to your rights in it" if isinstance(error, PermissionError) else "Keep it on a local disk"
+        raise BadJob(f"{folder} cannot be locked: {error}. {remedy} (--job-dir). Nothing was sent.") from error
     try:
         yield
     finally:

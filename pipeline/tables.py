@@ -76,19 +76,16 @@ class Table:
         places = pl.Series(sorted(drawn), dtype=pl.UInt32)
         return replace(self, rows=len(places), chosen=places if self.chosen is None else self.chosen.gather(places))
 
-    def slices(
-        self, columns: Sequence[str] | None = None, size: int = SLICE_ROWS, rows: int | None = None
-    ) -> Iterator[pl.DataFrame]:
-        """Frames of `size` rows, the last of fewer: of the columns asked for, of the first `rows` rows or of all.
+    def slices(self, columns: Sequence[str] | None = None, size: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
+        """Frames of `size` rows, the last of fewer, of the columns asked for.
 
         A frame without columns has no height, so where none is asked for the first comes along. Raises Stopped if
         the Parquet changed since it was opened: looked at after each slice is read and at the end.
         """
         wanted = list(self.schema)[:1] if columns is not None and not columns else columns
-        end = self.rows if rows is None else min(rows, self.rows)
-        for start in range(0, end, size):
+        for start in range(0, self.rows, size):
             try:
-                frame = self._read(start, min(size, end - start), wanted)
+                frame = self._read(start, min(size, self.rows - start), wanted)
             except (PolarsError, PanicException, OSError) as error:
                 self._check_unchanged()
                 raise Stopped(f"{self.path} cannot be read any more: {_short(error)}.\n{_REOPEN}") from error
@@ -149,9 +146,18 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
 
 def forget_snapshots(folder: Path, table: Table) -> None:
     """Remove the snapshots in `folder` that `table` is not read from."""
-    for snapshot in folder.glob("input-*.parquet"):
-        if snapshot != table.path:
+    for snapshot in folder.glob(f"input-{'[0-9a-f]' * 16}.parquet"):
+        if not snapshot.samefile(table.path):
             snapshot.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, output: Path) -> None:
+    """Remove what killed runs left half-written, in the job's folder and beside its output."""
+    hexes = "[0-9a-f]" * 8
+    half_written = [*folder.glob(f".*.{hexes}.tmp"), *folder.glob(".stdin-*")]
+    half_written += output.parent.glob(f".{glob.escape(output.name[:100])}.{hexes}.tmp")
+    for path in half_written:
+        path.unlink(missing_ok=True)
 
 
 def read_slices(path: Path, columns: Sequence[str] | None = None, size: int = SLICE_ROWS) -> Iterator[pl.DataFrame]:
@@ -178,11 +184,11 @@ def write_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path, m
 
 def check_output(path: Path, inputs: Sequence[str]) -> None:
     """Raise BadJob if the output could not be written when its time comes, or would overwrite an input."""
-    if _suffix(path) not in WRITERS:
-        raise BadJob(f"{path}: this ending names no format that can be written. Known are {', '.join(WRITERS)}.")
     try:
         if path.is_dir():
             raise BadJob(f"{path} is a folder. Name a file, such as {path / 'output.csv'}.")
+        if _suffix(path) not in WRITERS:
+            raise BadJob(f"{path}: this ending names no format that can be written. Known are {', '.join(WRITERS)}.")
         target = path.resolve()
         if not target.parent.is_dir():
             raise BadJob(f"{path}: there is no folder {target.parent}. Make it first: mkdir -p '{target.parent}'")
@@ -248,6 +254,8 @@ def _suffix(path: Path) -> str:
 
 def _spooled(folder: Path, tidy: ExitStack) -> _Source:
     """Standard input, kept in a file for as long as it is being read."""
+    if sys.stdin is None:
+        raise BadJob("Standard input is closed. Name a file, or send the rows through a pipe.")
     with _telling_failure(folder / "standard input"):
         handle, name = tempfile.mkstemp(dir=folder, prefix=".stdin-")
         path = Path(name)

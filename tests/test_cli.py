@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,9 @@ def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatS
         (["run", "i.csv", "-o", "out.csv"], "Did you mean in.csv?"),
         (["run", "in.csv", "-o", "in.csv"], "is also an input"),
         (["run", "in.csv", "-o", "out.doc"], "Known are .parquet"),
+        (["run", "in.csv", "-o", ""], "is a folder"),
+        (["run", "in.csv", "-o", "."], "is a folder"),
+        (["run", "in.csv", "-o", "out.csv", "--job-dir", "."], "holds other files"),
         (["run", "in.csv", "-o", "none/out.csv"], "mkdir -p"),
         (["run", "in.csv", "-o", "out.csv", "--set", "limits.max_cots=5"], "did you mean max_cost?"),
         (["run", "in.csv", "-o", "out.csv", "--set", "nonsense"], "section.key=value"),
@@ -212,6 +216,104 @@ def test_without_an_endpoint_it_says_how_to_name_one(here: Path) -> None:
     done = typed("run", "in.csv", "-o", "out.csv", "-p", "{{ q }}")
     assert done.returncode == 2
     assert "endpoint: missing; name it in the job file (-c), or by --base-url" in done.stderr
+    assert here
+
+
+def test_a_job_folder_that_is_not_ours_is_left_alone(here: Path, server: ChatServer) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "input-2024.parquet").write_text("precious")
+    assert typed("run", "in.csv", "-o", "out.csv", *asking(server), "--job-dir", "mine").returncode == 2
+    assert [path.name for path in (here / "mine").iterdir()] == ["input-2024.parquet"]
+
+
+def test_limits_from_the_environment_hold_for_resume_too(here: Path, server: ChatServer) -> None:
+    done = typed(
+        "run", "in.csv", "-o", "out.csv", *asking(server)[2:], PIPELINE_RUN_BASE_URL=server.url, PIPELINE_RUN_LIMIT="2"
+    )
+    assert done.returncode == 0, done.stderr
+    resumed = typed("resume", "out.csv")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "2 answered before, 0 to ask" in resumed.stderr
+    assert pl.read_csv(here / "out.csv").height == 2
+
+
+@pytest.mark.parametrize("closing", ["2>/dev/full", "2>&-", "<&-"])
+def test_a_lost_terminal_does_not_decide_how_a_run_ends(here: Path, server: ChatServer, closing: str) -> None:
+    line = " ".join(
+        [*PIPELINE, "run", "in.csv", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "'{{ q }}'"]
+    )
+    done = subprocess.run(f"{line} {closing}", shell=True, capture_output=True, check=False, timeout=60)  # noqa: S602
+    assert done.returncode == 0
+    assert pl.read_csv(here / "out.csv").height == 3
+
+
+def test_standard_input_that_is_closed_is_told(here: Path, server: ChatServer) -> None:
+    line = " ".join(
+        [*PIPELINE, "run", "-", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "'{{ q }}'", "<&-"]
+    )
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, timeout=60)  # noqa: S602
+    assert done.returncode == 2
+    assert "Standard input is closed" in done.stderr
+    assert here
+
+
+def test_a_full_disk_under_the_answers_shown_is_told_without_a_traceback(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    line = f"{' '.join(PIPELINE)} show out.csv >/dev/full"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False, timeout=60)  # noqa: S602
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert here
+
+
+def test_a_folder_that_was_moved_is_told_by_resume_and_can_be_shown(here: Path, server: ChatServer) -> None:
+    (here / "w").mkdir()
+    os.chdir(here / "w")
+    typed("run", "../in.csv", "-o", "out.csv", *asking(server))
+    os.chdir(here)
+    (here / "w").rename(here / "moved")
+    resumed = typed("resume", "moved/out.csv")
+    assert resumed.returncode == 2
+    assert "cannot be entered" in resumed.stderr
+    assert "Say one" in typed("show", "moved/out.csv").stdout
+
+
+def test_a_strange_line_in_the_history_keeps_nobody_from_the_answers(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    with (here / "out.csv.job" / "history.jsonl").open("a") as history:
+        history.write('garbage\n{"type": "began", "of": "another version"}\n')
+    assert "Say one" in typed("show", "out.csv").stdout
+    assert typed("run", "in.csv", "-o", "out.csv", *asking(server)).returncode == 0
+    assert server.arrived == 3
+
+
+def test_a_job_without_its_store_or_its_keys_is_told(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    (here / "out.csv.job" / "store" / "cache.db").unlink()
+    assert "no answers yet" in typed("show", "out.csv").stderr
+    (here / "out.csv.job" / "keys.parquet").write_bytes(b"cut")
+    done = typed("export", "out.csv", "-o", "other.csv")
+    assert done.returncode == 2
+    assert "cut short as it began" in done.stderr
+
+
+def test_ctrl_c_at_the_guards_question_is_heard_at_once(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    line = [*PIPELINE, "run", "in.csv", "-o", "out.csv", *asking(server), "--system", "Be kind."]
+    leader, follower = pty.openpty()
+    child = subprocess.Popen(line, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    told = b""
+    while b"[y/N]" not in told:
+        told += os.read(child.stderr.fileno(), 1000)
+    child.send_signal(signal.SIGINT)
+    _, rest = child.communicate(timeout=20)
+    os.close(follower)
+    os.close(leader)
+    assert child.returncode == 130
+    assert b"Every answer so far is kept" in rest
+    assert server.arrived == 3
     assert here
 
 

@@ -132,16 +132,19 @@ def test_an_unknown_cost_counts_as_unpriced_and_never_as_zero_alone(store: Store
 
 def test_what_was_paid_without_an_outcome_is_in_the_books(store: Store) -> None:
     desk = desk_at(store)
-    desk.lost(3, 0.25, maybe_paid=1)
+    desk.lost(3, 0.25)
+    desk.lost(2, None)
+    desk.unsure(0.5, broke_off=True)
     store.close()
     ledger = read_ledger(Reader(store.folder))
-    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.maybe_paid) == (0, 3, 0.25, 1)
+    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.unpriced) == (0, 5, 0.25, 1)
+    assert (ledger.held, ledger.maybe_paid) == (0.5, 1)
     assert desk.asked == ledger
 
 
 def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
     prices = {"prices.input": 1.0, "prices.output": 1.0, "parameters.max_tokens": 5, "limits.max_cost": 2.0}
-    desk = desk_at(store, Tally(cost=2.0), **prices)
+    desk = desk_at(store, Tally(cost=1.5, held=0.5), **prices)
     assert desk.budget.spent == 2.0
     assert desk.budget.reserve(request()) is None
 

@@ -27,7 +27,7 @@ def job_in(tmp_path: Path, *, this_run: ThisRun | None = None, **settings: Any) 
 
 
 def begin(job: Job, command: list[str] | None = None) -> None:
-    history.begin(job, command, "0" * 64, Path(job.inputs[0]))
+    history.begin(job, command, "0" * 64, Path(job.inputs[0]), "1" * 64)
 
 
 def summary_of(job: Job, code: Exit = Exit.DONE) -> Summary:
@@ -112,10 +112,9 @@ def test_a_first_line_cut_short_is_none(tmp_path: Path) -> None:
     assert len(history.read(job.folder)) == 1
 
 
-def test_a_whole_line_that_is_broken_is_told_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "history.jsonl").write_bytes(b'{"type": "other"}\n')
-    with pytest.raises(BadJob, match=r"history\.jsonl cannot be read"):
-        history.read(tmp_path)
+def test_a_line_that_this_version_does_not_understand_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_bytes(b'{"type": "other"}\nnonsense\n')
+    assert history.read(tmp_path) == []
 
 
 def test_a_line_is_never_broken_by_what_it_holds(tmp_path: Path) -> None:
@@ -241,7 +240,7 @@ def in_a_process(job: Job, script: str) -> subprocess.CompletedProcess[str]:
         "from pipeline.job import Job\n"
         "from pipeline.records import Stopped\n"
         f"job = Job.load([sys.argv[1]], sys.argv[2], settings={MINIMAL!r})\n"
-        "begin = lambda: history.begin(job, ['run'], '0' * 64, Path(sys.argv[1]))\n"
+        "begin = lambda: history.begin(job, ['run'], '0' * 64, Path(sys.argv[1]), '1' * 64)\n"
     )
     command = [sys.executable, "-c", prelude + script, job.inputs[0], str(job.output_path)]
     return subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)

@@ -91,7 +91,9 @@ def test_a_set_value_is_toml_or_else_text(text: str, expected: tuple[str, object
     assert parse_setting(text) == expected
 
 
-@pytest.mark.parametrize("text", ["nonsense", "model=x", "endpoint.headers.x-key=secret"])
+@pytest.mark.parametrize(
+    "text", ["nonsense", "model=x", "endpoint.headers.x-key=secret", "endpoint.api_key_default=sk-1"]
+)
 def test_a_set_value_without_a_section_or_with_a_secret_is_refused(text: str) -> None:
     with pytest.raises(BadJob):
         parse_setting(text)
@@ -113,6 +115,22 @@ def test_a_key_over_plain_http_to_another_host_is_refused_and_the_setting_named(
     assert "endpoint.plain_http = true" in complaint(text, tmp_path)
     assert job_from(text + "plain_http = true\n", tmp_path).endpoint.plain_http
     assert job_from(text.replace("example.org", "127.0.0.1"), tmp_path)
+
+
+def test_a_header_that_holds_a_secret_counts_as_a_key(tmp_path: Path) -> None:
+    text = '[endpoint]\nbase_url = "http://example.org/v1"\nmodel = "m"\nheaders = { x-api-key = "secret-1234" }\n'
+    assert "endpoint.plain_http = true" in complaint(text, tmp_path)
+    assert job_from(text.replace("x-api-key", "x-title"), tmp_path)
+
+
+def test_a_key_in_the_address_is_refused(tmp_path: Path) -> None:
+    for address in ("https://h.example/v1?key=abc", "https://user:abc@h.example/v1"):
+        assert "does not belong" in complaint(f'[endpoint]\nbase_url = "{address}"\nmodel = "m"\n', tmp_path)
+
+
+def test_a_key_of_the_job_file_has_one_name_alone(tmp_path: Path) -> None:
+    text = '[endpoint]\nbase_url = "https://h.example/v1"\nmodel = "m"\n[answer]\njson_schema = "x.json"\n'
+    assert "answer.json_schema: unknown key" in complaint(text, tmp_path)
 
 
 def test_a_missing_variable_is_named_with_the_line_that_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:

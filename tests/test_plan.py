@@ -64,7 +64,8 @@ class Bench(AbstractContextManager["Bench"]):
 
     def asked(self, plan: Plan, table: Table | None = None) -> list[Request]:
         async def drawn() -> list[Request]:
-            return [request async for request in requests_to_ask(table or self.table, self.prompts, plan.ask)]
+            requests = requests_to_ask(table or self.table, self.prompts, plan.ask, keys_path(self.folder))
+            return [request async for request in requests]
 
         return asyncio.run(drawn())
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import Progress, count, duration, money, printable
+from pipeline.progress import Progress, Wait, count, duration, money, printable
 from pipeline.records import Tally, Usage
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
@@ -163,7 +163,7 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
     progress = Progress(stream=stream, clock=clock)
     progress.begin(4_415)
     clock.now += 600
-    progress.show(HALF, "waiting 12 s: endpoint asked")
+    progress.show(HALF, Wait(12.0, "endpoint asked"))
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     line = r"running 1,810/4,415 failed=3 cost=\$0\.86 eta=14min waiting=12s \(endpoint asked\)\n"
     assert re.fullmatch(f"{time} {line}", stream.getvalue())
@@ -217,7 +217,7 @@ def test_a_narrow_terminal_is_never_wrapped(columns: int) -> None:
         progress = Progress(stream=tty.stream, clock=clock)
         progress.begin(4_415)
         clock.now += 600
-        progress.show(HALF, "waiting 12 s: endpoint asked")
+        progress.show(HALF, Wait(12.0, "endpoint asked"))
         progress.end()
         written = tty.close()
     assert max(columns_of(part) for part in re.split(r"[\r\n]", written)) <= columns

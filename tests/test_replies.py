@@ -326,7 +326,7 @@ VERDICTS = {
     "rate": ("retry", "rate"),
     "overload": ("retry", "window"),
     "server": ("retry", None),
-    "quota": ("retry", None),
+    "quota": ("retry", "rate"),
     "daily": ("stop", None),
     "too_long": ("row", None),
     "filtered": ("row", None),

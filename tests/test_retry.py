@@ -115,9 +115,15 @@ def test_a_used_up_quota_is_believed_after_three_in_a_row_over_thirty_seconds() 
     assert isinstance(course.decide(refusal("quota"), tries, 30.0), Stopped)
 
 
+def test_two_timeouts_and_an_empty_answer_do_not_fail_a_row_for_good() -> None:
+    course, tries = patience(answered=True), Tries()
+    for kind in ("timeout", "timeout", "empty"):
+        assert isinstance(course.decide(refusal(kind), tries, 1.0), Again)
+
+
 def test_the_first_five_rows_refused_alike_stop_the_job() -> None:
     course = patience()
-    told = [course.decide(refusal("bad_request", status=400), Tries(), 1.0) for _ in range(ALIKE)]
+    told = [course.decide(refusal("bad_request", status=400 + 22 * (n % 2)), Tries(), 1.0) for n in range(ALIKE)]
     assert [type(decision) for decision in told] == [Failure] * (ALIKE - 1) + [Stopped]
 
 

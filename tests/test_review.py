@@ -17,7 +17,7 @@ from pipeline import history
 from pipeline.desk import Desk
 from pipeline.job import Job, ThisRun
 from pipeline.live import answer_all
-from pipeline.plan import Plan, chosen_rows, make_plan, requests_to_ask
+from pipeline.plan import Plan, chosen_rows, keys_hash, keys_path, make_plan, requests_to_ask
 from pipeline.prompts import Prompts
 from pipeline.records import Answer, BadJob, Failure, Outcome, Request, Status, Tally, Usage
 from pipeline.review import export, preview, show
@@ -45,7 +45,8 @@ class Begun(AbstractContextManager["Begun"]):
         self._reader = Reader(self.job.folder / "store")
         self.desk = Desk(self.job, self._store, Tally())
         self.plan: Plan = make_plan(self.job, self.table, self.prompts, self._reader, self.job.folder)
-        history.begin(self.job, ["run"], whole.content_hash, whole.path)
+        self.keys = keys_path(self.job.folder)
+        history.begin(self.job, ["run"], whole.content_hash, whole.path, keys_hash(self.keys))
 
     def record(self, *outcomes: Outcome | None) -> None:
         """The outcomes of the first rows; None leaves one pending."""
@@ -63,7 +64,9 @@ class Begun(AbstractContextManager["Begun"]):
         return [row for frame in self.table.slices() for row in frame.to_dicts()]
 
     def answer(self) -> None:
-        asyncio.run(answer_all(self.job, requests_to_ask(self.table, self.prompts, self.plan.ask), self.desk))
+        asyncio.run(
+            answer_all(self.job, requests_to_ask(self.table, self.prompts, self.plan.ask, self.keys), self.desk)
+        )
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()

@@ -391,6 +391,48 @@ def test_a_retry_that_fails_does_not_take_the_place_of_the_answer(tmp_path: Path
     assert pl.read_parquet(out)["answer"].to_list() == ["Half of"]
 
 
+def test_a_template_that_prints_something_else_each_time_is_stopped_before_it_is_paid_for(
+    tmp_path: Path, server: ChatServer
+) -> None:
+    source = questions(tmp_path / "in.csv", range(3))
+    for template in ("{{ q.upper }}", "{{ q.split() | map('upper') }}"):
+        with pytest.raises(BadJob, match="prints code instead of a value"):
+            run(job(server.url, source, tmp_path / "out.csv", prompt__template=template))
+    assert server.arrived == 0
+
+
+def test_a_run_killed_while_it_plans_is_no_hindrance(tmp_path: Path, server: ChatServer) -> None:
+    source, out = questions(tmp_path / "in.csv", range(3)), tmp_path / "out.csv"
+    left = tmp_path / "out.csv.job" / "plan.new"
+    left.mkdir(parents=True)
+    (left.parent / "lock").touch()
+    (left / ".keys.parquet.0123.tmp").write_bytes(b"half")
+    assert counts(run(job(server.url, source, out))) == {"ok": 3}
+    assert not left.exists()
+
+
+def test_keys_that_are_not_those_of_the_last_run_are_never_exported(tmp_path: Path, server: ChatServer) -> None:
+    source, out = questions(tmp_path / "in.csv", range(3)), tmp_path / "out.csv"
+    run(job(server.url, source, out))
+    keys = tmp_path / "out.csv.job" / "keys.parquet"
+    pl.read_parquet(keys).reverse().write_parquet(keys)
+    with pytest.raises(BadJob, match="cut short as it began"):
+        review.export(out, tmp_path / "wrong.csv")
+    assert not (tmp_path / "wrong.csv").exists()
+
+
+def test_a_cap_is_remembered_over_resumes_where_no_usage_is_told(tmp_path: Path) -> None:
+    priced = {"prices__input": 1000.0, "prices__output": 1000.0, "parameters": {"max_tokens": 1}}
+    source, out = questions(tmp_path / "in.csv", range(100)), tmp_path / "out.csv"
+    with ChatServer(lambda _seen, _n: Canned(body=completion("yes", usage=None))) as server:
+        first = run(job(server.url, source, out, **priced, limits__max_cost=1.0))
+        assert first.exit_code is Exit.AT_LIMIT
+        sent = server.arrived
+        assert 0 < sent < 100
+        assert run(job(server.url, source, out, **priced, limits__max_cost=1.0)).exit_code is Exit.AT_LIMIT
+        assert server.arrived == sent
+
+
 def test_a_pilot_is_a_table_of_its_rows_and_its_answers_count_in_the_full_run(
     tmp_path: Path, server: ChatServer
 ) -> None:
@@ -482,7 +524,8 @@ def test_an_output_that_could_not_be_written_is_refused_before_anything_is_sent(
     for output, words in (
         (source, "also an input"),
         (tmp_path / "no" / "out.csv", "no folder"),
-        (tmp_path, "ending"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "out.doc", "ending"),
         (Path("/proc/out.csv"), "cannot be written"),
     ):
         with pytest.raises(BadJob, match=words):
@@ -511,6 +554,29 @@ def test_a_notebook_awaits_the_same_run(tmp_path: Path, server: ChatServer) -> N
         return await arun(job(server.url, source, tmp_path / "out.csv"))
 
     assert counts(asyncio.run(cell())) == {"ok": 5}
+
+
+def test_run_inside_an_event_loop_names_arun_before_anything_is_done(tmp_path: Path, server: ChatServer) -> None:
+    source = questions(tmp_path / "in.csv", range(5))
+
+    async def cell() -> None:
+        run(job(server.url, source, tmp_path / "out.csv"))
+
+    with pytest.raises(BadJob, match="await arun"):
+        asyncio.run(cell())
+    assert not (tmp_path / "out.csv.job").exists()
+
+
+def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path: Path, server: ChatServer) -> None:
+    source, out = questions(tmp_path / "in.csv", range(3)), tmp_path / "out.csv"
+    run(job(server.url, source, out))
+    left = [tmp_path / ".out.csv.0123abcd.tmp", tmp_path / "out.csv.job" / ".input-1.parquet.0123abcd.tmp"]
+    mine = tmp_path / ".other.csv.0123abcd.tmp"
+    for path in (*left, mine):
+        path.write_bytes(b"half")
+    run(job(server.url, source, out))
+    assert mine.exists()
+    assert not any(path.exists() for path in left)
 
 
 def test_the_key_reaches_no_file_that_is_produced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
