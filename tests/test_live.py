@@ -429,6 +429,22 @@ def test_a_stop_leaves_rows_that_wait_to_be_tried_again_pending_and_counts_what_
     assert done.tally.attempts == server.arrived == 4
 
 
+def test_rows_refused_before_the_first_answer_are_recorded_as_soon_as_it_comes(tmp_path: Path) -> None:
+    bell = Bell(asks_to_stop)
+
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        if seen.prompt == "row 3":
+            bell.hear()
+        return BAD_REQUEST if seen.prompt in ("row 0", "row 1") else None
+
+    with ChatServer(reply) as server:
+        job = make_job(server.url, limits__concurrency=1)
+        done = run(tmp_path, job, numbered(9), on_start=bell.on_start, raises=True)
+    assert done.error is ASKED_TO_STOP
+    assert [done.failure(f"row {number}").kind for number in (0, 1)] == ["bad_request"] * 2
+    assert set(done.answers) == {"row 2", "row 3"}
+
+
 def test_a_stop_ends_a_pause_at_once(tmp_path: Path) -> None:
     bell = Bell(asks_to_stop)
 
