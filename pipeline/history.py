@@ -4,9 +4,7 @@ A run without its second line was killed. No secret is ever in it.
 """
 
 import contextlib
-import getpass
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Any
 import msgspec
 
 from . import __version__
-from .job import Job, ThisRun
-from .records import BadJob, Record, Stopped, Summary
+from .job import Job, ThisRun, folder_beside
+from .records import BadJob, Process, Record, Stopped, Summary
 
 
 class Began(Record, frozen=True, tag="began"):
@@ -57,11 +55,12 @@ _lines: msgspec.json.Decoder[Began | Ended] = msgspec.json.Decoder(Began | Ended
 
 def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
     """Write down, durably, that a run begins. Raises Stopped if that cannot be done."""
+    who = Process.this()
     began = Began(
         at=datetime.now(tz=UTC),
-        user=_user(),
-        host=socket.gethostname(),
-        pid=os.getpid(),
+        user=who.user,
+        host=who.host,
+        pid=who.pid,
         version=__version__,
         command=None if command is None else list(command),
         directory=str(Path.cwd()),
@@ -116,7 +115,7 @@ def last(folder: Path, *, pilots: bool = True) -> Began | None:
 def folder_of(name: str | Path) -> Path:
     """The job folder that JOB means: itself, or that of an output. Raises BadJob if there is none."""
     path = Path(name)
-    for folder in (path, path.parent / f"{path.name}.job"):
+    for folder in (path, folder_beside(path)):
         if (folder / "history.jsonl").is_file():
             return folder.absolute()
     raise BadJob(f"{path}: there is no job of this name. Name an output, or its job folder (OUTPUT.job, or --job-dir).")
@@ -165,10 +164,3 @@ def _telling(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror}. Every answer so far is kept.\n"
             "Make room, or see to your rights in the folder; then run the same command again."
         ) from error
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())

@@ -357,6 +357,11 @@ class ThisRun(Section):
         return self
 
 
+def folder_beside(output: Path) -> Path:
+    """The job folder of an output, where none is named: OUTPUT.job."""
+    return output.parent / f"{output.name}.job"
+
+
 class Job(JobFile):
     """Everything that was asked for: the job file's settings, the input, the output, and what this run alone wants."""
 
@@ -377,7 +382,7 @@ class Job(JobFile):
             return self.home / self.output.job_dir
         if self.output_file is None:
             raise BadJob("No output was named.")
-        return self.output_file.with_name(self.output_file.name + ".job")
+        return folder_beside(self.output_file)
 
     @property
     def output_path(self) -> Path:

@@ -1,7 +1,8 @@
 """The requests of each row, and which of them are unanswered.
 
 Each row is rendered once to learn its key; the rows to ask are rendered again when their turn comes, since a key is
-small and a prompt is not. Memory grows by 16 bytes a row, the first half of its key.
+small and a prompt is not. What is kept of a row meanwhile is 16 bytes, the first half of its key, and of a stored
+outcome the same and its mark.
 """
 
 import hashlib

@@ -33,9 +33,8 @@ class Tariff:
         self._endpoint, self._own = job.endpoint, job.prices
         self._free = job.endpoint.is_local
         self._listed = not self._free and job.prices.input is None
-        self.known = True
+        self.known = not self._listed or self._listed_cost(1, 0, 1) is not None
         """There is a price."""
-        self.known = self.cost(Usage(prompt_tokens=1, completion_tokens=1)) is not None
 
     def cost(self, usage: Usage) -> float | None:
         """US dollars for what was used; None if the price or a count is unknown."""

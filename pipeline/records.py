@@ -1,5 +1,8 @@
 """The nouns of a row's journey: Request, Reply, Refusal, Answer, Failure, Usage, Tally; and how a job can end."""
 
+import getpass
+import os
+import socket
 from datetime import datetime
 from enum import IntEnum
 from typing import Literal, Self
@@ -47,6 +50,23 @@ class Stopped(Exception):
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """The one kind of all nouns: frozen, compared by value, stored as JSON without what is at its default."""
+
+
+class Process(Record, frozen=True):
+    """Who runs a job, and where."""
+
+    user: str
+    host: str
+    pid: int
+
+    @classmethod
+    def this(cls) -> Self:
+        """The process that asks."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # an account without a name, as in some containers
+            user = str(os.getuid())
+        return cls(user, socket.gethostname(), os.getpid())
 
 
 class Usage(Record, frozen=True):

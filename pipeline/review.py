@@ -1,7 +1,6 @@
 """A job looked at from any terminal: it is read, never asked, and may run meanwhile."""
 
 import contextlib
-import glob
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -80,6 +79,7 @@ def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
     if began is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
     job = history.job_of(folder, began)
+    originals = [str(Path(began.directory, name)) for name in began.inputs if name != "-"]
     table = open_table(job.inputs, folder)
     if folder not in table.path.parents and table.content_hash != began.input_hash:
         raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
@@ -92,15 +92,7 @@ def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
         reader = Reader(folder / "store")
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
-    return job, chosen_rows(job, table), reader, [str(table.path), *_originals(began)]
-
-
-def _originals(began: history.Began) -> list[str]:
-    """The inputs that a snapshot was made from, as far as they are still there."""
-    paths = [Path(began.directory, name) for name in began.inputs if name != "-"]
-    # glob.glob, as in `tables`: these patterns are absolute
-    matches = ([str(path)] if path.exists() else glob.glob(str(path), recursive=True) for path in paths)  # noqa: PTH207
-    return [name for names in matches for name in names]
+    return job, chosen_rows(job, table), reader, [str(table.path), *originals]
 
 
 def _nothing(rows: int, status: Status | None, row: int | None) -> str:

@@ -14,7 +14,7 @@ import polars as pl
 
 from . import columns, history
 from .desk import Desk, read_ledger
-from .job import Job, duration_seconds
+from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
 from .plan import (
@@ -322,7 +322,8 @@ def summary_text(job: Job, summary: Summary) -> str:
     if summary.run.maybe_paid:
         spent += f" {summary.run.maybe_paid:,} attempts broke off and may be billed."
     wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} is left as it was."
-    job_name = _quoted(job.folder if _elsewhere(job) else job.output_path)
+    beside = job.folder == folder_beside(job.output_path)
+    job_name = shlex.quote(str(job.output_path if beside else job.folder))
     if not summary.message:
         text = f"Done in {duration(summary.seconds)}: {books} {spent} {wrote}"
         odd = [name for name in ("failed", "invalid", "truncated") if getattr(summary.rows, name)]
@@ -335,11 +336,3 @@ def summary_text(job: Job, summary: Summary) -> str:
     text = f"Stopped after {duration(summary.seconds)}: {summary.message}\n{books} {spent} {wrote}"
     text += f"\nEvery answer so far is kept in {job.folder}.\n  Go on: pipeline resume {job_name}"
     return text if summary.wrote else f"{text}   The table so far: pipeline export {job_name} -o OTHER"
-
-
-def _elsewhere(job: Job) -> bool:
-    return job.folder != job.output_path.with_name(job.output_path.name + ".job")
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))

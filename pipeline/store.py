@@ -3,11 +3,9 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import getpass
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import threading
 from collections import deque
@@ -22,7 +20,7 @@ import diskcache
 import filelock
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
-from .records import BadJob, Exit, Record, Stopped
+from .records import BadJob, Exit, Process, Record, Stopped
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
@@ -513,12 +511,9 @@ def _settle(futures: Iterable[asyncio.Future[None]], broken: str) -> None:
 
 def _tell_holder(path: Path) -> None:
     """Write who holds the lock, whole or not at all."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in some containers
-        user = str(os.getuid())
+    who = Process.this()
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-    holder = {"user": user, "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    holder = {"user": who.user, "host": who.host, "pid": who.pid, "since": since}
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:

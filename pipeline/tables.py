@@ -215,7 +215,10 @@ def _sources(text: str, folder: Path, tidy: ExitStack) -> Iterator[_Source]:
     if text == "-":
         yield _spooled(folder, tidy)
         return
-    for name in _expanded(text):
+    names = _expanded(text)
+    if not names:
+        raise BadJob(f"{text}: no file matches this pattern (from {Path.cwd()}).")
+    for name in names:
         path = Path(name)
         if path.is_dir():
             raise BadJob(f"{path} is a folder. Name the files in it: '{path / '*.csv'}'")
@@ -231,10 +234,7 @@ def _expanded(text: str) -> list[str]:
     """The names that a pattern matches, sorted; a plain path, or one that exists as it is written, is itself."""
     if not glob.has_magic(text) or Path(text).exists():
         return [text]
-    matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-    if not matches:
-        raise BadJob(f"{text}: no file matches this pattern (from {Path.cwd()}).")
-    return matches
+    return sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - the pattern may be absolute
 
 
 def _near(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import Progress, Wait, count, duration, money, printable
+from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, money, printable
 from pipeline.records import Tally, Usage
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
@@ -197,6 +197,18 @@ def test_a_terminal_has_a_bar_with_the_numbers_and_at_the_end_none() -> None:
     assert screen_of(written) == "4,415 rows\na line above the bar"
 
 
+def drawn(columns: int, wait: Wait) -> str:
+    """All that one bar writes to a terminal, from its beginning to its end."""
+    clock = Clock()
+    with terminal(columns) as tty:
+        progress = Progress(stream=tty.stream, clock=clock)
+        progress.begin(4_415)
+        clock.now += 600
+        progress.show(HALF, wait)
+        progress.end()
+        return tty.close()
+
+
 def test_the_bar_is_redrawn_by_time_however_often_it_is_shown() -> None:
     clock = Clock()
     with terminal(100) as tty:
@@ -212,27 +224,13 @@ def test_the_bar_is_redrawn_by_time_however_often_it_is_shown() -> None:
 
 @pytest.mark.parametrize("columns", [5, 10, 20, 40])
 def test_a_narrow_terminal_is_never_wrapped(columns: int) -> None:
-    clock = Clock()
-    with terminal(columns) as tty:
-        progress = Progress(stream=tty.stream, clock=clock)
-        progress.begin(4_415)
-        clock.now += 600
-        progress.show(HALF, Wait(12.0, "endpoint asked"))
-        progress.end()
-        written = tty.close()
+    written = drawn(columns, Wait(12.0, "endpoint asked"))
     assert max(columns_of(part) for part in re.split(r"[\r\n]", written)) <= columns
     assert screen_of(written) == ""
 
 
 def test_a_terminal_that_does_not_tell_its_width_has_a_bar_all_the_same() -> None:
-    clock = Clock()
-    with terminal(0) as tty:
-        progress = Progress(stream=tty.stream, clock=clock)
-        progress.begin(4_415)
-        clock.now += 600
-        progress.show(HALF)
-        progress.end()
-        written = tty.close()
+    written = drawn(0, NO_WAIT)
     assert "0.9M tokens" in written
     assert screen_of(written) == ""
 
