@@ -133,6 +133,7 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
 @_setting("--tpm", setting="limits.tokens_per_minute", type=float)
 @_setting("--max-cost", setting="limits.max_cost", type=float)
 @_setting("--max-runtime", setting="limits.max_runtime")
+@click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or that asks to wait long")
 @RETRY
 @YES
 @click.option("-q", "--quiet", is_flag=True, help="silent unless something needs a person")
@@ -144,13 +145,14 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
     INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
     """
     from . import review  # noqa: PLC0415 - polars takes its time
-    from .runs import run, summary_text  # noqa: PLC0415
+    from .runs import run, signals_raised, summary_text  # noqa: PLC0415
 
     resumed: dict[str, Any] = ctx.obj or {}
     job = _job(flags, stdin=resumed.get("stdin"))
     asked_of_a_person = sys.stdin is not None and sys.stdin.isatty()
     command = resumed.get("command") or [*ctx.meta["words"], *_from_environment(ctx)]
-    summary = run(job, confirm=_confirm if asked_of_a_person else None, command=command)
+    with signals_raised():
+        summary = run(job, confirm=_confirm if asked_of_a_person else None, command=command)
     if job.this_run.sample is not None and summary.wrote:
         for text in review.show(job.folder, status=None, row=None, most=20):
             click.echo(text)
@@ -229,6 +231,7 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
         job_dir=flags.get("job_dir"),
         retry=_statuses(flags.get("retry") or ""),
         assume_yes=flags.get("yes", False),
+        wait_for_endpoint=flags.get("wait_for_endpoint", False),
         verbosity=int(flags.get("verbose", False)) - int(flags.get("quiet", False)),
     )
     inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]

@@ -13,13 +13,16 @@ import msgspec
 from .job import Job
 from .prices import Budget, Tariff, expected_usage
 from .progress import NO_WAIT, Progress, Wait
-from .records import UNSETTLED, Answer, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
+from .records import UNSETTLED, Answer, Exit, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
 from .schema import Contract, Held, contract_of
 from .store import Reader, Store
 
 _encoder = msgspec.json.Encoder()
 _outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 _tallies = msgspec.json.Decoder(Tally)
+
+ENOUGH_ROWS = 100
+"""A share of failures is taken of at least so many rows: the first few tell little."""
 
 LEDGER = "ledger"
 """The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
@@ -65,6 +68,7 @@ class Desk:
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
+        self._limits = job.limits
         self._told_all = job.this_run.verbosity > 0
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
@@ -82,7 +86,25 @@ class Desk:
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark)
         self.asked += counted
+        self._stop_at_failures()
         self.show()
+
+    def _stop_at_failures(self) -> None:
+        """Stop once more rows of this run have no answer than the user allows."""
+        limit, failed, rows = self._limits.max_failures, self.asked.unanswered, self.asked.rows
+        if limit is None or not failed:
+            return
+        share = 0 < limit < 1
+        if failed > limit * (max(rows, ENOUGH_ROWS) if share else 1):
+            allowed = f"{limit:.3g} of the rows" if share else f"{limit:,.0f}"
+            self.stop(
+                Stopped(
+                    f"limits.max_failures of {allowed} is passed: {failed:,} of this run's {rows:,} rows ended without "
+                    "an answer.\nSee why (`pipeline show JOB --status failed`); to go on all the same, raise the limit "
+                    "(--set limits.max_failures=…).",
+                    Exit.AT_LIMIT,
+                )
+            )
 
     def show(self, wait: Wait = NO_WAIT) -> None:
         """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""

@@ -14,7 +14,7 @@ import msgspec
 
 from . import __version__
 from .job import Job, ThisRun, folder_beside
-from .records import BadJob, Process, Record, Stopped, Summary
+from .records import BadJob, Exit, Process, Record, Status, Stopped, Summary
 
 
 class Began(Record, frozen=True, tag="began"):
@@ -41,6 +41,7 @@ class Began(Record, frozen=True, tag="began"):
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    retry: tuple[Status, ...] = ()
 
 
 class Ended(Record, frozen=True, tag="ended"):
@@ -74,6 +75,7 @@ def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path,
         limit=job.this_run.limit,
         sample=job.this_run.sample,
         seed=job.this_run.seed,
+        retry=job.this_run.retry,
     )
     _append(job.folder, began)
 
@@ -110,6 +112,23 @@ def last(folder: Path, *, pilots: bool = True) -> Began | None:
     runs = [line for line in read(folder) if isinstance(line, Began)]
     wanted = runs if pilots else [run for run in runs if run.limit is None and run.sample is None]
     return wanted[-1] if wanted else None
+
+
+def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
+    """When the retry began that this one carries on: the last runs, if they retried the same and came to no end.
+
+    None if there is nothing to carry on.
+    """
+    since = None
+    for line in reversed(read(folder)):
+        if isinstance(line, Ended):
+            if line.summary.exit_code in (Exit.DONE, Exit.INCOMPLETE):
+                break
+        elif retry and tuple(line.retry) == tuple(retry):
+            since = line.at
+        else:
+            break
+    return since
 
 
 def folder_of(name: str | Path) -> Path:

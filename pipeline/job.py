@@ -227,7 +227,18 @@ class Limits(Section):
         default=None, gt=0, description="never more than this, prompt and completion"
     )
     max_cost: float | None = Field(default=None, gt=0, description="US dollars over the job folder's life; a hard cap")
+    reserve_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="output tokens set aside for each request under `max_cost`, where no `max_tokens` bounds them",
+    )
     max_runtime: Duration | None = Field(default=None, description="stop and drain after this long, such as `7h30m`")
+    max_failures: float | None = Field(
+        default=None,
+        ge=0,
+        description="stop when more rows than this end without an answer: a number; below 1, a share of the run's rows",
+    )
+    give_up_after: Duration = Field(default="30m", description="stop when nothing was answered for so long")
 
     @property
     def width(self) -> int:
@@ -347,6 +358,8 @@ class ThisRun(Section):
     retry: tuple[Status, ...] = ()
     job_dir: Path | None = None
     assume_yes: bool = False
+    wait_for_endpoint: bool = False
+    """The endpoint may be down as the run begins, or ask for a long wait: it is waited for."""
     verbosity: int = 0
     """-1: silent unless something needs a person; 1: every refusal is told."""
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from .client import Client
 from .desk import Desk
-from .job import Job
+from .job import Job, duration_seconds
 from .progress import NO_WAIT, Wait
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Usage
 from .replies import read_reply
@@ -80,7 +80,12 @@ class _Lane:
         self._requests, self._desk, self._client = requests, desk, client
         now = desk.clock()
         self._throttle = Throttle(job.limits, now)
-        self._patience = Patience(now, desk.dice)
+        self._patience = Patience(
+            now,
+            desk.dice,
+            give_up_after_seconds=duration_seconds(job.limits.give_up_after),
+            waits=job.this_run.wait_for_endpoint,
+        )
         self._gate = asyncio.Lock()
         self._fresh: _Turn | None = None
         self._exhausted = False
@@ -89,7 +94,7 @@ class _Lane:
         self._in_flight = 0
         self._asking: set[asyncio.Task[None]] = set()
         self._doubtful: list[tuple[_Turn, Outcome]] = []
-        """Rows refused before anything was answered: recorded once it is sure that it is not the job that is bad."""
+        """Rows that failed before anything was answered: recorded once it is sure that not the job is bad."""
         self.changed = asyncio.Event()
         """Something landed, or a stop was asked: whoever waits at the gate looks again."""
 
@@ -214,7 +219,7 @@ class _Lane:
             raise decision
         else:
             failure = turn.settled(decision, asked_at, reply.seconds)
-            if said.kind == "bad_request" and not self._patience.answers:
+            if not self._patience.answers:
                 self._doubtful.append((turn, failure))
             else:
                 await self._desk.record(turn.request, failure)

@@ -6,12 +6,13 @@ outcome the same and its mark.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from . import history
 from .job import Job
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
@@ -86,14 +87,23 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {})
-        return _compare(job, part, digest, first, _marks(reader))
+        return _compare(job, part, digest, first, _marks(reader), _retried(job, reader))
     finally:
         part.unlink(missing_ok=True)
 
 
-def _compare(job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame) -> Plan:
-    asked_again = [UNSETTLED, *job.this_run.retry]
-    settled = marks.filter(~pl.col("mark").is_in(asked_again))["digest"]
+def _retried(job: Job, reader: Reader) -> pl.Series:
+    """What an unfinished run of the same `--retry` has asked already: what was paid for is not asked once more."""
+    since = history.retried_since(job.folder, job.this_run.retry)
+    return _hex_digests(reader.stored_since(since) if since is not None else [])
+
+
+def _compare(  # noqa: PLR0913, PLR0917 - two columns of the rows, two of the store
+    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, retried: pl.Series
+) -> Plan:
+    asked_again = pl.col("mark").is_in([UNSETTLED, *job.this_run.retry])
+    paid_just_now = pl.col("digest").is_in(retried.implode()) & pl.col("mark").is_in(ANSWERED)
+    settled = marks.filter(~asked_again | paid_just_now)["digest"]
     known = digest.is_in(settled.implode()).fill_null(value=False)
     ask = first & ~known
     keys = pl.scan_parquet(part)
@@ -195,7 +205,11 @@ def _digests(keys: pl.Series) -> pl.Series:
 def _marks(reader: Reader) -> pl.DataFrame:
     frames = [pl.DataFrame(schema={"digest": pl.Int128, "mark": pl.Categorical})]
     for chunk in reader.marks():
-        keys = pl.Series("key", [key for key, _ in chunk], dtype=pl.String).str.decode("hex")
         marks = pl.Series("mark", [mark for _, mark in chunk], dtype=pl.Categorical)
-        frames.append(pl.DataFrame([_digests(keys), marks]))
+        frames.append(pl.DataFrame([_hex_digests([key for key, _ in chunk]), marks]))
     return pl.concat(frames)
+
+
+def _hex_digests(keys: Sequence[str]) -> pl.Series:
+    """The digests of keys as the store has them."""
+    return _digests(pl.Series("key", keys, dtype=pl.String).str.decode("hex"))

@@ -81,7 +81,7 @@ class Budget:
         self.spent = spent
         self._reserved = 0.0
         self._tariff = tariff
-        given = [job.parameters.get(name) for name in OUTPUT_CAPS]
+        given = [*(job.parameters.get(name) for name in OUTPUT_CAPS), job.limits.reserve_tokens]
         # -1 is without end to some servers, and true is an int to Python
         self._output_tokens_max = max((cap for cap in given if type(cap) is int and cap > 0), default=None)
         if self.cap is None:
@@ -94,7 +94,8 @@ class Budget:
         if self._output_tokens_max is None:
             raise BadJob(
                 "limits.max_cost is set, but nothing bounds the length of an answer.\n"
-                "Set parameters.max_tokens, or max_completion_tokens. Nothing was sent."
+                "Set parameters.max_tokens (or max_completion_tokens); where the endpoint takes neither, set\n"
+                "limits.reserve_tokens to the longest answer that is to be expected. Nothing was sent."
             )
 
     def reserve(self, request: Request) -> float | None:

@@ -32,6 +32,7 @@ class Exit(IntEnum):
     AT_LIMIT = 4
     LOCKED = 5
     TRY_LATER = 75
+    SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143
 
@@ -255,3 +256,5 @@ class Summary(Record, frozen=True, omit_defaults=False):
     seconds: float
     wrote: bool
     """The output was written."""
+    elsewhere: float = 0.0
+    """Of `spent`, what went on no row of the table: on others, no longer in it, and on attempts without an outcome."""

@@ -4,6 +4,7 @@ Pure: the time in seconds and the dice are given in. The rules are those that ne
 single reply means is `replies`.
 """
 
+import math
 from collections.abc import Callable
 
 from .records import Exit, Failure, Record, Refusal, Stopped
@@ -22,15 +23,18 @@ BLAMELESS_TRIES = 100
 """After so many, it may be the row that brings the endpoint down: from then on each try is an attempt."""
 
 LONGEST_WAIT_SECONDS = 300.0
-GIVE_UP_AFTER_SECONDS = 1800.0
-"""Without a single answer for so long, the endpoint is down for the night."""
+UNREACHED = 3
+"""So many first requests that reach nobody: the address is wrong, or nobody is there."""
 
 BACKOFF_MAX_SECONDS = 60.0
 QUOTA_PROBES_SECONDS = 30.0
 """A gateway that is only busy says "quota" too: three in a row over this long, without an answer, and it is meant."""
 
 ALIKE = 5
-"""So many first rows refused as bad requests: it is the job that is bad."""
+ALIKE_BY_TEXT = 100
+"""So many first rows that fail for one reason: it is the job that is bad. What a row's own text may well cause is
+given longer, since a table may begin with such rows."""
+BY_TEXT = frozenset({"too_long", "filtered", "too_large"})
 
 
 class Again(Record, frozen=True):
@@ -56,11 +60,20 @@ class Tries:
 class Patience:
     """What the refusals of a run say of the job, and so what is to be done about each."""
 
-    def __init__(self, now: float, dice: Callable[[], float]) -> None:
+    def __init__(
+        self, now: float, dice: Callable[[], float], *, give_up_after_seconds: float = math.inf, waits: bool = False
+    ) -> None:
+        """`give_up_after_seconds`: without a single answer for so long, the endpoint is down for the night.
+
+        `waits`: the endpoint may be down, or ask for any wait, as long as that: it is waited for.
+        """
         self.answers = 0
+        self._give_up_after_seconds, self._waits = give_up_after_seconds, waits
         self._dice = dice
         self._last_answer = now
         self._in_a_row: dict[str, int] = {}
+        self._failed: dict[str, int] = {}
+        """Rows that failed before the first answer, by kind."""
         self._first_quota = 0.0
 
     def answered(self, now: float) -> None:
@@ -71,11 +84,15 @@ class Patience:
 
     def decide(self, refusal: Refusal, tries: Tries, now: float) -> Again | Failure | Stopped:
         """What to do about one refusal; counts it against the row."""
+        self._in_a_row[refusal.kind] = self._in_a_row.get(refusal.kind, 0) + 1
+        decision = self._stop(refusal, now) or self._of_row(refusal, tries)
+        if isinstance(decision, Failure) and not self.answers:
+            return self._alike(decision, refusal) or decision
+        return decision
+
+    def _of_row(self, refusal: Refusal, tries: Tries) -> Again | Failure:
+        """What to do about the row, if the job goes on."""
         kind = refusal.kind
-        self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
-        stop = self._stop(refusal, now)
-        if stop is not None:
-            return stop
         if refusal.verdict == "row":
             return Failure(kind=kind, reason=refusal.message)
         blameless = kind in DOWN and tries.answers_before == self.answers and tries.sent <= BLAMELESS_TRIES
@@ -90,6 +107,22 @@ class Patience:
             return Failure(kind=kind, reason=refusal.message, lasting=False)
         return Again(after_seconds=self._wait(refusal, tries))
 
+    def _alike(self, failure: Failure, refusal: Refusal) -> Stopped | None:
+        """A stop, if the rows so far, not one of them answered, failed for this one reason."""
+        kind = failure.kind
+        self._failed[kind] = rows = self._failed.get(kind, 0) + 1
+        if rows < (ALIKE_BY_TEXT if kind in BY_TEXT else ALIKE):
+            return None
+        said = f"HTTP {refusal.status}: {refusal.message}" if refusal.status else refusal.message
+        remedy = "Check [parameters] and the model; `pipeline preview` shows what is sent."
+        if kind in BY_TEXT:
+            remedy += "\nIf it is these rows alone, put others before them, or leave them out."
+        return Stopped(
+            f"the first {rows:,} rows all failed alike ({kind}). The endpoint said: {said}\n{remedy}\n"
+            "They are recorded as pending, not as failed.",
+            Exit.NEEDS_PERSON if failure.lasting else Exit.TRY_LATER,
+        )
+
     def _wait(self, refusal: Refusal, tries: Tries) -> float:
         if refusal.wait_seconds is not None:
             return refusal.wait_seconds
@@ -102,15 +135,19 @@ class Patience:
         stop = self._needs_a_person(refusal, now)
         if stop is not None:
             return Stopped(f"HTTP {refusal.status}: {stop}" if refusal.status else stop)
-        if refusal.kind == "connect" and not self.answers and self._in_a_row["connect"] >= 3:
-            message = f"Cannot reach the endpoint: {refusal.message}\nCheck endpoint.base_url, or try again later."
-            return Stopped(message, Exit.TRY_LATER)
+        silent_seconds = now - self._last_answer
+        if refusal.verdict == "retry" and silent_seconds > self._give_up_after_seconds:
+            for_so_long = f"for {silent_seconds / 60:,.0f} minutes (limits.give_up_after)"
+            return Stopped(f"Not one answer {for_so_long}. The last refusal: {refusal.message}", Exit.TRY_LATER)
+        if self._waits:
+            return None
+        if refusal.kind == "connect" and not self.answers and self._in_a_row["connect"] >= UNREACHED:
+            remedy = "Check endpoint.base_url, or try again later. If it is about to start, add --wait-for-endpoint."
+            return Stopped(f"Cannot reach the endpoint: {refusal.message}\n{remedy}", Exit.TRY_LATER)
         if refusal.wait_seconds is not None and refusal.wait_seconds > LONGEST_WAIT_SECONDS:
             minutes = refusal.wait_seconds / 60
-            return Stopped(f"The endpoint asks to wait {minutes:,.0f} minutes: {refusal.message}", Exit.TRY_LATER)
-        if refusal.verdict == "retry" and now - self._last_answer > GIVE_UP_AFTER_SECONDS:
-            minutes = GIVE_UP_AFTER_SECONDS / 60
-            return Stopped(f"Not one answer for {minutes:.0f} minutes. Last: {refusal.message}", Exit.TRY_LATER)
+            asked = f"The endpoint asks to wait {minutes:,.0f} minutes: {refusal.message}"
+            return Stopped(f"{asked}\nTo wait as long as it says, add --wait-for-endpoint.", Exit.TRY_LATER)
         return None
 
     def _needs_a_person(self, refusal: Refusal, now: float) -> str | None:
@@ -131,7 +168,4 @@ class Patience:
             self._first_quota = now if times == 1 else self._first_quota
             spent = times >= 3 and now - self._first_quota >= QUOTA_PROBES_SECONDS
             return f"the quota is used up. {said}" if spent else None
-        if kind == "bad_request" and not self.answers and times >= ALIKE:
-            preview = "Check [parameters] and the model; `pipeline preview` shows what is sent."
-            return f"the first {ALIKE} rows were all refused alike. {said}\n{preview}"
         return said if refusal.verdict == "stop" else None

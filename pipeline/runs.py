@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import shlex
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Never
 
 import polars as pl
 
@@ -34,6 +36,12 @@ from .records import STATUSES, BadJob, Exit, Stopped, Summary
 from .store import Reader, Store, hold, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
 
+ELSEWHERE_SHARE = 0.001
+"""So much of the spend, for what is not in the table, is worth a word."""
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that stop a run; each ends it with 128 and its number, as a shell has it."""
+
 Confirm = Callable[[str], bool]
 
 GUARDED_ANSWERS = 1_000
@@ -52,14 +60,14 @@ def run(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | No
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
         raise BadJob("An event loop runs here already, as in a notebook: use `await arun(job)` instead of `run(job)`.")
-    with prepared(job, confirm, command) as ready:
+    with _handlers_kept(), prepared(job, confirm, command) as ready:
         # only the asking has an event loop: while rows are planned and written, Ctrl-C works at once
         return finish(ready, asyncio.run(ask(ready)))
 
 
 async def arun(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | None = None) -> Summary:
     """`run`, for where an event loop runs already: a notebook."""
-    with prepared(job, confirm, command) as ready:
+    with _handlers_kept(), prepared(job, confirm, command) as ready:
         return finish(ready, await ask(ready))
 
 
@@ -239,19 +247,18 @@ def interruptible(ready: Prepared) -> Iterator[None]:
     """Signals and `max_runtime` stop the sending; what is in flight may land. A second signal waits for nothing."""
     desk, loop, limit = ready.desk, asyncio.get_running_loop(), ready.job.limits.max_runtime
 
-    def on_signal(name: str, code: Exit) -> None:
+    def on_signal(number: signal.Signals) -> None:
         if desk.stopping is not None:
             desk.hurry()
             return
         drain = f"up to {DRAIN_SECONDS:.0f} s for what is in flight (again: stop at once)"
-        ready.progress.say(f"{name}: nothing more is sent; waiting {drain}.")
-        desk.stop(Stopped(f"Stopped by {name}.", code))
+        ready.progress.say(f"{number.name}: nothing more is sent; waiting {drain}.")
+        desk.stop(Stopped(f"Stopped by {number.name}.", Exit(128 + number)))
 
-    signals = {signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
-    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: signal.getsignal(number) for number in STOPPING if not _meant_to_outlive(number)}
     with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # another thread than main: no signals
-        for number, code in signals.items():
-            loop.add_signal_handler(number, on_signal, number.name, code)
+        for number in before:
+            loop.add_signal_handler(number, on_signal, number)
     if limit is not None:
         over = Stopped(f"limits.max_runtime of {limit} is over.", Exit.AT_LIMIT)
         left = duration_seconds(limit) - (time.monotonic() - ready.began)
@@ -261,10 +268,52 @@ def interruptible(ready: Prepared) -> Iterator[None]:
     finally:
         if limit is not None:
             timer.cancel()
+        closing = desk.stopping is not None and desk.stopping.exit_code > 128
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                # one more Ctrl-C must not keep the books from being closed (`_handlers_kept` puts all back after it)
+                signal.signal(number, signal.SIG_IGN if closing else handler)
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """What the signals did before a run, they do after it."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(
+            ValueError, TypeError
+        ):  # another thread than main, or none of Python's: none was changed
+            for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_raised() -> Iterator[None]:
+    """While rows are planned or written, a signal that stops is a Stopped, raised where it strikes: all is tidied up.
+
+    SIGINT stops even where it was inherited as ignored, as by what a script starts with `&`: how else would one stop it
+    gently? SIGHUP does not where it is ignored: that is what nohup is for. For the main thread of a program alone.
+    """
+
+    def stop(number: int, _frame: object) -> Never:
+        raise Stopped(
+            f"{signal.Signals(number).name} came. Every answer so far is kept; the same line goes on from here.",
+            Exit(128 + number),
+        )
+
+    before = {number: signal.signal(number, stop) for number in STOPPING if not _meant_to_outlive(number)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _meant_to_outlive(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
 def finish(ready: Prepared, stop: Stopped | None) -> Summary:
@@ -272,17 +321,23 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     job, folder = ready.job, ready.job.folder
     ready.store.close()
     rows = tally_rows(folder, ready.reader)
-    if stop is None and (rows.rows != ready.table.rows or rows.pending):
-        stop = Stopped(
-            f"The books do not balance: {rows.rows:,} of {ready.table.rows:,} rows are accounted for, "
-            f"{rows.pending:,} of them without an outcome."
+    ledger, asked = ready.desk.ledger, ready.desk.asked
+    if stop is None:
+        stop = unbalanced(
+            ("rows have an outcome", rows.rows - rows.pending, ready.table.rows),
+            ("requests were recorded", asked.rows, ready.plan.to_ask),
         )
     wrote = stop is None or stop.exit_code is Exit.AT_LIMIT
     if wrote:
         cells = columns.Cells(job, ready.table, keys_path(folder), ready.reader)
         try:
             write_table(cells.frames(), ready.schema, job.output_path, columns.metadata_of(job))
-            rows = cells.tally
+            marked, rows = rows, cells.tally
+            stop = stop or unbalanced(
+                ("rows were written", rows.rows, ready.table.rows),
+                ("rows were written without an outcome", rows.pending, marked.pending),
+                ("US dollars for these rows", rows.cost, min(rows.cost, ledger.cost)),
+            )
         except Stopped as unwritten:
             stop, wrote = unwritten, False
     summary = Summary(
@@ -290,17 +345,29 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         message=str(stop) if stop else "",
         output=str(job.output_path),
         rows=rows,
-        run=ready.desk.asked,
-        spent=ready.desk.ledger.cost,
+        run=asked,
+        spent=ledger.cost,
+        elsewhere=max(0.0, ledger.cost - rows.cost) if wrote else 0.0,
         seconds=time.monotonic() - ready.began,
         wrote=wrote,
     )
     history.end(folder, summary)
     rest = ready.rows_in_all - ready.table.rows
-    if wrote and rest and ready.desk.ledger.answers:
+    if wrote and rest and ledger.answers:
         ready.progress.say(rest_text(job, ready.desk, rest))
     ready.progress.note(summary_text(job, summary))
     return summary
+
+
+def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
+    """The stop of a run whose books do not balance, if any: each says what was counted, what it came to, and is due."""
+    wrong = [f"{there:,} {what}, {due:,} should" for what, there, due in books if not math.isclose(there, due)]
+    if not wrong:
+        return None
+    return Stopped(
+        f"the books do not balance: {'; '.join(wrong)}. Every answer is kept, but do not trust the table.\n"
+        "This is a fault of the program: please report it, with log.txt and history.jsonl of the job folder."
+    )
 
 
 def rest_text(job: Job, desk: Desk, rows: int) -> str:
@@ -319,6 +386,8 @@ def summary_text(job: Job, summary: Summary) -> str:
     spent = f"{money(summary.run.cost)} this run, {money(summary.spent)} in all."
     if summary.run.unpriced:
         spent = f"{summary.run.unpriced:,} requests at an unknown price ([prices] sets one), else {spent}"
+    elif summary.elsewhere > ELSEWHERE_SHARE * summary.spent:
+        spent = spent.removesuffix(".") + f", {money(summary.elsewhere)} of it for what is not in this table."
     if summary.run.maybe_paid:
         spent += f" {summary.run.maybe_paid:,} attempts broke off and may be billed."
     wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} is left as it was."

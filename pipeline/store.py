@@ -273,6 +273,13 @@ class Reader:
             last = rows[-1][0]
             yield chunk
 
+    def stored_since(self, moment: datetime) -> list[str]:
+        """Give the keys of all outcomes that were stored at or after a moment, or stored anew."""
+        sql = "SELECT key, raw FROM Cache WHERE store_time >= ? AND tag IS NOT ?"
+        with _telling(self.folder):
+            rows = self._connection.execute(sql, (moment.timestamp(), NOTE_TAG)).fetchall()
+            return [self._disk.get(key, raw) for key, raw in rows]
+
     def note(self, name: str) -> bytes | None:
         """Give the latest note of that name; None if there is none."""
         return self.get_many([NOTE_PREFIX + name])[0]

@@ -16,8 +16,10 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -177,9 +179,23 @@ def write_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path, m
     a file that cannot be written are Stopped.
     """
     writer = WRITERS[_suffix(path)]
-    shaped = (writer.shape(frame) for frame in frames)
-    with _replacing(path.resolve()) as temporary:
-        writer.sink(_lazily(shaped, writer.shape(schema.to_frame()).schema), temporary, metadata)
+    given_up = threading.Event()
+
+    def shaped() -> Iterator[pl.DataFrame]:
+        for frame in frames:
+            if given_up.is_set():
+                raise InterruptedError(errno.EINTR, "given up")
+            yield writer.shape(frame)
+
+    # In polars' own code the main thread would hear no signal until all is written: so it waits for another thread.
+    with _replacing(path.resolve()) as temporary, ThreadPoolExecutor(1) as beside:
+        table = _lazily(shaped(), writer.shape(schema.to_frame()).schema)
+        writing = beside.submit(writer.sink, table, temporary, metadata)
+        try:
+            writing.result()
+        except BaseException:
+            given_up.set()
+            raise
 
 
 def check_output(path: Path, inputs: Sequence[str]) -> None:

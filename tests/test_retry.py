@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.records import Exit, Failure, Refusal, Stopped
 from pipeline.replies import KINDS
-from pipeline.retry import ALIKE, ATTEMPTS, BLAMELESS_TRIES, GIVE_UP_AFTER_SECONDS, Again, Patience, Tries
+from pipeline.retry import ALIKE, ALIKE_BY_TEXT, ATTEMPTS, BLAMELESS_TRIES, Again, Patience, Tries
 
 
 def refusal(kind: str, *, status: int = 0, wait_seconds: float | None = None) -> Refusal:
@@ -12,8 +12,11 @@ def refusal(kind: str, *, status: int = 0, wait_seconds: float | None = None) ->
     return Refusal(known.verdict, kind, "its words", status, known.pressure, wait_seconds)
 
 
-def patience(*, answered: bool = False) -> Patience:
-    made = Patience(0.0, dice=lambda: 0.5)
+HALF_AN_HOUR = 1800.0
+
+
+def patience(*, answered: bool = False, waits: bool = False) -> Patience:
+    made = Patience(0.0, dice=lambda: 0.5, give_up_after_seconds=HALF_AN_HOUR, waits=waits)
     if answered:
         made.answered(0.0)
     return made
@@ -127,6 +130,25 @@ def test_the_first_five_rows_refused_alike_stop_the_job() -> None:
     assert [type(decision) for decision in told] == [Failure] * (ALIKE - 1) + [Stopped]
 
 
+@pytest.mark.parametrize("kind", ["too_long", "filtered"])
+def test_first_rows_that_fail_by_their_text_are_given_longer_before_they_stop_the_job(kind: str) -> None:
+    course = patience()
+    told = [course.decide(refusal(kind, status=400), Tries(), 1.0) for _ in range(ALIKE_BY_TEXT)]
+    assert [type(decision) for decision in told] == [Failure] * (ALIKE_BY_TEXT - 1) + [Stopped]
+    assert "leave them out" in str(told[-1])
+
+
+@pytest.mark.parametrize(("kind", "code"), [("empty", Exit.NEEDS_PERSON), ("server", Exit.TRY_LATER)])
+def test_first_rows_whose_attempts_all_run_out_stop_the_job_before_it_pays_for_every_row(kind: str, code: Exit) -> None:
+    course, stop = patience(), None
+    for _ in range(ALIKE):
+        tries = Tries()
+        while isinstance(stop := course.decide(refusal(kind), tries, 1.0), Again):
+            pass
+    assert isinstance(stop, Stopped)
+    assert stop.exit_code is code
+
+
 def test_a_wait_that_the_endpoint_asks_for_is_kept_and_a_very_long_one_stops_the_job() -> None:
     (told,) = decisions("rate", 1, wait_seconds=12.5)
     assert told == Again(after_seconds=12.5)
@@ -135,10 +157,11 @@ def test_a_wait_that_the_endpoint_asks_for_is_kept_and_a_very_long_one_stops_the
     assert told.exit_code is Exit.TRY_LATER
 
 
-def test_half_an_hour_without_an_answer_is_an_outage() -> None:
-    course = patience(answered=True)
-    assert isinstance(course.decide(refusal("overload"), Tries(), GIVE_UP_AFTER_SECONDS - 1), Again)
-    told = course.decide(refusal("overload"), Tries(), GIVE_UP_AFTER_SECONDS + 1)
+@pytest.mark.parametrize("waits", [False, True])
+def test_so_long_without_an_answer_as_is_set_is_an_outage(*, waits: bool) -> None:
+    course = patience(answered=True, waits=waits)
+    assert isinstance(course.decide(refusal("overload"), Tries(), HALF_AN_HOUR - 1), Again)
+    told = course.decide(refusal("overload"), Tries(), HALF_AN_HOUR + 1)
     assert isinstance(told, Stopped)
     assert told.exit_code is Exit.TRY_LATER
 
@@ -146,3 +169,9 @@ def test_half_an_hour_without_an_answer_is_an_outage() -> None:
 def test_the_wait_before_trying_again_doubles_and_is_bounded() -> None:
     waits = [told.after_seconds for told in decisions("server", ATTEMPTS - 1) if isinstance(told, Again)]
     assert waits == [2.0, 4.0, 8.0, 16.0, 30.0]
+
+
+def test_an_endpoint_that_is_waited_for_may_be_down_at_first_and_may_ask_for_any_wait() -> None:
+    course, tries = patience(waits=True), Tries()
+    assert all(isinstance(course.decide(refusal("connect"), tries, n * 15.0), Again) for n in range(100))
+    assert course.decide(refusal("rate", wait_seconds=1500.0), tries, 1500.0) == Again(after_seconds=1500.0)

@@ -17,7 +17,9 @@ from chat_server import Canned, ChatProcess, ChatServer, Seen, answer_to, chat_p
 from polars.testing import assert_frame_equal
 
 from pipeline import BadJob, Job, Stopped, Summary, ThisRun, arun, review, run
+from pipeline.progress import money
 from pipeline.records import Exit
+from pipeline.runs import summary_text, unbalanced
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 TEMPLATE = "Answer {{ q }}"
@@ -258,6 +260,81 @@ def test_the_budget_is_never_passed_and_what_was_answered_is_written(tmp_path: P
     assert max(asked(server).values()) == 1
 
 
+def test_a_cap_without_max_tokens_is_held_by_the_tokens_that_the_user_sets_aside(
+    tmp_path: Path, server: ChatServer
+) -> None:
+    source, out = questions(tmp_path / "in.csv", range(200)), tmp_path / "out.parquet"
+    flags = {"prices__input": 10.0, "prices__output": 10.0, "limits__max_cost": 0.02, "limits__reserve_tokens": 10}
+    summary = run(job(server.url, source, out, **flags))
+    assert summary.exit_code is Exit.AT_LIMIT
+    assert 0.01 < summary.spent <= 0.02
+
+
+@pytest.mark.parametrize(("limit", "failed"), [(3, 4), (0.1, 11), (0, 1)])
+def test_more_failures_than_allowed_stop_the_job_and_the_table_is_written(
+    tmp_path: Path, limit: float, failed: int
+) -> None:
+    """A share is of the rows so far, and of a hundred at least."""
+    source, out = questions(tmp_path / "in.csv", range(40)), tmp_path / "out.csv"
+
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        return None if seen.prompt == "Answer question 0" else Canned(status=413, body=b"{}")
+
+    with ChatServer(reply) as server:
+        line = job(server.url, source, out, limits__max_failures=limit, limits__concurrency=1)
+        summary = run(line)
+        assert summary.exit_code is Exit.AT_LIMIT
+        assert "limits.max_failures" in summary.message
+        assert counts(summary) == {"ok": 1, "failed": failed, "pending": 39 - failed}
+        assert pl.read_csv(out)["status"].to_list().count("failed") == failed
+        assert run(line).rows.failed > failed  # each run is allowed as many
+
+
+def test_an_endpoint_that_is_waited_for_may_come_up_late(tmp_path: Path) -> None:
+    source, out = questions(tmp_path / "in.csv", range(5)), tmp_path / "out.csv"
+    with ChatServer(delay_seconds=0.1) as first:
+        port = int(first.url.split(":")[2].split("/")[0])
+    line = command_line(first.url, source, out, "--wait-for-endpoint", "-v")
+    child = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for _ in range(2):
+        while "connect:" not in child.stderr.readline():
+            assert child.poll() is None
+    with ChatServer(port=port):
+        _, told = child.communicate(timeout=60)
+    assert child.returncode == 0, told
+
+
+def test_an_endpoint_that_answers_nobody_is_given_up_to_be_tried_later(tmp_path: Path) -> None:
+    source, out = questions(tmp_path / "in.csv", range(5)), tmp_path / "out.csv"
+    with ChatServer(lambda _seen, _attempt: Canned(status=503, body=b"{}", headers={"retry-after": "0.2"})) as server:
+        summary = run(job(server.url, source, out, limits__give_up_after="1s"))
+    assert summary.exit_code is Exit.TRY_LATER
+    assert "limits.give_up_after" in summary.message
+    assert counts(summary) == {"pending": 5}
+    assert not out.exists()
+
+
+def test_what_was_spent_on_rows_that_are_gone_is_named_apart(tmp_path: Path, server: ChatServer) -> None:
+    out, priced = tmp_path / "out.csv", {"prices__input": 1.0, "prices__output": 1.0}
+    everything = run(job(server.url, questions(tmp_path / "in.csv", range(20)), out, **priced))
+    assert everything.elsewhere == pytest.approx(0.0)
+    fewer = run(job(server.url, questions(tmp_path / "in.csv", range(5)), out, **priced))
+    assert fewer.rows.cost + fewer.elsewhere == pytest.approx(fewer.spent) == pytest.approx(everything.spent)
+    assert fewer.elsewhere == pytest.approx(everything.spent * 15 / 20)
+    assert f"{money(fewer.elsewhere)} of it for what is not in this table" in summary_text(
+        job(server.url, tmp_path / "in.csv", out), fewer
+    )
+
+
+def test_books_that_do_not_balance_are_a_stop_that_says_what_is_amiss() -> None:
+    assert unbalanced(("rows were written", 5, 5), ("US dollars", 0.1 + 0.2, 0.3)) is None
+    stop = unbalanced(("rows were written", 5, 5), ("requests were recorded", 4, 5))
+    assert stop is not None
+    assert stop.exit_code is Exit.NEEDS_PERSON
+    assert "4 requests were recorded, 5 should" in str(stop)
+
+
 def test_max_runtime_stops_and_what_was_answered_is_written(tmp_path: Path) -> None:
     with ChatServer(delay_seconds=0.2) as server:
         source = questions(tmp_path / "in.csv", range(400))
@@ -389,6 +466,20 @@ def test_a_retry_that_fails_does_not_take_the_place_of_the_answer(tmp_path: Path
         assert server.arrived == 2
     assert counts(again) == {"truncated": 1}
     assert pl.read_parquet(out)["answer"].to_list() == ["Half of"]
+
+
+def test_a_retry_that_was_stopped_midway_does_not_pay_again_for_what_came_out_the_same(tmp_path: Path) -> None:
+    cut = Canned(body=completion("Half of", finish_reason="length"))
+    source, out = questions(tmp_path / "in.csv", range(20)), tmp_path / "out.csv"
+    replies = iter([*[cut] * 20, *[cut] * 8, Canned(status=402, body=problem("You have no credit left."))])
+    with ChatServer(lambda _seen, _attempt: next(replies, None)) as server:
+        assert counts(run(job(server.url, source, out))) == {"truncated": 20}
+        retry = job(server.url, source, out, ThisRun(retry=("truncated",), verbosity=-1), limits__concurrency=1)
+        assert run(retry).exit_code is Exit.NEEDS_PERSON
+        assert server.arrived == 29
+        assert counts(run(retry)) == {"ok": 12, "truncated": 8}
+        assert server.arrived == 29 + 12
+        assert counts(run(retry)) == {"ok": 20}  # the last one had come to its end: this is a retry of its own
 
 
 def test_a_template_that_prints_something_else_each_time_is_stopped_before_it_is_paid_for(

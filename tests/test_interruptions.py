@@ -1,0 +1,149 @@
+"""A run that is told to stop, however it was started: by a person, a script, a login that ends, cron."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from chat_server import Canned, ChatServer, Seen
+
+from pipeline.records import Stopped
+from pipeline.runs import signals_raised
+from pipeline.tables import write_table
+
+PIPELINE = f"{sys.executable} -m pipeline"
+ROWS = 40
+
+
+def questions(folder: Path, rows: int = ROWS) -> Path:
+    pl.DataFrame({"q": [f"question {n}" for n in range(rows)]}).write_csv(folder / "in.csv")
+    return folder / "in.csv"
+
+
+def line(server: ChatServer, folder: Path) -> str:
+    return f"{PIPELINE} run in.csv -o out.csv --base-url {server.url} -m m -p '{{{{ q }}}}' --concurrency 2"
+
+
+def shell(script: str, folder: Path) -> subprocess.Popen[str]:
+    """A shell that is not interactive: what it starts with `&` ignores SIGINT from the first moment."""
+    return subprocess.Popen(["sh", "-c", script], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_run_in_the_background_of_a_script_drains_and_the_same_line_goes_on(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    questions(tmp_path)
+    with ChatServer(delay_seconds=0.1) as server:
+        started = shell(f"{line(server, tmp_path)} & echo $!; wait $!", tmp_path)
+        child = int(first_line(started))
+        server.wait_for(4)
+        os.kill(child, number)
+        _, told = started.communicate(timeout=30)
+        assert started.returncode == code, told
+        assert f"Stopped by {number.name}" in told
+        again = shell(line(server, tmp_path), tmp_path)
+        _, told = again.communicate(timeout=30)
+        assert again.returncode == 0, told
+        assert Counter(seen.prompt for seen in server.log) == {f"question {n}": 1 for n in range(ROWS)}
+
+
+def test_under_nohup_the_end_of_a_login_is_outlived_and_a_sigterm_drains(tmp_path: Path) -> None:
+    questions(tmp_path)
+    with ChatServer(delay_seconds=0.1) as server:
+        started = shell(f"nohup {line(server, tmp_path)} & echo $!; wait $!", tmp_path)
+        child = int(first_line(started))
+        server.wait_for(4)
+        os.kill(child, signal.SIGHUP)
+        server.wait_for(12)
+        os.kill(child, signal.SIGTERM)
+        _, told = started.communicate(timeout=30)
+    assert started.returncode == 143, told
+    assert "SIGHUP" not in told
+
+
+def test_a_child_of_cron_runs_to_its_end_in_plain_lines(tmp_path: Path) -> None:
+    questions(tmp_path)
+    with ChatServer() as server:
+        done = subprocess.run(
+            ["setsid", "-w", "env", "-i", "PATH=/usr/bin:/bin", f"HOME={tmp_path}", "sh", "-c", line(server, tmp_path)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    mail = done.stderr.decode("utf-8")
+    assert f"{ROWS} ok" in mail
+    assert len(mail.splitlines()) < 6
+    assert not {"\r", "\x1b"} & set(mail)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_before_it_asks_has_sent_nothing_and_says_so(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with ChatServer() as server:
+        words = line(server, tmp_path).replace("in.csv", "-", 1)
+        child = subprocess.Popen(
+            ["sh", "-c", f"exec {words}"], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not (tmp_path / "out.csv.job" / "lock.json").exists():  # from then on it waits for its input
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, told = child.communicate(timeout=30)
+        assert child.returncode == code
+        assert f"{number.name} came. Every answer so far is kept" in told
+        assert "Traceback" not in told
+        assert server.arrived == 0
+
+
+def test_a_signal_while_a_table_is_written_is_heard_and_leaves_the_old_one(tmp_path: Path) -> None:
+    output, drawn = tmp_path / "out.csv", []
+    output.write_text("old\n")
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for number in range(100_000):
+            drawn.append(number)
+            if number == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield pl.DataFrame({"n": [number]})
+
+    with signals_raised(), pytest.raises(Stopped, match="SIGTERM") as caught:
+        write_table(frames(), pl.Schema({"n": pl.Int64()}), output, {})
+    assert caught.value.exit_code == 143
+    assert len(drawn) < 100_000
+    assert output.read_text() == "old\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_the_third_signal_is_no_worse_than_the_second(tmp_path: Path) -> None:
+    questions(tmp_path)
+
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        return Canned(hang=True) if seen.prompt.endswith("question 2") else None
+
+    with ChatServer(reply) as server:
+        child = subprocess.Popen(["sh", "-c", f"exec {line(server, tmp_path)}"], cwd=tmp_path, stderr=subprocess.PIPE)
+        server.wait_for(ROWS)
+        for _ in range(3):
+            child.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        _, told = child.communicate(timeout=30)
+    # the last one may strike when Python is leaving: a shell says 130 of both
+    assert child.returncode in (130, -signal.SIGINT)
+    assert f"{ROWS - 1} ok, 1 pending".encode() in told
+    assert b"Traceback" not in told
