@@ -28,6 +28,11 @@ LEDGER = "ledger"
 """The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
 
 
+def uptime_seconds() -> float:
+    """Seconds since some moment, those included for which the machine slept, where the system tells them apart."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
+
+
 def read_outcome(stored: bytes) -> Outcome:
     """An outcome as `Desk.record` wrote it. Raises msgspec.DecodeError for anything else."""
     return _outcomes.decode(stored)
@@ -50,7 +55,7 @@ def judged(outcome: Outcome, contract: Contract | None) -> tuple[Status, Held | 
 class Desk:
     """One run's desk. `asked` is told how many of the run's requests have which status; it grows as they commit."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - time and chance are parameters
         self,
         job: Job,
         store: Store,
@@ -58,13 +63,18 @@ class Desk:
         *,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
+        uptime: Callable[[], float] = uptime_seconds,
     ) -> None:
-        """`ledger`: all that the job folder ever asked. Raises BadJob for a budget or contract that cannot be held."""
+        """`ledger`: all that the job folder ever asked. `uptime` tells of a sleep, which `clock` may pass over.
+
+        Raises BadJob for a budget or contract that cannot be held.
+        """
         self.tariff = Tariff(job)
-        self.budget = Budget(job, self.tariff, ledger.cost + ledger.held)
-        self.clock, self.dice = clock, dice
+        self.budget = Budget(job, self.tariff, ledger.cost + ledger.held + ledger.aside)
+        self.clock, self.dice, self.uptime = clock, dice, uptime
         self.asked = Tally()
-        self.ledger = ledger
+        # what a killed run had in flight may have been billed, and nobody will tell
+        self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
@@ -76,7 +86,10 @@ class Desk:
         self._store, self._contract = store, contract_of(job)
 
     async def record(self, request: Request, outcome: Outcome) -> None:
-        """Returns once the outcome is on disk, and counted. Raises Stopped if it cannot be written."""
+        """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
+
+        Raises Stopped if it cannot be written.
+        """
         status, _ = judged(outcome, self._contract)
         counted = _tally_of(request, outcome, status)
         self._note(counted)
@@ -111,17 +124,44 @@ class Desk:
         if self.progress is not None:
             self.progress.show(self.asked, wait)
 
-    def lost(self, attempts: int, cost: float | None) -> None:
-        """So many attempts will have no outcome in this run; they cost so much, None if that is unknown."""
-        self._count(Tally(attempts=attempts, cost=cost or 0.0, unpriced=int(cost is None and attempts > 0)))
+    def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
+        """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.
 
-    def unsure(self, held: float, *, broke_off: bool) -> None:
-        """An attempt may have been billed, `held` US dollars at most, and nobody will tell."""
-        self._count(Tally(held=held, maybe_paid=int(broke_off)))
+        `broke_off`: it may be billed, and nobody will tell; `held`: at most so many dollars that nobody will tell of.
+        """
+        self._count(
+            Tally(attempts=1, cost=cost or 0.0, unpriced=int(cost is None), held=held, maybe_paid=int(broke_off))
+        )
+
+    async def set_aside(self, request: Request) -> bool:
+        """Before a request leaves under a cap: see that what is then in flight is on disk, so that a kill forgets none.
+
+        True if that took a moment. It is noted in leaps, twice what is needed, so that few requests wait for the disk.
+        """
+        needed = self.budget.reserved + (self.budget.worst(request) or 0.0)
+        if self.budget.cap is None or not self.ledger.aside < needed <= self.budget.cap - self.budget.spent:
+            return False
+        aside = min(2 * needed, self.budget.cap - self.budget.spent)
+        self.ledger = msgspec.structs.replace(self.ledger, aside=aside)
+        self._note(Tally())
+        await self._store.flush()
+        return True
+
+    def nothing_in_flight(self) -> None:
+        """All that left has landed, or is held."""
+        if not self.ledger.aside:
+            return
+        self.ledger = msgspec.structs.replace(self.ledger, aside=0.0)
+        self._note(Tally())
 
     def _count(self, counted: Tally) -> None:
         self._note(counted)
         self.asked += counted
+
+    def tell(self, text: str) -> None:
+        """A line for the screen and the log."""
+        if self.progress is not None:
+            self.progress.say(text)
 
     def refused(self, refusal: Refusal) -> None:
         """An attempt gave no answer: a line for the log, and for the screen where all is to be seen."""
@@ -163,9 +203,6 @@ def _tally_of(request: Request, outcome: Outcome, status: Status) -> Tally:
     answered = isinstance(outcome, Answer)
     return Tally(
         usage=outcome.usage if isinstance(outcome, Answer) else Usage(),
-        cost=outcome.cost or 0.0,
-        unpriced=int(outcome.cost is None),
-        attempts=outcome.attempts,
         answers=int(answered),
         request_bytes=len(request.body) if answered else 0,
         seconds=(outcome.latency_seconds or 0.0) if answered else 0.0,

@@ -13,17 +13,27 @@ from msgspec.structs import replace
 from .client import Client
 from .desk import Desk
 from .job import Job, duration_seconds
-from .progress import NO_WAIT, Wait
+from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Usage
 from .replies import read_reply
 from .retry import Again, Patience, Tries
 from .throttle import Throttle
+
+TICK_SECONDS = 2.0
+SLEEP_SECONDS = 60.0
+"""How often we look whether the machine has slept, and for how long at least to call it that."""
+LANDING_SECONDS = 3.0
+"""So long after it woke, answers that had come before may be read."""
 
 DRAIN_SECONDS = 20.0
 """After a stop, what is in flight may land for so long."""
 
 WAITING_MAX = 1000
 """While so many requests wait to be tried again, no fresh one is begun: trouble must not draw in the whole table."""
+
+
+FIRST_ROWS = 5
+"""Before the first answer, so many rows take turns."""
 
 
 async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
@@ -36,6 +46,7 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     async with Client(job.endpoint, job.endpoint.key()) as client:
         lane = _Lane(job, requests, desk, client)
         working = asyncio.create_task(lane.work(job.limits.width))
+        watching = asyncio.create_task(lane.notice_sleep())
         stop_asked = asyncio.create_task(desk.stop_asked.wait())
         hurried = asyncio.create_task(desk.hurried.wait())
         try:
@@ -46,10 +57,10 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
             await working
         finally:
             # an error or a cancellation may end this, too: nothing goes on behind the caller's back
-            for task in (working, stop_asked, hurried):
+            for task in (working, watching, stop_asked, hurried):
                 task.cancel()
-            await asyncio.wait({working, stop_asked, hurried})
-            lane.give_back()
+            await asyncio.wait({working, watching, stop_asked, hurried})
+    desk.nothing_in_flight()
     if desk.stopping is not None:
         raise desk.stopping
 
@@ -57,7 +68,7 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
 class _Turn:
     """A request on its way to an outcome."""
 
-    __slots__ = ("cost", "request", "reserved", "tokens", "tries")
+    __slots__ = ("cost", "left_at", "request", "reserved", "taken_back", "tokens", "tries")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -65,6 +76,9 @@ class _Turn:
         self.cost: float | None = 0.0
         self.tokens = 0.0
         self.reserved = 0.0
+        self.left_at = 0.0
+        self.taken_back = False
+        """Its last attempt is given up, and it is asked again."""
 
     def settled(self, outcome: Outcome, asked_at: datetime, seconds: float) -> Outcome:
         """The outcome with all that this run knows of it."""
@@ -92,7 +106,7 @@ class _Lane:
         self._later: list[tuple[float, int, _Turn]] = []
         self._order = count()
         self._in_flight = 0
-        self._asking: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], _Turn] = {}
         self._doubtful: list[tuple[_Turn, Outcome]] = []
         """Rows that failed before anything was answered: recorded once it is sure that not the job is bad."""
         self.changed = asyncio.Event()
@@ -120,10 +134,25 @@ class _Lane:
         for task in self._asking:
             task.cancel()
 
-    def give_back(self) -> None:
-        """Tell the desk what was paid for requests that end without an outcome."""
-        for turn in [turn for _, _, turn in self._later] + [turn for turn, _ in self._doubtful]:
-            self._desk.lost(turn.tries.sent, turn.cost)
+    async def notice_sleep(self) -> None:
+        """When the machine slept, or we were stopped: what was in flight then, and does not land soon, is taken back.
+
+        Its connections are dead as a rule, and would be waited for in vain until their deadline.
+        """
+        before = self._desk.uptime()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._desk.uptime()
+            slept, before = now - before - TICK_SECONDS, now
+            if slept < SLEEP_SECONDS:
+                continue
+            woken = self._desk.clock()
+            self._desk.tell(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
+            await asyncio.sleep(LANDING_SECONDS)
+            for task, turn in self._asking.items():
+                if turn.left_at <= woken:
+                    turn.taken_back = True
+                    task.cancel()
 
     async def _next_turn(self) -> _Turn | None:
         """The next request that may leave now, marked as in flight; None when there is none left."""
@@ -134,6 +163,8 @@ class _Lane:
                 if self._desk.stop_asked.is_set():
                     break
                 wait = self._wait(turn)
+                if turn is not None and wait <= 0 and await self._desk.set_aside(turn.request):
+                    continue  # that took a moment: a stop or a pause may have come
                 if turn is not None and wait <= 0 and self._afford(turn):
                     self._leave(turn)
                     return turn
@@ -145,14 +176,20 @@ class _Lane:
             return None
 
     async def _candidate(self) -> _Turn | None:
-        """The request that would leave next, left where it stands: one to be tried again, else a fresh one."""
-        if self._later and self._later[0][0] <= self._desk.clock():
-            return self._later[0][2]
-        if self._fresh is None and not self._exhausted and len(self._later) < WAITING_MAX:
+        """The request that would leave next, left where it stands: one to be tried again, else a fresh one.
+
+        Before the first answer a fresh one has precedence, for a few: one bad row must not hold up the others.
+        """
+        again = self._later[0][2] if self._later and self._later[0][0] <= self._desk.clock() else None
+        first = not self._patience.answers
+        room = not self._later or len(self._later) + len(self._doubtful) < (FIRST_ROWS if first else WAITING_MAX)
+        if again is not None and not (first and room):
+            return again
+        if self._fresh is None and not self._exhausted and room:
             request = await anext(self._requests, None)
             self._exhausted = request is None
             self._fresh = _Turn(request) if request is not None else None
-        return self._fresh
+        return self._fresh or again
 
     def _wait(self, turn: _Turn | None) -> float:
         """Seconds until it is worth looking again; infinity if something must land first."""
@@ -192,13 +229,16 @@ class _Lane:
     async def _ask(self, turn: _Turn) -> None:
         """One attempt, and what follows from it."""
         turn.tries.sent += 1
-        asked_at, left_at = datetime.now(tz=UTC), self._desk.clock()
+        turn.left_at, turn.taken_back = self._desk.clock(), False
+        asked_at = datetime.now(tz=UTC)
         try:
             reply = await self._attempt(turn)
         finally:
             self._in_flight -= 1
             self.changed.set()
         if reply is None:
+            if turn.taken_back and self._desk.stopping is None:
+                heapq.heappush(self._later, (turn.left_at, next(self._order), turn))
             return
         said = read_reply(reply)
         self._account(turn, said)
@@ -209,13 +249,12 @@ class _Lane:
             await self._trust_the_doubtful()
             return
         now = self._desk.clock()
-        self._throttle.refused(said, left_at, now)
+        self._throttle.refused(said, turn.left_at, now)
         self._desk.refused(said)
         decision = self._patience.decide(said, turn.tries, now)
         if isinstance(decision, Again):
             heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), turn))
         elif isinstance(decision, Stopped):
-            self._desk.lost(turn.tries.sent, turn.cost)
             raise decision
         else:
             failure = turn.settled(decision, asked_at, reply.seconds)
@@ -228,18 +267,17 @@ class _Lane:
         """The reply; None if the wait for it was given up."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine that runs is a task's
-        self._asking.add(task)
+        self._asking[task] = turn
         try:
             return await self._client.attempt(turn.request)
         except asyncio.CancelledError:
-            self._desk.lost(turn.tries.sent, turn.cost)
-            self._desk.unsure(turn.reserved, broke_off=True)
-            if self._desk.stopping is None:
+            self._break_off(turn)
+            if self._desk.stopping is None and not turn.taken_back:
                 raise
             task.uncancel()
             return None
         finally:
-            self._asking.discard(task)
+            del self._asking[task]
 
     def _account(self, turn: _Turn, said: Answer | Refusal) -> None:
         """Settle tokens and money of one attempt; what may have been billed counts at its worst against the cap."""
@@ -250,11 +288,17 @@ class _Lane:
         broke_off = isinstance(said, Refusal) and said.maybe_paid
         doubtful = paid is None or (broke_off and not known)
         self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
-        if doubtful or broke_off:
-            self._desk.unsure(turn.reserved if doubtful else 0.0, broke_off=broke_off)
+        self._desk.landed(paid, held=turn.reserved if doubtful else 0.0, broke_off=broke_off)
         turn.reserved = 0.0
         used = (usage.prompt_tokens or 0) + (usage.billed_output_tokens or 0)
         self._throttle.landed(turn.tokens, used or (turn.tokens if doubtful else 0.0))
+
+    def _break_off(self, turn: _Turn) -> None:
+        """Account for an attempt whose reply is not waited for: it may be billed."""
+        self._desk.budget.settle(turn.reserved, turn.reserved)
+        self._desk.landed(0.0, held=turn.reserved, broke_off=True)
+        self._throttle.landed(turn.tokens, turn.tokens)
+        turn.reserved = 0.0
 
     async def _trust_the_doubtful(self) -> None:
         while self._doubtful:

@@ -79,7 +79,8 @@ class Budget:
         """`spent`: US dollars so far, over the job folder's life. Raises BadJob for a cap that could not be held."""
         self.cap = None if job.endpoint.is_local else job.limits.max_cost
         self.spent = spent
-        self._reserved = 0.0
+        self.reserved = 0.0
+        """US dollars set aside for what is in flight."""
         self._tariff = tariff
         given = [*(job.parameters.get(name) for name in OUTPUT_CAPS), job.limits.reserve_tokens]
         # -1 is without end to some servers, and true is an int to Python
@@ -104,17 +105,21 @@ class Budget:
         A text prompt never has more tokens than its body has bytes. What no number in the request bounds is not held:
         an image named by its address, hidden reasoning that a model does beyond `max_tokens`.
         """
+        worst = self.worst(request)
+        if self.cap is not None and (worst is None or self.spent + self.reserved + worst > self.cap):
+            return None
+        self.reserved += worst or 0.0
+        return worst
+
+    def worst(self, request: Request) -> float | None:
+        """US dollars that one attempt costs at most, 0 without a cap; None if that is not to be told."""
         if self.cap is None:
             return 0.0
-        worst = self._tariff.worst_cost(len(request.body), self._output_tokens_max or 0)
-        if worst is None or self.spent + self._reserved + worst > self.cap:
-            return None
-        self._reserved += worst
-        return worst
+        return self._tariff.worst_cost(len(request.body), self._output_tokens_max or 0)
 
     def settle(self, reserved: float, paid: float) -> None:
         """The attempt has landed: what was set aside for it becomes what it cost."""
-        self._reserved -= reserved
+        self.reserved -= reserved
         self.spent += paid
 
     def exhausted(self) -> Stopped:

@@ -204,10 +204,12 @@ class Tally(Record, frozen=True, omit_defaults=False):
     cost: float = 0.0
     """US dollars, of all whose cost is known."""
     unpriced: int = 0
-    """Outcomes whose cost is unknown."""
+    """Attempts (of a table: rows) whose cost is unknown."""
     attempts: int = 0
     held: float = 0.0
     """US dollars at most, of what may have been billed and was never told: they count against a cap."""
+    aside: float = 0.0
+    """US dollars at most that what is in flight may cost, under a cap; if its run is killed, the next holds them."""
     maybe_paid: int = 0
     """Attempts that broke off and may be billed all the same."""
     answers: int = 0

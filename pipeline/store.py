@@ -123,7 +123,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._change = threading.Condition()
-        self._waiting: deque[tuple[Entry, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Entry | None, asyncio.Future[None]]] = deque()
+        """What is to be filed, None for the notes alone, and who waits for it."""
         self._notes: dict[str, bytes] = {}
         self._closing = False
         self._broken = ""
@@ -168,6 +169,15 @@ class Store:
             if not self._notes:  # only the first wakes the writer, or a stream of notes would put its second off
                 self._change.notify()
             self._notes[name] = value
+
+    async def flush(self) -> None:
+        """Return once all that was noted is on disk. Raises Stopped as `put` does."""
+        written = asyncio.get_running_loop().create_future()
+        with self._change:
+            self._refuse_if_over()
+            self._waiting.append((None, written))
+            self._change.notify()
+        await written
 
     def close(self) -> None:
         """Commit what is queued, then close. Usable from any thread, any number of times.
@@ -215,7 +225,7 @@ class Store:
                 notes, self._notes = self._notes, {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:
-                _write(disk_cache, [entry for entry, _ in group], notes)
+                _write(disk_cache, [entry for entry, _ in group if entry is not None], notes)
             with self._change:
                 for _ in group:
                     self._waiting.popleft()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_the_ledger_is_on_disk_as_soon_as_the_outcome_is(store: Store) -> None:
     record(desk, YES)
     ledger = read_ledger(Reader(store.folder))
     assert ledger == desk.ledger
-    assert (ledger.ok, ledger.cost, ledger.attempts) == (8, 2.5, 2)
+    assert (ledger.ok, ledger.cost) == (8, 2.0)  # what it cost was told as each attempt landed
     assert (ledger.answers, ledger.request_bytes, ledger.seconds, ledger.usage) == (1, 20, 0.25, YES.usage)
 
 
@@ -117,27 +118,31 @@ def test_a_folder_in_which_nothing_was_asked_has_an_empty_ledger(store: Store) -
 
 
 def test_the_ledger_grows_over_runs_and_the_run_counts_for_itself(store: Store) -> None:
-    record(desk_at(store), YES)
+    first = desk_at(store)
+    first.landed(0.5)
+    record(first, YES)
     later = desk_at(store, read_ledger(Reader(store.folder)))
+    later.landed(0.25)
     record(later, YES, Failure(kind="timeout", reason="slow", lasting=False, attempts=6))
-    assert (later.asked.rows, later.asked.attempts, later.asked.cost) == (2, 8, 0.5)
-    assert (later.ledger.rows, later.ledger.attempts, later.ledger.cost) == (3, 10, 1.0)
+    assert (later.asked.rows, later.asked.attempts, later.asked.cost) == (2, 1, 0.25)
+    assert (later.ledger.rows, later.ledger.attempts, later.ledger.cost) == (3, 2, 0.75)
 
 
 def test_an_unknown_cost_counts_as_unpriced_and_never_as_zero_alone(store: Store) -> None:
     desk = desk_at(store)
-    record(desk, msgspec.structs.replace(YES, cost=None), YES)
+    desk.landed(None)
+    desk.landed(0.5)
     assert (desk.asked.cost, desk.asked.unpriced) == (0.5, 1)
 
 
 def test_what_was_paid_without_an_outcome_is_in_the_books(store: Store) -> None:
     desk = desk_at(store)
-    desk.lost(3, 0.25)
-    desk.lost(2, None)
-    desk.unsure(0.5, broke_off=True)
+    desk.landed(0.25)
+    desk.landed(None)
+    desk.landed(0.0, held=0.5, broke_off=True)
     store.close()
     ledger = read_ledger(Reader(store.folder))
-    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.unpriced) == (0, 5, 0.25, 1)
+    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.unpriced) == (0, 3, 0.25, 1)
     assert (ledger.held, ledger.maybe_paid) == (0.5, 1)
     assert desk.asked == ledger
 
@@ -147,6 +152,29 @@ def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
     desk = desk_at(store, Tally(cost=1.5, held=0.5), **prices)
     assert desk.budget.spent == 2.0
     assert desk.budget.reserve(request()) is None
+
+
+def test_a_kill_forgets_nothing_of_what_was_in_flight_under_a_cap(store: Store) -> None:
+    prices = {"prices.input": 0.0, "prices.output": 1e6, "parameters.max_tokens": 5, "limits.max_cost": 100.0}
+    desk, waits = desk_at(store, **prices), []
+
+    async def leave(times: int) -> None:
+        for _ in range(times):
+            waits.append(await desk.set_aside(request()))
+            assert desk.budget.reserve(request()) == 5.0
+            with closing(Reader(store.folder)) as reader:  # as the next run would find it, were this one killed now
+                assert read_ledger(reader).aside >= desk.budget.reserved
+
+    asyncio.run(leave(16))
+    assert waits.count(True) <= 5  # for the 1st, and when there are twice as many
+    with closing(Reader(store.folder)) as reader:
+        next_run = desk_at(store, read_ledger(reader), **prices)
+    assert 80.0 <= next_run.budget.spent <= 100.0
+    assert next_run.ledger.aside == 0.0
+    desk.nothing_in_flight()
+    asyncio.run(store.flush())
+    with closing(Reader(store.folder)) as reader:
+        assert desk_at(store, read_ledger(reader), **prices).budget.spent == 0.0
 
 
 @pytest.mark.parametrize("settings", [{"limits.max_cost": 1.0}, {"answer.schema": {"type": "list"}}])

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import hashlib
+import io
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,8 @@ from chat_server import Canned, ChatServer, Reply, Seen, answer_to, completion, 
 from pipeline.client import BODY_BYTES_MAX
 from pipeline.desk import Desk, read_ledger, read_outcome
 from pipeline.job import Job
-from pipeline.live import DRAIN_SECONDS, answer_all
+from pipeline.live import DRAIN_SECONDS, FIRST_ROWS, answer_all
+from pipeline.progress import Progress
 from pipeline.records import UNSETTLED, Answer, BadJob, Exit, Failure, Outcome, Request, Stopped, Tally
 from pipeline.retry import ALIKE, ATTEMPTS
 from pipeline.store import Reader, Store
@@ -56,6 +59,7 @@ class Run(NamedTuple):
     tally: Tally
     spent: float  # of the budget
     error: BaseException | None  # what it raised
+    said: str  # on the screen
 
     @property
     def answers(self) -> dict[str, str]:
@@ -94,11 +98,14 @@ def run(
     coming: AsyncIterator[Request] | None = None,
     on_start: OnStart | None = None,
     dice: float = 0.0,
+    uptime: Callable[[], float] = time.monotonic,
     raises: bool = False,
 ) -> Run:
     """Answer the prompts into a new store, and read back what it holds. What is raised is raised, if not expected."""
     store = Store(folder / "store")
-    desk = Desk(job, store, Tally(), dice=lambda: dice)
+    desk = Desk(job, store, Tally(), dice=lambda: dice, uptime=uptime)
+    said = io.StringIO()
+    desk.progress = Progress(stream=said)
     try:
         error = asyncio.run(ask(job, coming or requests(prompts), desk, on_start))
     finally:
@@ -117,6 +124,7 @@ def run(
         desk.ledger,
         desk.budget.spent,
         error,
+        said.getvalue(),
     )
 
 
@@ -225,11 +233,48 @@ def test_a_row_whose_wait_is_over_goes_before_fresh_ones(tmp_path: Path) -> None
     assert [seen.prompt for seen in server.log] == ["row 0", "row 1", "row 1", "row 2", "row 3"]
 
 
-def test_the_very_first_request_is_tried_again_alone(tmp_path: Path) -> None:
-    with ChatServer(only("row 0", SERVER_ERROR, Canned(body=completion("at last")))) as server:
-        done = run(tmp_path, make_job(server.url), numbered(3))
-    assert [seen.prompt for seen in server.log][:2] == ["row 0", "row 0"]
+def test_before_the_first_answer_a_few_rows_take_turns_one_at_a_time(tmp_path: Path) -> None:
+    with ChatServer(lambda _seen, _attempt: Canned(body=completion(""))) as server:
+        done = run(tmp_path, make_job(server.url), numbered(100), raises=True)
+    assert done.stop.exit_code is Exit.NEEDS_PERSON
+    assert not done.outcomes
+    assert server.most_in_flight == 1
+    assert Counter(seen.prompt for seen in server.log) == dict.fromkeys(numbered(FIRST_ROWS), 3)
+
+
+def test_a_first_row_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    with ChatServer(only("row 0", Canned(hang=True), Canned(hang=True), Canned(body=completion("at last")))) as server:
+        done = run(tmp_path, make_job(server.url, endpoint__timeout_seconds=0.5), numbered(5))
+    assert [seen.prompt for seen in server.log][:2] == ["row 0", "row 1"]
+    assert len(done.answers) == 5
+
+
+def test_after_a_sleep_of_the_machine_what_was_in_flight_is_asked_again(tmp_path: Path) -> None:
+    asleep = [0.0]
+
+    def falls_asleep(_desk: Desk, _task: asyncio.Task[None]) -> None:
+        asleep[0] = 6 * 3600.0
+
+    bell = Bell(falls_asleep)
+
+    def reply(seen: Seen, attempt: int) -> Canned | None:
+        if seen.prompt != "row 1" or attempt > 1:
+            return None
+        bell.hear()
+        return Canned(hang=True)
+
+    with ChatServer(reply) as server:
+        done = run(
+            tmp_path,
+            make_job(server.url),
+            numbered(3),
+            on_start=bell.on_start,
+            uptime=lambda: time.monotonic() + asleep[0],
+        )
     assert len(done.answers) == 3
+    assert Counter(seen.prompt for seen in server.log) == {"row 0": 1, "row 1": 2, "row 2": 1}
+    assert (done.tally.attempts, done.tally.maybe_paid) == (4, 1)
+    assert "woke after 6 h" in done.said
 
 
 def test_a_retry_after_pauses_everyone_and_costs_the_row_no_attempt(tmp_path: Path) -> None:
@@ -645,6 +690,14 @@ def test_failed_attempts_that_report_their_usage_are_in_the_outcomes_cost(tmp_pa
         done = run(tmp_path / "failed", make_job(server.url, **PRICED), numbered(2))
     assert done.failure("row 1").cost == pytest.approx(18)
     assert done.tally.cost == pytest.approx(6 + 18)
+
+
+def test_what_is_known_of_a_rows_cost_is_in_the_ledger_though_not_all_of_it_is_known(tmp_path: Path) -> None:
+    untold = Canned(body=completion("ok", usage=None))
+    with ChatServer(only("row 1", Canned(body=completion("")), untold)) as server:
+        done = run(tmp_path, make_job(server.url, **PRICED), numbered(2))
+    assert done.outcomes["row 1"].cost is None
+    assert (done.tally.cost, done.tally.unpriced) == (pytest.approx(6 + 6), 1)
 
 
 def test_what_a_row_cost_before_a_stop_is_in_the_ledger(tmp_path: Path) -> None:

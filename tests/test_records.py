@@ -141,6 +141,7 @@ def test_the_exit_codes_are_those_that_are_promised() -> None:
         "AT_LIMIT": 4,
         "LOCKED": 5,
         "TRY_LATER": 75,
+        "SIGHUP": 129,
         "SIGINT": 130,
         "SIGTERM": 143,
     }
