@@ -51,7 +51,7 @@ def arm(step: str, times: int) -> Callable[[str], None]:
     return passed
 
 
-def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:
+def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noqa: C901 - one step after the other
     """Put the steps around what the program does anyway."""
     original: Any = Client.attempt, Desk.record, Store.put, diskcache.Cache.transact, Path.replace
     attempt, record, put, transact, replace = original

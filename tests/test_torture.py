@@ -63,7 +63,7 @@ def test_what_stops_the_job_midway_leaves_rows_pending_and_the_same_line_complet
         assert summary.rows.failed == sum(script.due(sent.prompt).status == "failed" for sent in script.history)
         broken.append(False)
         assert run(trial.job(server.url)).exit_code in (0, 3)
-        check(trial.job(server.url), script, [], 0, 8, turned_away=len(stopped))
+        check(trial.job(server.url), script, 0, 8, turned_away=len(stopped))
     assert max(Counter(sent.prompt for sent in script.history).values()) == 1
     ended = [json.loads(line) for line in (tmp_path / "out.parquet.job" / "history.jsonl").read_text().splitlines()]
     assert next(line["summary"]["exit_code"] for line in ended if line["type"] == "ended") == 1

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 from chat_server import ChatServer
-from checker import Finding, acknowledged_in, check
+from checker import Finding, acknowledged_in, check, check_kept
 from crashing_run import STEPS
 from fault_script import Script
 
@@ -72,6 +72,10 @@ class Trial:
         with (self.folder / "stderr").open("ab") as stderr:
             return subprocess.Popen(command, stderr=stderr)
 
+    def check_kept(self) -> None:
+        """After a kill: what was acknowledged is in the store."""
+        check_kept(self.folder / "out.parquet.job", acknowledged_in(self.folder / "acks"))
+
     def told(self) -> str:
         """The last of what the runs said."""
         return (self.folder / "stderr").read_text()[-3000:]
@@ -107,19 +111,23 @@ class Trial:
                 done += run.poll() is None
                 run.kill()
                 run.wait()
+                self.check_kept()
             self.finish(server.url)
-            return check(self.job(server.url), script, acknowledged_in(self.folder / "acks"), done, self.width)
+            return check(self.job(server.url), script, done, self.width)
 
     def killed_at(self, step: str, times: int) -> Finding:
         """Kill a run when it passes a step for the Nth time, and one more at the first; then finish and check."""
         script = Script(self.seed, self.share, self.odd)
         self.write_input()
         with ChatServer(script) as server:
-            codes = [self.start(server.url, step, nth).wait(timeout=120) for nth in (times, 1)]
+            codes = []
+            for nth in (times, 1):
+                codes.append(self.start(server.url, step, nth).wait(timeout=120))
+                self.check_kept()
             self.finish(server.url)
             kills = codes.count(-9)
             assert kills, f"{step} was never passed: {self.told()}"
-            return check(self.job(server.url), script, acknowledged_in(self.folder / "acks"), kills, self.width)
+            return check(self.job(server.url), script, kills, self.width)
 
 
 def main() -> None:
