@@ -259,6 +259,9 @@ class OutputSection(Section):
     prefix: str = Field(default="", description="before the name of every added column")
     columns: list[str] | None = Field(default=None, description="which added columns; default: all")
     job_dir: str = Field(default="", description="where answers are kept; default: the output's name with `.job`")
+    shared: bool = Field(
+        default=False, description="the job folder is its group's too: colleagues may resume, export and show"
+    )
 
 
 class JobFile(Section):

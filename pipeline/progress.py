@@ -12,6 +12,7 @@ from typing import NamedTuple, Never, TextIO
 
 from tqdm import tqdm
 
+from .folders import open_inside
 from .records import Tally
 
 REDRAW_SECONDS = 0.2
@@ -81,7 +82,7 @@ class Progress:
         """`log`: a file that all that is said is added to, with the time, also when quiet."""
         self._stream = stream if stream is not None else sys.stderr
         self._clock, self._quiet = clock, quiet
-        self._log = _private(log) if log is not None else None
+        self._log = _to_add_to(log) if log is not None else None
         self._bar: tqdm[Never] | None = None
         self._total = 0
         self._began = self._next = clock()
@@ -150,9 +151,8 @@ class Progress:
                 self._log.close()
 
 
-def _private(path: Path) -> TextIO:
-    """The file, made readable to its owner alone, to add to."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
+def _to_add_to(path: Path) -> TextIO:
+    return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
 def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait) -> str:

@@ -20,6 +20,7 @@ import diskcache
 import filelock
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
+from .folders import PRIVATE, file_mode, make_inside, open_inside, share
 from .records import BadJob, Exit, Process, Record, Stopped
 
 GROUP_ROWS = 256
@@ -290,7 +291,7 @@ def hold(folder: Path) -> Iterator[None]:
     `folder/lock.json`. Raises Stopped (exit code 5) at once if it is held, naming the holder, and BadJob if
     the folder cannot be locked.
     """
-    lock = filelock.FileLock(folder / "lock", mode=0o600, blocking=False, thread_local=False)
+    lock = filelock.FileLock(folder / "lock", mode=file_mode(folder), blocking=False, thread_local=False)
     try:
         lock.acquire()
         _tell_holder(folder / "lock.json")
@@ -308,17 +309,20 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, shared: bool = False) -> None:
     """Make the job folder, mode 0700, with a .gitignore of `*`. One that exists is left as it is (if empty: filled).
 
-    Raises BadJob if it cannot be made or is a file.
+    `shared`: it, and all that is in it, are its group's too. Raises BadJob if it cannot be made so, or is a file.
     """
     try:
         made = not folder.exists()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        if shared:
+            share(folder)
         # Not in a folder that holds something else: there it would hide a person's own files from git.
         if made or not any(folder.iterdir()):
-            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+            with os.fdopen(open_inside(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
+                file.write("*\n")
             _sync(folder)
             _sync(folder.parent)
     except OSError as error:
@@ -348,9 +352,10 @@ def _create(folder: Path) -> None:
         raise Stopped(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(mode=0o700, parents=True)
+    folder.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    make_inside(fresh)
     # SQLite gives the files beside a database the database's mode.
-    os.close(os.open(fresh / DBNAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    os.close(open_inside(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
     _open_cache(fresh).close()
     _sync(fresh)
     fresh.rename(folder)
@@ -516,7 +521,7 @@ def _tell_holder(path: Path) -> None:
     holder = {"user": who.user, "host": who.host, "pid": who.pid, "since": since}
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8") as file:
         json.dump(holder, file)
     draft.replace(path)
 
