@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,25 +12,13 @@ from typing import NamedTuple, Never, TextIO
 from tqdm import tqdm
 
 from .folders import open_inside
-from .records import Tally
+from .records import Tally, printable
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 LATER_LINE_SECONDS = 300.0
 OFTEN_SECONDS = 300.0
 """A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
-
-
-HARMLESS = "\n\t\u200c\u200d"
-"""Line ends and tabs, and the joiners that Persian, Hindi and many an emoji are written with."""
-
-
-def printable(text: str) -> str:
-    """Text from a server or a row without what could move a terminal's cursor or turn its lines around."""
-    return "".join(
-        character if character in HARMLESS or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
-        for character in text
-    )
 
 
 def money(dollars: float) -> str:

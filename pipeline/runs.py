@@ -31,7 +31,7 @@ from .plan import (
 from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary
+from .records import STATUSES, BadJob, Exit, Stopped, Summary, one_line
 from .store import Reader, Store, hold, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
 
@@ -168,7 +168,11 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     if job.limits.max_cost is not None:
         guesses.append(f"cap {money(job.limits.max_cost)}")
     model = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else job.endpoint.model
-    parts = [f"{plan.rows:,} rows → {job.endpoint.host}, {model}", ", ".join(facts), ", ".join(guesses)]
+    parts = [
+        f"{plan.rows:,} rows → {one_line(job.endpoint.host)}, {one_line(model)}",
+        ", ".join(facts),
+        ", ".join(guesses),
+    ]
     return " · ".join(part for part in parts if part)
 
 

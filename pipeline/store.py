@@ -21,7 +21,7 @@ import filelock
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
 from .folders import PRIVATE, file_mode, make_inside, open_inside, share
-from .records import BadJob, Exit, Process, Record, Stopped
+from .records import BadJob, Exit, Process, Record, Stopped, one_line
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
@@ -531,8 +531,7 @@ def _held(folder: Path) -> str:
     who = "Another process"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads((folder / "lock.json").read_bytes())
-        name = f"{told['user']}@{told['host']} (process {told['pid']}, since {told['since']})"
-        who = "".join(letter for letter in name if letter.isprintable())
+        who = one_line(f"{told['user']}@{told['host']} (process {told['pid']}, since {told['since']})")
     return (
         f"{who} holds {folder}: one process at a time may work on a job. Nothing was asked and nothing was changed. "
         "Wait for it, or end it gently with `kill -INT` and the number of the process."

@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "templates", "job", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "local_model"}),
     (
         "tools",
         {
