@@ -104,7 +104,7 @@ def _known(line: bytes) -> Began | Ended | None:
     """What a line tells; None for one that this version does not understand: no answer hangs on it."""
     try:
         return _lines.decode(line)
-    except msgspec.DecodeError:
+    except ValueError:  # msgspec's own, and Python's of bytes that are no text
         return None
 
 

@@ -85,7 +85,7 @@ Price = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """One table of the job file: unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Endpoint(Section):
@@ -299,7 +299,7 @@ class JobFile(Section):
             raise ValueError(f"{', '.join(taken)}: set by the program itself, not as a parameter")
         try:
             json.dumps(parameters, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not fit for JSON: {error}") from None
         return parameters
 
@@ -447,7 +447,7 @@ class Source:
         text = "" if path is None else _read_text(path, "job file")
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not only tomllib's own: a number or nesting without end
             raise BadJob(f"{path}: not TOML: {error}\nNothing was sent.") from None
         for name, value in flags.items():
             _lay_over(values, name, value)
@@ -491,6 +491,8 @@ def _read_schema(path: Path) -> dict[str, Any]:
         schema = json.loads(_read_text(path, "schema file"))
     except json.JSONDecodeError as error:
         raise BadJob(f"{path}:{error.lineno}: not JSON: {error.msg}\nNothing was sent.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadJob(f"{path}: not JSON: {error}\nNothing was sent.") from None
     if not isinstance(schema, dict):
         raise BadJob(f"{path}: not a JSON Schema: it is to be an object\nNothing was sent.")
     return schema
@@ -567,7 +569,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise BadJob(f"--set {name}: others see a command line in the process list; use the job file")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # as in `Source.read`
         return name, value.strip()
 
 

@@ -80,7 +80,7 @@ class Bomb:
 def test_hostile_job_file_table_metadata_answer_and_store_run_nothing(tmp_path: Path) -> None:
     left = tmp_path / "left-by-code"
     bomb = pickle.dumps(Bomb(left))
-    pickle.loads(bomb)  # noqa: S301 - the bomb is ours, and does go off
+    pickle.loads(bomb).close()  # noqa: S301 - the bomb is ours, and does go off
     assert left.exists()
     left.unlink()
     code = f"__import__('os').system('touch {left}')"
