@@ -40,9 +40,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (BadJob, Stopped) as end:
-            from .progress import printable  # noqa: PLC0415
-
-            _tell(printable(f"{'Stopped' if isinstance(end, Stopped) else 'Error'}: {end}"))
+            _tell(f"{'Stopped' if isinstance(end, Stopped) else 'Error'}: {end}")
             ctx.exit(end.exit_code if isinstance(end, Stopped) else Exit.USAGE)
         except (KeyboardInterrupt, click.Abort):
             _tell("Interrupted. Every answer so far is kept; the same line goes on from here.")
@@ -210,7 +208,7 @@ def export(job: str, output: Path | None) -> None:
     from . import review  # noqa: PLC0415
 
     path, tally = review.export(job, output)
-    click.echo(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.", err=True)
+    _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 
 def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
@@ -257,8 +255,10 @@ def _confirm(question: str) -> bool:
 
 def _tell(text: str) -> None:
     """A message on stderr; if nobody can read it, that does not change how a run ended."""
+    from .records import printable  # noqa: PLC0415 - `--help` does without
+
     with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)  # it may hold the name of a file or a column
 
 
 def _statuses(text: str) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ cost 56 ms of CPU a row at 256 at once where this costs 1.6. The TLS context is 
 """
 
 import asyncio
+import logging
 import re
 import ssl
 import time
@@ -16,13 +17,14 @@ import httpx
 from pydantic import SecretStr
 
 from .job import LOOPBACK, Endpoint
+from .masks import Mask
 from .records import BadJob, Fault, Reply, Request
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 """A decompressed answer larger than this is none."""
 
-KEY_CHARACTERS_MIN = 8
-"""A shorter key is no secret, and might be a word of an answer."""
+LOGS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
+"""Where the transport logs what it did, and at its lowest level the headers that came."""
 
 ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
@@ -41,8 +43,7 @@ class Client:
         self._url = _checked_url(endpoint.base_url)
         self._headers = _checked_headers(endpoint, key)
         self._deadline = endpoint.timeout_seconds
-        secrets = [*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])]
-        self._secrets = [SecretStr(secret) for secret in secrets if len(secret) >= KEY_CHARACTERS_MIN]
+        self._mask = Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
         self._is_here = self._url.host in LOOPBACK
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = self._is_here and self._url.scheme == "http"
@@ -53,11 +54,15 @@ class Client:
             raise BadJob(f"The proxy that the environment names cannot be used: {error}\nNothing was sent.") from None
 
     async def __aenter__(self) -> Self:
+        for name in LOGS:
+            logging.getLogger(name).addFilter(self._mask)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        for name in LOGS:
+            logging.getLogger(name).removeFilter(self._mask)
         while self._idle:
             await self._idle.pop().aclose()
 
@@ -97,15 +102,10 @@ class Client:
             else:
                 await client.aclose()
                 await opened.aclose()
-        return self._without_key(Reply(status, headers, bytes(body), time.perf_counter() - began, fault, detail))
-
-    def _without_key(self, reply: Reply) -> Reply:
-        for masked in self._secrets:
-            secret = masked.get_secret_value()
-            headers = {name: text.replace(secret, "***") for name, text in reply.headers.items()}
-            body, detail = reply.body.replace(secret.encode(), b"***"), reply.detail.replace(secret, "***")
-            reply = Reply(reply.status, headers, body, reply.seconds, reply.fault, detail)
-        return reply
+        seconds = time.perf_counter() - began
+        headers = {name: self._mask.text(text) for name, text in headers.items()}
+        said = self._mask.body(bytes(body), broke_off=not is_whole)
+        return Reply(status, headers, said, seconds, fault, self._mask.text(detail))
 
     def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(

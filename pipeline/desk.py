@@ -4,9 +4,10 @@ An outcome counts in a fixed order: on disk, then in the tally, then on the scre
 """
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -34,14 +35,27 @@ def uptime_seconds() -> float:
 
 
 def read_outcome(stored: bytes) -> Outcome:
-    """An outcome as `Desk.record` wrote it. Raises msgspec.DecodeError for anything else."""
-    return _outcomes.decode(stored)
+    """An outcome as `Desk.record` wrote it. Raises Stopped for anything else."""
+    with _telling("an answer"):
+        return _outcomes.decode(stored)
 
 
 def read_ledger(reader: Reader | None) -> Tally:
-    """The Tally of all that this job folder ever asked."""
+    """The Tally of all that this job folder ever asked. Raises Stopped if it is damaged."""
     noted = reader.note(LEDGER) if reader is not None else None
-    return _tallies.decode(noted) if noted else Tally()
+    with _telling("the ledger"):
+        return _tallies.decode(noted) if noted else Tally()
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # msgspec's own, and Python's of bytes that are no text
+        raise Stopped(
+            f"In the store, {what} is damaged: {error}. Nothing was changed. Put back a copy of the whole job folder, "
+            "or name another with --job-dir and pay for the answers again."
+        ) from error
 
 
 def judged(outcome: Outcome, contract: Contract | None) -> tuple[Status, Held | None]:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from . import __version__
+from .folders import open_inside
 from .job import Job, ThisRun, folder_beside
 from .records import BadJob, Exit, Process, Record, Status, Stopped, Summary
 
@@ -86,7 +87,9 @@ def end(folder: Path, summary: Summary) -> None:
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
     draft = folder / "summary.json.new"
     with _telling(folder / "summary.json"):
-        draft.write_bytes(text + b"\n")
+        draft.unlink(missing_ok=True)  # of a run that was killed, perhaps a colleague's
+        with os.fdopen(open_inside(draft, os.O_WRONLY), "wb") as file:
+            file.write(text + b"\n")
         draft.replace(folder / "summary.json")
 
 
@@ -103,7 +106,7 @@ def _known(line: bytes) -> Began | Ended | None:
     """What a line tells; None for one that this version does not understand: no answer hangs on it."""
     try:
         return _lines.decode(line)
-    except msgspec.DecodeError:
+    except ValueError:  # msgspec's own, and Python's of bytes that are no text
         return None
 
 
@@ -166,7 +169,7 @@ def job_of(folder: Path, began: Began) -> Job:
 def _append(folder: Path, line: Began | Ended) -> None:
     """Add a line, on disk when this returns. A line that a crash cut short is taken away: it would spoil this one."""
     path = folder / "history.jsonl"
-    with _telling(path), os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+    with _telling(path), os.fdopen(open_inside(path, os.O_RDWR), "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
         file.write(msgspec.json.encode(line) + b"\n")

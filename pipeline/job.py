@@ -49,6 +49,7 @@ ADDED_COLUMNS = (
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
 SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 """A header of such a name holds a secret."""
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
@@ -68,13 +69,23 @@ def _is_duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_is_duration)]
+
+
+def _names_a_variable(text: str) -> str:
+    if text and not VARIABLE.fullmatch(text):
+        # not quoted: it may well be the key itself
+        raise ValueError("this is no name of an environment variable; the key itself belongs in one, not here")
+    return text
+
+
+VariableName = Annotated[str, AfterValidator(_names_a_variable)]
 Price = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
     """One table of the job file: unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Endpoint(Section):
@@ -84,17 +95,17 @@ class Endpoint(Section):
         description="where the API stands, up to and with `/v1`; or `local:smollm2-135m`, or `local:path/to.gguf`"
     )
     model: str = Field(default="", description="the model's name, as the endpoint knows it; not needed with `local:`")
-    api_key_env: str = Field(
+    api_key_env: VariableName = Field(
         default="", description="the name of the environment variable that holds the key, never the key"
     )
     api_key_default: str = Field(
-        default="", description="a key for when it is not set; only one that its owner prints in public"
+        default="", repr=False, description="a key for when it is not set; only one that its owner prints in public"
     )
     name: str = Field(
         default="", description="answers are filed under it, so that a server may move; default: the base URL"
     )
     revision: str = Field(default="", description="change it when the weights behind a model's name have changed")
-    headers: dict[str, str] = Field(default={}, description="more HTTP headers for each request")
+    headers: dict[str, str] = Field(default={}, repr=False, description="more HTTP headers for each request")
     timeout_seconds: float = Field(default=600, gt=0, description="the total deadline of one attempt")
     plain_http: bool = Field(default=False, description="send the key over http:// to a host that is not this machine")
 
@@ -104,10 +115,11 @@ class Endpoint(Section):
         if url.startswith("local:"):
             return url
         parts = urlsplit(url)
+        # asked before anything quotes the address
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("a key or a query does not belong in the address; keys go by endpoint.api_key_env")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not a web address; it begins with https://, http:// or local:")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("a key or a query does not belong in the address; keys go by endpoint.api_key_env")
         return url.rstrip("/").removesuffix("/chat/completions")
 
     @model_validator(mode="after")
@@ -149,9 +161,11 @@ class Endpoint(Section):
         found = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
         key = found.strip() or self.api_key_default
         if not key:
+            # a name is in capitals; anything else may be the key itself, put where its variable's name belongs
+            name = self.api_key_env if self.api_key_env.isupper() else "NAME"
             raise BadJob(
-                f"The environment variable {self.api_key_env} (endpoint.api_key_env) is not set.\n"
-                f"Nothing was sent. Set it and run the same command again:  export {self.api_key_env}=…"
+                f"The environment variable that endpoint.api_key_env names is not set.\n"
+                f"Nothing was sent. Set it and run the same command again:  export {name}=…"
             )
         return SecretStr(key)
 
@@ -270,6 +284,9 @@ class OutputSection(Section):
     prefix: str = Field(default="", description="before the name of every added column")
     columns: list[str] | None = Field(default=None, description="which added columns; default: all")
     job_dir: str = Field(default="", description="where answers are kept; default: the output's name with `.job`")
+    shared: bool = Field(
+        default=False, description="the job folder is its group's too: colleagues may resume, export and show"
+    )
 
 
 class JobFile(Section):
@@ -293,7 +310,7 @@ class JobFile(Section):
             raise ValueError(f"{', '.join(taken)}: set by the program itself, not as a parameter")
         try:
             json.dumps(parameters, allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not fit for JSON: {error}") from None
         return parameters
 
@@ -443,7 +460,7 @@ class Source:
         text = "" if path is None else _read_text(path, "job file")
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not only tomllib's own: a number or nesting without end
             raise BadJob(f"{path}: not TOML: {error}\nNothing was sent.") from None
         for name, value in flags.items():
             _lay_over(values, name, value)
@@ -487,6 +504,8 @@ def _read_schema(path: Path) -> dict[str, Any]:
         schema = json.loads(_read_text(path, "schema file"))
     except json.JSONDecodeError as error:
         raise BadJob(f"{path}:{error.lineno}: not JSON: {error.msg}\nNothing was sent.") from None
+    except (ValueError, RecursionError) as error:
+        raise BadJob(f"{path}: not JSON: {error}\nNothing was sent.") from None
     if not isinstance(schema, dict):
         raise BadJob(f"{path}: not a JSON Schema: it is to be an object\nNothing was sent.")
     return schema
@@ -563,7 +582,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise BadJob(f"--set {name}: others see a command line in the process list; use the job file")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # as in `Source.read`
         return name, value.strip()
 
 

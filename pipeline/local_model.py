@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+from .folders import open_inside
 from .records import BadJob, Record
 
 SCHEME = "local:"
@@ -35,6 +37,9 @@ CONTEXT_TOKENS = 2048
 
 MOST_PARALLEL = 8
 """More answers at once than this only share the one thread and the memory further."""
+
+SECRET = re.compile("key|token|secret|passw", re.IGNORECASE)
+"""A variable of such a name holds what a model on this machine has no need of."""
 
 ILLEGAL_INSTRUCTION, KILLED = -4, -9
 """How a child's end by SIGILL and SIGKILL is told; Windows has no name for the latter."""
@@ -174,6 +179,7 @@ def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
+        env={name: value for name, value in os.environ.items() if not SECRET.search(name)},
         start_new_session=True,  # Ctrl-C is for the parent, which may want to finish what is in flight
     )
     try:
@@ -198,7 +204,7 @@ def _start(child: subprocess.Popen[str], wanted: dict[str, object]) -> str:
 
 
 def _log_file(log: Path | None) -> IO[bytes]:
-    return tempfile.TemporaryFile() if log is None else log.open("ab+")
+    return tempfile.TemporaryFile() if log is None else os.fdopen(open_inside(log, os.O_RDWR | os.O_APPEND), "ab+")
 
 
 @lru_cache(maxsize=8)

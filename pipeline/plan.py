@@ -82,11 +82,11 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
     try:
-        write_table(_keyed(table, prompts, digests), _part_schema(), part, {})
+        write_table(_keyed(table, prompts, digests), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
-        write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {})
+        write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {}, private=True)
         return _compare(job, part, digest, first, _marks(reader), _retried(job, reader))
     finally:
         part.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,25 +11,14 @@ from typing import NamedTuple, Never, TextIO
 
 from tqdm import tqdm
 
-from .records import Tally
+from .folders import open_inside
+from .records import Tally, printable
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 LATER_LINE_SECONDS = 300.0
 OFTEN_SECONDS = 300.0
 """A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
-
-
-HARMLESS = "\n\t\u200c\u200d"
-"""Line ends and tabs, and the joiners that Persian, Hindi and many an emoji are written with."""
-
-
-def printable(text: str) -> str:
-    """Text from a server or a row without what could move a terminal's cursor or turn its lines around."""
-    return "".join(
-        character if character in HARMLESS or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
-        for character in text
-    )
 
 
 def money(dollars: float) -> str:
@@ -81,7 +69,7 @@ class Progress:
         """`log`: a file that all that is said is added to, with the time, also when quiet."""
         self._stream = stream if stream is not None else sys.stderr
         self._clock, self._quiet = clock, quiet
-        self._log = _private(log) if log is not None else None
+        self._log = _to_add_to(log) if log is not None else None
         self._bar: tqdm[Never] | None = None
         self._total = 0
         self._began = self._next = clock()
@@ -150,9 +138,8 @@ class Progress:
                 self._log.close()
 
 
-def _private(path: Path) -> TextIO:
-    """The file, made readable to its owner alone, to add to."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8")
+def _to_add_to(path: Path) -> TextIO:
+    return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
 def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait) -> str:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import socket
 from datetime import datetime
 from enum import IntEnum
@@ -20,6 +21,28 @@ UNSETTLED = "unsettled"
 Verdict = Literal["retry", "row", "stop"]
 Pressure = Literal["rate", "window"]
 Fault = Literal["", "connect", "tls", "url", "timeout", "cut", "protocol", "too_large"]
+
+
+SENT_TO_A_TERMINAL = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)")
+"""Whole sequences that move the cursor, colour, or, as OSC, name a title or a link."""
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u070f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    r"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0001-\U000e007f]"
+)
+"""Control characters, marks of direction and what is not seen: all but line ends, tabs, the soft hyphen, signs that
+are seen, and the joiners that Persian, Hindi and many an emoji are written with."""
+
+
+def printable(text: str, instead: str = "\ufffd") -> str:
+    """Text from a server, a row or a file's name without what could move a terminal's cursor or turn its lines."""
+    return UNPRINTABLE.sub(instead, SENT_TO_A_TERMINAL.sub(instead, text))
+
+
+def one_line(text: str) -> str:
+    """The same on one line, with nothing in the place of what was taken out: a name, or a server's words."""
+    # what parts words for a reader, a carriage return among it, still parts them
+    return " ".join(printable(" ".join(text.split()), instead="").split())
 
 
 class Exit(IntEnum):

@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from .records import Answer, Pressure, Record, Refusal, Reply, Usage, Verdict
+from .records import Answer, Pressure, Record, Refusal, Reply, Usage, Verdict, one_line
 
 
 class Kind(Record, frozen=True):
@@ -165,10 +165,6 @@ SALVAGED_CHARACTERS = 64_000
 
 _PHRASE_OF_STATUS = {status.value: status.phrase for status in HTTPStatus}
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_INVISIBLE = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]"  # terminal sequences, whole
-    r"|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
-)
 _FIELD = re.compile(r'"(message|detail|code|type)"\s*:\s*(?:"((?:[^"\\]|\\.){0,2000})|([0-9]{3})\b)', re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15}")
 _DURATION = re.compile(
@@ -239,7 +235,7 @@ def parse_json(body: bytes) -> object:
 
 def clean_message(text: str) -> str:
     """One line of at most 500 characters, without control characters, terminal sequences, invisible and bidi marks."""
-    line = " ".join(_INVISIBLE.sub("", text[:SEARCHED_CHARACTERS]).split())
+    line = one_line(text[:SEARCHED_CHARACTERS])
     return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"
 
 

@@ -14,9 +14,9 @@ from . import history
 from .columns import Cells, metadata_of, output_schema
 from .job import Job
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
-from .progress import money, printable
+from .progress import money
 from .prompts import Prompts
-from .records import BadJob, Failure, Status, Tally
+from .records import BadJob, Failure, Status, Tally, one_line, printable
 from .schema import contract_of
 from .store import Reader
 from .tables import Table, check_output, open_table, write_table
@@ -32,7 +32,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
             request = prompts.request(row)
-            yield f"row {number} → {job.endpoint.host}"
+            yield f"row {number} → {one_line(job.endpoint.host)}"
             if isinstance(request, Failure):
                 yield f"cannot be asked: {printable(request.reason)}"
             else:

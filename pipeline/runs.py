@@ -16,6 +16,7 @@ import polars as pl
 
 from . import columns, history
 from .desk import Desk, read_ledger
+from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
@@ -32,7 +33,7 @@ from .plan import (
 from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary
+from .records import STATUSES, BadJob, Exit, Stopped, Summary, one_line
 from .store import Reader, Store, hold, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
 
@@ -97,7 +98,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
     began = time.monotonic()
     check_output(job.output_path, job.inputs)
     job.endpoint.key()
-    with job_folder(job.folder), contextlib.ExitStack() as open_things:
+    with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
         sweep(job.folder, job.output_path)
         progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
         open_things.callback(progress.close)
@@ -124,12 +125,12 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
 
 
 @contextlib.contextmanager
-def job_folder(folder: Path) -> Iterator[None]:
+def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     """The job folder, made and locked; made in vain, it is removed again."""
     is_new = not folder.exists()
     if not is_new and not _is_ours(folder):
         raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
-    make_folder(folder)
+    make_folder(folder, shared=shared)
     with hold(folder):
         try:
             yield
@@ -151,7 +152,7 @@ def drafts(folder: Path) -> Iterator[Path]:
     """A folder for a plan that is not agreed to yet; what a killed run left in it is removed."""
     draft = folder / "plan.new"
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700)
+    make_inside(draft)
     try:
         yield draft
     finally:
@@ -175,7 +176,11 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     if job.limits.max_cost is not None:
         guesses.append(f"cap {money(job.limits.max_cost)}")
     model = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else job.endpoint.model
-    parts = [f"{plan.rows:,} rows → {job.endpoint.host}, {model}", ", ".join(facts), ", ".join(guesses)]
+    parts = [
+        f"{plan.rows:,} rows → {one_line(job.endpoint.host)}, {one_line(model)}",
+        ", ".join(facts),
+        ", ".join(guesses),
+    ]
     return " · ".join(part for part in parts if part)
 
 

@@ -1,6 +1,7 @@
 """What is wrong with an answer's text, and what it holds: the contract of [answer], checked."""
 
 import json
+import sys
 from typing import Any, NoReturn
 
 import jsonschema_rs
@@ -30,6 +31,9 @@ class Contract:
             ) from None
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             raise BadJob(f"answer.schema is not a JSON Schema: {error}\nNothing was sent.") from None
+        properties = schema.get("properties")
+        named = properties.items() if isinstance(properties, dict) else ()
+        self._numeric = {name: kind for name, each in named if (kind := _numeric(each)) is not None}
         if schema.get("type") != "object":
             raise BadJob('answer.schema: its "type" is to be "object": each property is a column.\nNothing was sent.')
 
@@ -45,7 +49,32 @@ class Contract:
         except ValueError as error:
             return Held({}, f"not JSON: {error}")
         told = [f"at /{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors]
+        if not told:
+            told = [
+                f"at /{name}: {TOO_LARGE}"
+                for name, kind in self._numeric.items()
+                if _is_too_large(value.get(name), kind)
+            ]
         return Held({}, "; ".join(told)) if told else Held(value)
+
+
+TOO_LARGE = "a number larger than its column can hold"
+
+
+def _numeric(schema: object) -> str | None:
+    """`integer` or `number`, if the property has a column of such, which hold 64 bits."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
+    return named[0] if named in (["integer"], ["number"]) else None
+
+
+def _is_too_large(value: object, kind: str) -> bool:
+    """Of a number that would silently become null, or infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if kind == "integer":
+        return not -(2**63) <= value < 2**63
+    return not -sys.float_info.max <= value <= sys.float_info.max
 
 
 def _refuse_to_fetch(address: str) -> NoReturn:

@@ -20,7 +20,8 @@ import diskcache
 import filelock
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
-from .records import BadJob, Exit, Process, Record, Stopped
+from .folders import PRIVATE, file_mode, make_inside, open_inside, share
+from .records import BadJob, Exit, Process, Record, Stopped, one_line
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
@@ -307,7 +308,7 @@ def hold(folder: Path) -> Iterator[None]:
     `folder/lock.json`. Raises Stopped (exit code 5) at once if it is held, naming the holder, and BadJob if
     the folder cannot be locked.
     """
-    lock = filelock.FileLock(folder / "lock", mode=0o600, blocking=False, thread_local=False)
+    lock = filelock.FileLock(folder / "lock", mode=file_mode(folder), blocking=False, thread_local=False)
     try:
         lock.acquire()
         _tell_holder(folder / "lock.json")
@@ -325,17 +326,20 @@ def hold(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, shared: bool = False) -> None:
     """Make the job folder, mode 0700, with a .gitignore of `*`. One that exists is left as it is (if empty: filled).
 
-    Raises BadJob if it cannot be made or is a file.
+    `shared`: it, and all that is in it, are its group's too. Raises BadJob if it cannot be made so, or is a file.
     """
     try:
         made = not folder.exists()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        if shared:
+            share(folder)
         # Not in a folder that holds something else: there it would hide a person's own files from git.
         if made or not any(folder.iterdir()):
-            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+            with os.fdopen(open_inside(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
+                file.write("*\n")
             _sync(folder)
             _sync(folder.parent)
     except OSError as error:
@@ -365,9 +369,10 @@ def _create(folder: Path) -> None:
         raise Stopped(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(mode=0o700, parents=True)
+    folder.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    make_inside(fresh)
     # SQLite gives the files beside a database the database's mode.
-    os.close(os.open(fresh / DBNAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    os.close(open_inside(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
     _open_cache(fresh).close()
     _sync(fresh)
     fresh.rename(folder)
@@ -533,7 +538,7 @@ def _tell_holder(path: Path) -> None:
     holder = {"user": who.user, "host": who.host, "pid": who.pid, "since": since}
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8") as file:
         json.dump(holder, file)
     draft.replace(path)
 
@@ -543,8 +548,7 @@ def _held(folder: Path) -> str:
     who = "Another process"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         told = json.loads((folder / "lock.json").read_bytes())
-        name = f"{told['user']}@{told['host']} (process {told['pid']}, since {told['since']})"
-        who = "".join(letter for letter in name if letter.isprintable())
+        who = one_line(f"{told['user']}@{told['host']} (process {told['pid']}, since {told['since']})")
     return (
         f"{who} holds {folder}: one process at a time may work on a job. Nothing was asked and nothing was changed. "
         "Wait for it, or end it gently with `kill -INT` and the number of the process."

@@ -30,6 +30,7 @@ import polars.selectors as cs
 from polars.exceptions import PanicException, PolarsError
 from polars.io.plugins import register_io_source
 
+from .folders import open_inside
 from .records import BadJob, Stopped
 
 SLICE_ROWS = 25_000
@@ -168,12 +169,21 @@ def read_slices(path: Path, columns: Sequence[str] | None = None, size: int = SL
         yield _columns(_scan_parquet(path).slice(start, size), columns).collect()
 
 
-def write_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path, metadata: Mapping[str, str]) -> None:
+def write_table(
+    frames: Iterable[pl.DataFrame],
+    schema: pl.Schema,
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    private: bool = False,
+) -> None:
     """Write `frames`, each of `schema`, one after the other, in the format that the suffix names.
 
     The file is replaced whole and on disk when this returns; if anything goes wrong, what stood there stands. A
     symlink stays one. Parquet carries `metadata`; polars can give it to no other format. CSV and TSV hold lists and
     structs as JSON text, with ISO dates; they and NDJSON hold bytes as base64.
+
+    A new file has the mode that any has, or if `private` that of a file in its job folder.
 
     `frames` is drawn from another thread, one frame at a time. What it raises comes through as it is; a full disk and
     a file that cannot be written are Stopped.
@@ -188,7 +198,7 @@ def write_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path, m
             yield writer.shape(frame)
 
     # In polars' own code the main thread would hear no signal until all is written: so it waits for another thread.
-    with _replacing(path.resolve()) as temporary, ThreadPoolExecutor(1) as beside:
+    with _replacing(path.resolve(), private=private) as temporary, ThreadPoolExecutor(1) as beside:
         table = _lazily(shaped(), writer.shape(schema.to_frame()).schema)
         writing = beside.submit(writer.sink, table, temporary, metadata)
         try:
@@ -347,7 +357,7 @@ def _free_name(schema: pl.Schema) -> str:
 
 def _write_snapshot(path: Path, sources: Sequence[_Source], before: Sequence[Stamp]) -> None:
     frame = _combined(sources)
-    with _replacing(path) as temporary:
+    with _replacing(path, private=True) as temporary:
         try:
             frame.sink_parquet(temporary, row_group_size=SNAPSHOT_GROUP_ROWS)
         except (PolarsError, PanicException) as error:
@@ -631,10 +641,10 @@ def _lazily(frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def _replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Give an empty file beside `path`; put it in its place, on disk, if the block ends well, and away if not."""
     with _telling_failure(path):
-        temporary = _new_file(path)
+        temporary = _new_file(path, private=private)
         try:
             yield temporary
             _sync(temporary)
@@ -644,10 +654,11 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _new_file(path: Path) -> Path:
-    """An empty hidden file beside `path`, with the mode that any new file has."""
+def _new_file(path: Path, *, private: bool = False) -> Path:
+    """An empty hidden file beside `path`, with the mode that any new file has, or that of its job folder's files."""
     temporary = path.with_name(f".{path.name[:100]}.{os.urandom(4).hex()}.tmp")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    flags = os.O_WRONLY | os.O_EXCL
+    os.close(open_inside(temporary, flags) if private else os.open(temporary, flags | os.O_CREAT, 0o666))
     return temporary
 
 

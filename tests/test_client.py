@@ -502,10 +502,11 @@ def test_a_header_that_cannot_be_sent_is_a_bad_job_that_does_not_quote_its_value
     assert "bl" not in str(caught.value)
 
 
-def test_a_redirect_is_not_followed_and_the_key_stays(server: ChatServer) -> None:
-    with ChatServer(lambda _seen, _attempt: Canned(307, headers={"location": server.url})) as first:
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308])
+def test_no_redirect_is_followed_and_the_key_stays(server: ChatServer, status: int) -> None:
+    with ChatServer(lambda _seen, _attempt: Canned(status, headers={"location": server.url})) as first:
         reply = attempt(first.url, headers={"api-key": "another-secret"})
-    assert (reply.status, reply.fault) == (307, "")
+    assert (reply.status, reply.fault) == (status, "")
     assert reply.headers["location"] == server.url
     assert server.arrived == 0
 
@@ -771,6 +772,28 @@ def test_a_key_that_the_server_echoes_is_masked_in_headers_and_in_a_faults_words
     assert garbled.fault == "protocol"
     assert "***" in garbled.detail
     assert KEY not in garbled.detail
+
+
+def test_a_key_that_comes_in_pieces_is_masked() -> None:
+    said = f"no such key: {KEY}".encode()
+
+    async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\ntransfer-encoding: chunked\r\n\r\n")
+        for at in range(0, len(said), 3):
+            piece = said[at : at + 3]
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    assert said_by(in_pieces).body == b"no such key: ***"
+
+
+def test_the_transports_log_of_headers_that_repeat_the_key_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    canned(Canned(401, headers={"x-echo": KEY}))
+    assert "x-echo" in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_a_short_key_is_left_in_answers_for_it_might_be_a_word() -> None:

@@ -247,20 +247,29 @@ def test_every_property_has_a_column_of_its_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cell"), [("3", 3), ("3.0", 3), ("null", None), (str(2**63 - 1), 2**63 - 1), (str(2**63), None)]
+    ("text", "cell"), [("3", 3), ("3.0", 3), ("null", None), (str(2**63 - 1), 2**63 - 1), (str(-(2**63)), -(2**63))]
 )
-def test_a_whole_number_that_its_column_cannot_hold_is_null_and_the_text_has_it(
-    tmp_path: Path, text: str, cell: int | None
-) -> None:
+def test_a_whole_number_of_64_bits_is_a_cell(tmp_path: Path, text: str, cell: int | None) -> None:
     answer = f'{{"maybe": {text}}}'
     [row] = added(tmp_path, ["a"], {"a": Answer(text=answer)}, **{"answer.schema": KINDS})
     assert (row["status"], row["maybe"], row["answer"]) == ("ok", cell, answer)
 
 
-@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1e308", "1e-400"])
-def test_a_number_of_any_size_does_no_harm(tmp_path: Path, number: str) -> None:
+@pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), "1e30"])
+def test_a_whole_number_that_its_column_cannot_hold_is_invalid_and_the_text_has_it(tmp_path: Path, text: str) -> None:
+    answer = f'{{"maybe": {text}}}'
+    [row] = added(tmp_path, ["a"], {"a": Answer(text=answer)}, **{"answer.schema": KINDS})
+    assert (row["status"], row["maybe"], row["answer"]) == ("invalid", None, answer)
+    assert row["error"] == "invalid: at /maybe: a number larger than its column can hold"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [("-1e308", "ok"), ("1e-400", "ok"), (str(2**64), "ok"), ("1" + "0" * 400, "invalid"), ("-1e400", "invalid")],
+)
+def test_a_number_of_any_size_is_a_cell_or_invalid(tmp_path: Path, number: str, status: str) -> None:
     [row] = added(tmp_path, ["a"], {"a": Answer(text=f'{{"score": {number}}}')}, **{"answer.schema": KINDS})
-    assert row["status"] == "ok"
+    assert (row["status"], row["score"]) == (status, float(number) if status == "ok" else None)
 
 
 def test_a_prefix_stands_before_every_added_column(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "job", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "local_model"}),
     (
         "tools",
         {
@@ -36,7 +36,13 @@ FLOORS = (
 )
 
 # On the lowest floor one noun may be told in terms of another; at the doors one leads to the other.
-STEPS_ON_ONE_FLOOR = {("job", "records"), ("local_model", "records"), ("__main__", "cli")}
+STEPS_ON_ONE_FLOOR = {
+    ("job", "records"),
+    ("templates", "records"),
+    ("local_model", "records"),
+    ("local_model", "folders"),
+    ("__main__", "cli"),
+}
 
 HOMES = {
     "click": {"cli"},
@@ -46,7 +52,7 @@ HOMES = {
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"store"},
-    "jinja2": {"prompts"},
+    "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},

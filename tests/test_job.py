@@ -196,3 +196,28 @@ def test_every_shipped_config_is_a_job() -> None:
     for path in configs:
         assert path.read_text("utf-8").startswith("#:schema ./job.schema.json\n"), path
         Job.load(["in.csv"], "out.csv", config=path)
+
+
+@pytest.mark.parametrize("value", ["[" * 5_000, "9" * 5_000])
+def test_a_value_without_end_is_no_toml_and_no_json(tmp_path: Path, value: str) -> None:
+    assert "not TOML" in complaint(f"[parameters]\nx = {value}\n", tmp_path)
+    (tmp_path / "s.json").write_text(f'{{"type": {value}')
+    text = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n[answer]\nschema = "s.json"\n'
+    assert "s.json: not JSON" in complaint(text, tmp_path)
+    assert parse_setting(f"parameters.x={value}") == ("parameters.x", value)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
+def test_a_setting_without_measure_is_refused(tmp_path: Path, value: str) -> None:
+    text = f'[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\ntimeout_seconds = {value}\n'
+    assert "endpoint.timeout_seconds: Input should be a finite number" in complaint(text, tmp_path)
+
+
+def test_what_may_be_a_key_is_not_quoted_where_a_variable_belongs() -> None:
+    with pytest.raises(BadJob, match="no name of an environment variable") as caught:
+        Job.load(["in.csv"], "out.csv", settings={**MINIMAL, "endpoint.api_key_env": "sk-canary-123"})
+    assert "canary" not in str(caught.value)
+    job = Job.load(["in.csv"], "out.csv", settings={**MINIMAL, "endpoint.api_key_env": "hf_canary123"})
+    with pytest.raises(BadJob, match=r"export NAME=") as caught:
+        job.endpoint.key()
+    assert "canary" not in str(caught.value)

@@ -151,21 +151,6 @@ def test_a_null_that_the_template_prints_is_a_row_error_and_one_it_handles_is_no
     assert body({"a": None}, prompt__template="Say {{ a or '' }}.")["messages"][0]["content"] == "Say ."
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__ }}",
-        "{{ a.__init__.__globals__ }}",
-        "{% for i in range(10**9) %}x{% endfor %}",
-        "{% for i in range(99999) %}{% for j in range(99999) %}0123456789{% endfor %}{% endfor %}",
-        "{{ a.nothing.more }}",
-        "{{ 1 // 0 }}",
-    ],
-)
-def test_a_template_that_escapes_explodes_or_fails_is_a_row_error(template: str) -> None:
-    assert reason({"a": "x"}, prompt__template=template)
-
-
 def test_a_rows_text_is_never_itself_a_template() -> None:
     made = body({"a": "{{ 7 * 7 }}"}, prompt__template="{{ a }}")
     assert made["messages"][0]["content"] == "{{ 7 * 7 }}"

@@ -139,7 +139,7 @@ def test_what_could_harm_a_terminal_is_not_shown(begin: Begin, tmp_path: Path) -
     job = begin("in.parquet")
     job.record(Answer(text="\x1b]0;title\x07 \u202eflipped\r\nnext"))
     [text] = shown(job)
-    assert text == "row 1 · ok\n    bell� �[2J\n  → �]0;title� �flipped\n    next\n"
+    assert text == "row 1 · ok\n    bell� �\n  → � �flipped\n    next\n"
 
 
 @pytest.mark.parametrize("prefix", ["m_", ""])
