@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from . import columns, history
-from .desk import Desk, read_ledger
+from .desk import Desk, lane_of, read_learnt, read_ledger
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
@@ -102,7 +102,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader))
+        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader, lane_of(filed)))
         draft = open_things.enter_context(drafts(job.folder))
         plan = make_plan(filed, table, prompts, reader, draft)
         progress.say(plan_line(job, plan, desk))
@@ -176,7 +176,10 @@ def expectation(job: Job, desk: Desk, request_bytes: int, requests: int) -> tupl
     usage = expected_usage(desk.ledger, request_bytes, requests)
     paces = []
     if desk.ledger.answers:
-        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / job.limits.width)
+        window = desk.learnt.window if desk.learnt is not None else 0
+        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / (window or job.limits.width))
+    if desk.learnt is not None and desk.learnt.requests_per_minute is not None:
+        paces.append(60 * requests / desk.learnt.requests_per_minute)
     if job.limits.requests_per_minute is not None:
         paces.append(60 * requests / job.limits.requests_per_minute)
     if job.limits.tokens_per_minute is not None:
@@ -231,7 +234,8 @@ def served(job: Job) -> Iterator[Job]:
         return
     with serve(find_gguf(job.endpoint.base_url, job.home), job.limits.width, job.folder / "model.log") as server:
         update = {"base_url": server.base_url, "api_key_env": "", "api_key_default": server.api_key}
-        yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update)})
+        limits = job.limits.model_copy(update={"concurrency": job.limits.width})  # the server has as many slots
+        yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update), "limits": limits})
 
 
 @contextlib.contextmanager
