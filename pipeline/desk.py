@@ -8,13 +8,29 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
 from .job import Job
-from .prices import Budget, Tariff, expected_usage
-from .progress import NO_WAIT, Progress, Wait
-from .records import UNSETTLED, Answer, Exit, Failure, Outcome, Refusal, Request, Status, Stopped, Tally, Usage
+from .prices import Budget, Tariff
+from .progress import NO_WAIT, Progress, Wait, learnt_text
+from .records import (
+    UNSETTLED,
+    Answer,
+    Exit,
+    Failure,
+    Lane,
+    Learnt,
+    Outcome,
+    Record,
+    Refusal,
+    Request,
+    Status,
+    Stopped,
+    Tally,
+    Usage,
+)
 from .schema import Contract, Held, contract_of
 from .store import Reader, Store
 
@@ -27,6 +43,35 @@ ENOUGH_ROWS = 100
 
 LEDGER = "ledger"
 """The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
+
+LEARNT = "learnt"
+"""The note that holds what was found out about the endpoint's pace."""
+
+
+class _Found(Record, frozen=True):
+    """What was found out, about whom, and when."""
+
+    lane: Lane
+    learnt: Learnt
+    at: datetime
+
+
+_found = msgspec.json.Decoder(_Found)
+
+
+def lane_of(job: Job) -> Lane:
+    """Whom the job asks, and with whose key: a pace that was found out holds for no other."""
+    return Lane(job.endpoint.base_url, job.endpoint.model, job.endpoint.api_key_env)
+
+
+def read_learnt(reader: Reader | None, lane: Lane) -> Learnt | None:
+    """What earlier runs in this job folder found out about the lane's pace, with its age."""
+    noted = reader.note(LEARNT) if reader is not None else None
+    found = _found.decode(noted) if noted else None
+    if found is None or found.lane != lane:
+        return None
+    age_seconds = max(0.0, (datetime.now(tz=UTC) - found.at).total_seconds())
+    return msgspec.structs.replace(found.learnt, age_seconds=age_seconds)
 
 
 def uptime_seconds() -> float:
@@ -74,12 +119,15 @@ class Desk:
         job: Job,
         store: Store,
         ledger: Tally,
+        learnt: Learnt | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
         uptime: Callable[[], float] = uptime_seconds,
     ) -> None:
-        """`ledger`: all that the job folder ever asked. `uptime` tells of a sleep, which `clock` may pass over.
+        """`ledger`: all that the job folder ever asked; `learnt`: what earlier runs found out about the pace.
+
+        `uptime` tells of a sleep, which `clock` may pass over.
 
         Raises BadJob for a budget or contract that cannot be held.
         """
@@ -89,6 +137,8 @@ class Desk:
         self.asked = Tally()
         # what a killed run had in flight may have been billed, and nobody will tell
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
+        self.learnt = learnt
+        self._lane = lane_of(job)
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
@@ -136,7 +186,7 @@ class Desk:
     def show(self, wait: Wait = NO_WAIT) -> None:
         """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""
         if self.progress is not None:
-            self.progress.show(self.asked, wait)
+            self.progress.show(self.asked, wait, self.learnt)
 
     def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.
@@ -187,10 +237,12 @@ class Desk:
         self.ledger += counted
         self._store.note(LEDGER, _encoder.encode(self.ledger))
 
-    def expected_tokens(self, request: Request) -> float:
-        """Prompt and completion tokens that a request will likely use, learnt from those answered before."""
-        expected = expected_usage(self.ledger, len(request.body), 1)
-        return (expected.prompt_tokens or 0) + (expected.completion_tokens or 0)
+    def learn(self, learnt: Learnt) -> None:
+        """Keep what was learnt of the endpoint, for the screen and for the next run; the log tells of a change."""
+        if self.progress is not None and learnt != self.learnt and (text := learnt_text(learnt)):
+            self.progress.note(text)
+        self.learnt = learnt
+        self._store.note(LEARNT, _encoder.encode(_Found(self._lane, learnt, datetime.now(tz=UTC))))
 
     def stop(self, why: Stopped) -> None:
         """Send nothing more; what is in flight may land. The first reason counts."""

@@ -234,7 +234,7 @@ class Limits(Section):
     """How fast, how much, how long."""
 
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
-        default="auto", description="requests in flight at once; `auto` is 8"
+        default="auto", description="requests in flight at once; `auto` finds out how many help, up to 1,024"
     )
     requests_per_minute: float | None = Field(default=None, gt=0, description="never more than this")
     tokens_per_minute: float | None = Field(
@@ -256,7 +256,7 @@ class Limits(Section):
 
     @property
     def width(self) -> int:
-        """How many requests may be in flight."""
+        """How many requests may be in flight at the start: all, if a number is given."""
         return 8 if self.concurrency == "auto" else self.concurrency
 
 

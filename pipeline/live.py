@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from .client import Client
 from .desk import Desk
 from .job import Job, duration_seconds
+from .prices import expected_usage
 from .progress import NO_WAIT, Wait, duration
-from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Usage
-from .replies import read_reply
+from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
+from .replies import read_allowance, read_reply
 from .retry import Again, Patience, Tries
-from .throttle import Throttle
+from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
 
 TICK_SECONDS = 2.0
 SLEEP_SECONDS = 60.0
@@ -27,6 +28,12 @@ LANDING_SECONDS = 3.0
 
 DRAIN_SECONDS = 20.0
 """After a stop, what is in flight may land for so long."""
+
+LEARNT_SECONDS = 5.0
+"""What was learnt of the endpoint is noted so often."""
+
+OTHER_FILES = 128
+"""The table, the store, the log and what Python itself has open."""
 
 WAITING_MAX = 1000
 """While so many requests wait to be tried again, no fresh one is begun: trouble must not draw in the whole table."""
@@ -39,13 +46,15 @@ FIRST_ROWS = 5
 async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
     """Ask every request, record every outcome at the desk; return when all are settled.
 
-    One request goes first; the rest follow after the first answer, as many at once as the throttle allows. A request
+    One request goes first; the rest follow after the first answer, as many at once as the throttle allows: a worker
+    comes into being when there is a slot for it, and a connection when there is a request for it. A request
     that is to be tried again waits in a queue by time, not in a slot, and goes before fresh ones. Raises Stopped when
     the job cannot go on or was asked to stop; what was in flight is then pending again.
     """
+    _allow_connections(WINDOW_MAX if job.limits.concurrency == "auto" else job.limits.concurrency)
     async with Client(job.endpoint, job.endpoint.key()) as client:
         lane = _Lane(job, requests, desk, client)
-        working = asyncio.create_task(lane.work(job.limits.width))
+        working = asyncio.create_task(lane.work())
         watching = asyncio.create_task(lane.notice_sleep())
         stop_asked = asyncio.create_task(desk.stop_asked.wait())
         hurried = asyncio.create_task(desk.hurried.wait())
@@ -60,23 +69,45 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
             for task in (working, watching, stop_asked, hurried):
                 task.cancel()
             await asyncio.wait({working, watching, stop_asked, hurried})
+        lane.end()
     desk.nothing_in_flight()
     if desk.stopping is not None:
         raise desk.stopping
 
 
+def _estimate(known: Tally) -> Estimate:
+    """Tokens by size, as all answers of the job folder had them on average."""
+    many = 1_000_000
+    usage = expected_usage(known, many, many)
+    return Estimate((usage.prompt_tokens or 0) / many, (usage.completion_tokens or 0) / many)
+
+
+def _allow_connections(most: int) -> None:
+    """Each request in flight is an open file, of which some systems grant 256 until they are asked for more."""
+    try:
+        import resource  # noqa: PLC0415 - there is none on Windows, and no such limit
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # fewer will do: who cannot connect, narrows the window
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+            )
+
+
 class _Turn:
     """A request on its way to an outcome."""
 
-    __slots__ = ("cost", "left_at", "request", "reserved", "taken_back", "tokens", "tries")
+    __slots__ = ("cost", "flight", "request", "reserved", "taken_back", "tries")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.tries = Tries()
         self.cost: float | None = 0.0
-        self.tokens = 0.0
+        self.flight: Flight | None = None
         self.reserved = 0.0
-        self.left_at = 0.0
         self.taken_back = False
         """Its last attempt is given up, and it is asked again."""
 
@@ -93,7 +124,7 @@ class _Lane:
     def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
         self._requests, self._desk, self._client = requests, desk, client
         now = desk.clock()
-        self._throttle = Throttle(job.limits, now)
+        self._throttle = Throttle(job.limits, now, desk.learnt, _estimate(desk.ledger))
         self._patience = Patience(
             now,
             desk.dice,
@@ -105,26 +136,37 @@ class _Lane:
         self._exhausted = False
         self._later: list[tuple[float, int, _Turn]] = []
         self._order = count()
-        self._in_flight = 0
+        self._workers: asyncio.TaskGroup
+        self._hired = self._at_gate = 0
+        self._noted_at = -math.inf
         self._asking: dict[asyncio.Task[None], _Turn] = {}
         self._doubtful: list[tuple[_Turn, Outcome]] = []
         """Rows that failed before anything was answered: recorded once it is sure that not the job is bad."""
         self.changed = asyncio.Event()
         """Something landed, or a stop was asked: whoever waits at the gate looks again."""
 
-    async def work(self, width: int) -> None:
+    async def work(self) -> None:
         """Ask until none is left or a stop is asked; an unforeseen error in one worker ends all, and is raised."""
         try:
-            async with asyncio.TaskGroup() as workers:
-                for _ in range(width):
-                    workers.create_task(self._work())
+            async with asyncio.TaskGroup() as self._workers:
+                self._hire()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    def _hire(self) -> None:
+        """One more worker, if nobody waits at the gate: one for each slot, and one for each answer being stored."""
+        if not self._at_gate and self._hired < 2 * self._throttle.window:
+            self._hired += 1
+            self._at_gate += 1
+            self._workers.create_task(self._work())
 
     async def _work(self) -> None:
         try:
             while (turn := await self._next_turn()) is not None:
+                self._at_gate -= 1
+                self._hire()
                 await self._ask(turn)
+                self._at_gate += 1
         except Stopped as stop:
             self._desk.stop(stop)
             self.changed.set()
@@ -150,7 +192,7 @@ class _Lane:
             self._desk.tell(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
             await asyncio.sleep(LANDING_SECONDS)
             for task, turn in self._asking.items():
-                if turn.left_at <= woken:
+                if turn.flight is not None and turn.flight.left_at <= woken:
                     turn.taken_back = True
                     task.cancel()
 
@@ -168,7 +210,7 @@ class _Lane:
                 if turn is not None and wait <= 0 and self._afford(turn):
                     self._leave(turn)
                     return turn
-                if turn is None and not self._later and not self._in_flight:
+                if turn is None and not self._later and not self._throttle.in_flight:
                     break
                 await self._look_again_after(wait if wait > 0 else math.inf)
             if self._desk.stopping is None:
@@ -180,7 +222,7 @@ class _Lane:
 
         Before the first answer a fresh one has precedence, for a few: one bad row must not hold up the others.
         """
-        again = self._later[0][2] if self._later and self._later[0][0] <= self._desk.clock() else None
+        again = self._due()
         first = not self._patience.answers
         room = not self._later or len(self._later) + len(self._doubtful) < (FIRST_ROWS if first else WAITING_MAX)
         if again is not None and not (first and room):
@@ -189,7 +231,11 @@ class _Lane:
             request = await anext(self._requests, None)
             self._exhausted = request is None
             self._fresh = _Turn(request) if request is not None else None
-        return self._fresh or again
+        return self._fresh or self._due()  # asked anew: while the next row was made, another may have come before it
+
+    def _due(self) -> _Turn | None:
+        """The first that is to be tried again, if its time has come."""
+        return self._later[0][2] if self._later and self._later[0][0] <= self._desk.clock() else None
 
     def _wait(self, turn: _Turn | None) -> float:
         """Seconds until it is worth looking again; infinity if something must land first."""
@@ -197,16 +243,16 @@ class _Lane:
         due = self._later[0][0] - now if self._later else math.inf
         if turn is None:
             return max(due, 1e-3)
-        if self._in_flight and not self._patience.answers:
+        if self._throttle.in_flight and not self._patience.answers:
             return math.inf
-        return self._throttle.wait_before_next(now, self._in_flight)
+        return self._throttle.wait_before_next(now)
 
     def _afford(self, turn: _Turn) -> bool:
         """Set the worst case aside; False if what is in flight must land first. Raises Stopped if that cannot help."""
         reserved = self._desk.budget.reserve(turn.request)
         if reserved is not None:
             turn.reserved = reserved
-        elif not self._in_flight:
+        elif not self._throttle.in_flight:
             raise self._desk.budget.exhausted()
         return reserved is not None
 
@@ -215,13 +261,11 @@ class _Lane:
             self._fresh = None
         else:
             heapq.heappop(self._later)
-        turn.tokens = self._desk.expected_tokens(turn.request)
-        self._throttle.left(self._desk.clock(), turn.tokens)
-        self._in_flight += 1
+        turn.flight = self._throttle.left(self._desk.clock(), len(turn.request.body))
 
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())
-        self._desk.show(Wait(paused, self._throttle.reason) if paused >= 1 else NO_WAIT)
+        self._desk.show(Wait(paused, self._throttle.cause) if paused >= 1 else NO_WAIT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
@@ -229,27 +273,31 @@ class _Lane:
     async def _ask(self, turn: _Turn) -> None:
         """One attempt, and what follows from it."""
         turn.tries.sent += 1
-        turn.left_at, turn.taken_back = self._desk.clock(), False
-        asked_at = datetime.now(tz=UTC)
+        turn.taken_back = False
+        asked_at, flight = datetime.now(tz=UTC), turn.flight
+        assert flight is not None  # noqa: S101 - `_leave` gave it one
         try:
             reply = await self._attempt(turn)
+        except BaseException:
+            self._throttle.given_up()
+            raise
         finally:
-            self._in_flight -= 1
             self.changed.set()
         if reply is None:
+            self._throttle.given_up()
             if turn.taken_back and self._desk.stopping is None:
-                heapq.heappush(self._later, (turn.left_at, next(self._order), turn))
+                heapq.heappush(self._later, (flight.left_at, next(self._order), turn))
             return
-        said = read_reply(reply)
+        said, now = read_reply(reply), self._desk.clock()
         self._account(turn, said)
         if isinstance(said, Answer):
-            self._throttle.answered()
-            self._patience.answered(self._desk.clock())
+            self._throttle.answered(flight, said.usage, read_allowance(reply.headers), now)
+            self._patience.answered(now)
+            self._keep_learnt(now)
             await self._desk.record(turn.request, turn.settled(said, asked_at, reply.seconds))
             await self._trust_the_doubtful()
             return
-        now = self._desk.clock()
-        self._throttle.refused(said, turn.left_at, now)
+        self._throttle.refused(flight, said, now)
         self._desk.refused(said)
         decision = self._patience.decide(said, turn.tries, now)
         if isinstance(decision, Again):
@@ -290,14 +338,22 @@ class _Lane:
         self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
         self._desk.landed(paid, held=turn.reserved if doubtful else 0.0, broke_off=broke_off)
         turn.reserved = 0.0
-        used = (usage.prompt_tokens or 0) + (usage.billed_output_tokens or 0)
-        self._throttle.landed(turn.tokens, used or (turn.tokens if doubtful else 0.0))
+
+    def _keep_learnt(self, now: float) -> None:
+        """Now and then, so that a run that is killed leaves behind what it found out."""
+        if now >= self._noted_at + LEARNT_SECONDS:
+            self._noted_at = now
+            self._desk.learn(self._throttle.learnt())
+
+    def end(self) -> None:
+        """Keep what was learnt, if anything was answered."""
+        if self._patience.answers:
+            self._desk.learn(self._throttle.learnt())
 
     def _break_off(self, turn: _Turn) -> None:
         """Account for an attempt whose reply is not waited for: it may be billed."""
         self._desk.budget.settle(turn.reserved, turn.reserved)
         self._desk.landed(0.0, held=turn.reserved, broke_off=True)
-        self._throttle.landed(turn.tokens, turn.tokens)
         turn.reserved = 0.0
 
     async def _trust_the_doubtful(self) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Never, TextIO
 from tqdm import tqdm
 
 from .folders import open_inside
-from .records import Tally, printable
+from .records import Learnt, Tally, printable
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
@@ -49,10 +49,33 @@ class Wait(NamedTuple):
     """For how long, and why, nothing leaves just now."""
 
     seconds: float
-    reason: str
+    cause: str = ""
+    """Empty if the endpoint said so."""
 
 
-NO_WAIT = Wait(0.0, "")
+NO_WAIT = Wait(0.0)
+
+
+def learnt_text(learnt: Learnt | None) -> str:
+    """`learnt: 598 requests/min, 41,000 tokens/min, window 24`; empty if nothing was."""
+    if learnt is None:
+        return ""
+    facts = [
+        f"{per_minute:,.0f} {what}/min"
+        for per_minute, what in (
+            (learnt.requests_per_minute, "requests"),
+            (_rounded(learnt.tokens_per_minute), "tokens"),
+        )
+        if per_minute is not None
+    ]
+    if learnt.window:
+        facts.append(f"window {learnt.window:,}")
+    return f"learnt: {', '.join(facts)}" if facts else ""
+
+
+def _rounded(number: float | None) -> float | None:
+    """To two digits that matter: a limit for tokens is not known any better."""
+    return None if number is None else float(f"{number:.2g}")
 
 
 class Progress:
@@ -91,8 +114,8 @@ class Progress:
                 mininterval=0,
             )
 
-    def show(self, tally: Tally, wait: Wait = NO_WAIT) -> None:
-        """Tell how it stands, if it is time; and for how long, and why, nothing leaves just now."""
+    def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
+        """Tell how it stands, if it is time; for how long, and why, nothing leaves just now; the endpoint's pace."""
         now = self._clock()
         if now < self._next:
             return
@@ -102,10 +125,10 @@ class Progress:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
-                self._bar.set_description_str(_facts(self._total, tally, rate, left, wait), refresh=True)
+                self._bar.set_description_str(_facts(self._total, tally, rate, left, wait, learnt), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
-            self.say(_line(self._total, tally, left, wait))
+            self.say(_line(self._total, tally, left, wait, learnt))
 
     def say(self, text: str) -> None:
         """Lines of their own, above the bar. On the screen only if not quiet."""
@@ -142,7 +165,7 @@ def _to_add_to(path: Path) -> TextIO:
     return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait) -> str:
+def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -153,14 +176,18 @@ def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait
     if left is not None:
         facts.append(f"{duration(left)} left")
     if wait.seconds:
-        facts.append(f"waiting {wait.seconds:.0f} s: {wait.reason}")
+        facts.append(f"paused {wait.seconds:.0f} s: {wait.cause or 'the endpoint said so'}")
+    if text := learnt_text(learnt):
+        facts.append(text)
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, left: float | None, wait: Wait) -> str:
+def _line(total: int, tally: Tally, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
     if left is not None:
         facts.append(f"eta={duration(left).replace(' ', '')}")
     if wait.seconds:
-        facts.append(f"waiting={wait.seconds:.0f}s ({wait.reason})")
+        facts.append(f"waiting={wait.seconds:.0f}s ({wait.cause or 'endpoint asked'})")
+    if text := learnt_text(learnt):
+        facts.append(text)
     return f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} running {' '.join(facts)}"

@@ -159,6 +159,32 @@ class Refusal(Record, frozen=True):
     """The attempt broke off when the endpoint may have worked already: it may be billed."""
 
 
+class Allowance(Record, frozen=True):
+    """What the endpoint's rate-limit headers said is allowed; what they did not say, or not for a minute, is None."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+class Lane(Record, frozen=True):
+    """Whose pace it is: the endpoint, the model, and the name of the variable that holds the key; never the key."""
+
+    base_url: str
+    model: str
+    api_key_env: str
+
+
+class Learnt(Record, frozen=True):
+    """What was found out about the pace of one lane; None for a limit that was never met."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    window: int = 0
+    """How many requests at once; 0 if that is not known."""
+    age_seconds: float = 0.0
+    """How long ago it was found out."""
+
+
 class Settled(Record, frozen=True, kw_only=True):
     """What every outcome knows of how it was come by."""
 

@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from .records import Answer, Pressure, Record, Refusal, Reply, Usage, Verdict, one_line
+from .records import Allowance, Answer, Pressure, Record, Refusal, Reply, Usage, Verdict, one_line
 
 
 class Kind(Record, frozen=True):
@@ -193,6 +193,33 @@ def read_reply(reply: Reply) -> Answer | Refusal:
         return _read_error(reply, reply.status, _error_document(reply.body))
     except RecursionError:  # JSON nested just deep enough to be read, and too deep to be written
         return _refuse(reply, "garbled", "the body is nested too deeply")
+
+
+REQUEST_LIMITS = ("x-ratelimit-limit-req-minute", "x-ratelimit-limit-requests")
+TOKEN_LIMITS = ("x-ratelimit-limit-tokens-minute", "x-ratelimit-limit-tokens")
+"""Mistral's, which name the minute, before everyone else's, which must be shown to be for a minute."""
+
+
+def read_allowance(headers: Mapping[str, str]) -> Allowance:
+    """What rate-limit headers say is allowed in a minute. Pure; what misleads is None, and nothing is raised.
+
+    OpenAI's names say no period (Groq's requests are for a day): it is worked out from `remaining` and `reset`, the
+    time until the bucket is full again, and only a minute counts. Azure's -1 and 0, and what does not parse, are none.
+    """
+    return Allowance(_a_minute(headers, REQUEST_LIMITS), _a_minute(headers, TOKEN_LIMITS))
+
+
+def _a_minute(headers: Mapping[str, str], names: tuple[str, str]) -> float | None:
+    said = _number(headers.get(names[0]))
+    if said:
+        return said
+    limit = _number(headers.get(names[1]))
+    left = _number(headers.get(names[1].replace("-limit-", "-remaining-", 1)))
+    full_after = _duration(headers.get(names[1].replace("-limit-", "-reset-", 1), ""))
+    if not limit or left is None or full_after is None or left >= limit:
+        return None
+    period_seconds = full_after * limit / (limit - left)
+    return limit if 40 <= period_seconds <= 80 else None
 
 
 def read_usage(reported: object) -> Usage:

@@ -126,7 +126,7 @@ class Patience:
     def _wait(self, refusal: Refusal, tries: Tries) -> float:
         if refusal.wait_seconds is not None:
             return refusal.wait_seconds
-        if refusal.pressure is not None:
+        if refusal.pressure == "rate":
             return 0.0  # the throttle pauses everyone; the row goes first after it
         return self._dice() * min(BACKOFF_MAX_SECONDS, 2.0 ** (tries.counted + 1))
 

@@ -15,7 +15,7 @@ from typing import Never
 import polars as pl
 
 from . import columns, history
-from .desk import Desk, read_ledger
+from .desk import Desk, lane_of, read_learnt, read_ledger
 from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
@@ -111,7 +111,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader))
+        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader, lane_of(filed)))
         draft = open_things.enter_context(drafts(job.folder))
         plan = make_plan(filed, table, prompts, reader, draft)
         progress.say(plan_line(job, plan, desk))
@@ -189,7 +189,10 @@ def expectation(job: Job, desk: Desk, request_bytes: int, requests: int) -> tupl
     usage = expected_usage(desk.ledger, request_bytes, requests)
     paces = []
     if desk.ledger.answers:
-        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / job.limits.width)
+        window = desk.learnt.window if desk.learnt is not None else 0
+        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / (window or job.limits.width))
+    if desk.learnt is not None and desk.learnt.requests_per_minute is not None:
+        paces.append(60 * requests / desk.learnt.requests_per_minute)
     if job.limits.requests_per_minute is not None:
         paces.append(60 * requests / job.limits.requests_per_minute)
     if job.limits.tokens_per_minute is not None:
@@ -244,7 +247,8 @@ def served(job: Job) -> Iterator[Job]:
         return
     with serve(find_gguf(job.endpoint.base_url, job.home), job.limits.width, job.folder / "model.log") as server:
         update = {"base_url": server.base_url, "api_key_env": "", "api_key_default": server.api_key}
-        yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update)})
+        limits = job.limits.model_copy(update={"concurrency": job.limits.width})  # the server has as many slots
+        yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update), "limits": limits})
 
 
 @contextlib.contextmanager

@@ -285,9 +285,10 @@ def test_more_failures_than_allowed_stop_the_job_and_the_table_is_written(
         summary = run(line)
         assert summary.exit_code is Exit.AT_LIMIT
         assert "limits.max_failures" in summary.message
-        assert counts(summary) == {"ok": 1, "failed": failed, "pending": 39 - failed}
-        assert pl.read_csv(out)["status"].to_list().count("failed") == failed
-        assert run(line).rows.failed > failed  # each run is allowed as many
+        assert failed <= summary.rows.failed <= failed + 1  # one more may have left while the last was stored
+        assert summary.rows.pending == 39 - summary.rows.failed
+        assert pl.read_csv(out)["status"].to_list().count("failed") == summary.rows.failed
+        assert run(line).rows.failed > summary.rows.failed  # each run is allowed as many
 
 
 def test_an_endpoint_that_is_waited_for_may_come_up_late(tmp_path: Path) -> None:
