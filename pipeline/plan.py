@@ -96,7 +96,7 @@ def _compare(job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: p
     settled = marks.filter(~pl.col("mark").is_in(asked_again))["digest"]
     known = digest.is_in(settled.implode()).fill_null(value=False)
     ask = first & ~known
-    keys = pl.scan_parquet(part)
+    keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
     unaskable = errors["n"][0]
     if unaskable and unaskable == len(digest):
