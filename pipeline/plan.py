@@ -106,7 +106,7 @@ def _compare(  # noqa: PLR0913, PLR0917 - two columns of the rows, two of the st
     settled = marks.filter(~asked_again | paid_just_now)["digest"]
     known = digest.is_in(settled.implode()).fill_null(value=False)
     ask = first & ~known
-    keys = pl.scan_parquet(part)
+    keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
     unaskable = errors["n"][0]
     if unaskable and unaskable == len(digest):

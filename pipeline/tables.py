@@ -37,7 +37,7 @@ SLICE_ROWS = 25_000
 """Rows in hand at once, where the caller does not say."""
 SNAPSHOT_GROUP_ROWS = 50_000
 """Rows of a snapshot that are decoded together: a slice costs little wherever it begins."""
-READING = b"1"
+READING = b"2"
 """Part of a snapshot's name. Raise it when the same bytes would be read as other rows."""
 
 Compression = Literal["uncompressed", "gzip", "zstd"]
@@ -580,12 +580,78 @@ def _blank_rows(source: _Source, separator: str, width: int) -> tuple[list[int],
 def _read_ndjson(source: _Source) -> pl.LazyFrame:
     try:
         scanned = pl.scan_ndjson(glob.escape(str(source.path)), infer_schema_length=None).collect_schema()
-        frame = _scan_ndjson(source, pl.Schema({name: _storable(dtype) for name, dtype in scanned.items()}))
+        storable = pl.Schema({name: _storable(dtype) for name, dtype in scanned.items()})
+        frame = _scan_ndjson(source, _in_order(source, storable))
         frame.null_count().collect()
     except UNREADABLE:
         _check_json_lines(source)
         raise
+    _refuse_half_pairs(source)
     return frame
+
+
+def _refuse_half_pairs(source: _Source) -> None:
+    """Raise BadJob at half of a surrogate pair, which is no character: polars reads a NUL there."""
+    for number, line in enumerate(_byte_lines(source), 1):
+        if b"\\ud" in line or b"\\uD" in line:
+            try:
+                json.dumps(_json_or_nothing(line.decode()), ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise BadJob(
+                    f"{source.name}:{number}: half of a surrogate pair ({error.object[error.start]!r}) is no character."
+                    " Write \\ufffd in its place, or take it out."
+                ) from error
+
+
+def _in_order(source: _Source, schema: pl.Schema) -> pl.Schema:
+    """The schema with its names, nested ones too, in the order in which the file has them first.
+
+    Polars has them in an order by chance, another in each process, and so would a prompt that shows the whole row.
+    """
+    whole = pl.Struct(dict(schema))
+    seen: dict[str, Any] = {}
+    for line in _lines(source):
+        if _learn(seen, _json_or_nothing(line)) and _has_all(seen, whole):
+            break
+    return pl.Schema({each.name: _instance(each.dtype) for each in _sorted_by(seen, whole).fields})
+
+
+def _json_or_nothing(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # polars will say so, or knows better
+        return None
+
+
+def _learn(seen: dict[str, Any], value: object) -> bool:
+    """Add the names in a value to those seen, each with those within it; whether one was new."""
+    is_new = False
+    if isinstance(value, list):
+        for each in value:
+            is_new |= _learn(seen, each)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            is_new |= name not in seen
+            is_new |= _learn(seen.setdefault(name, {}), each)
+    return is_new
+
+
+def _has_all(seen: dict[str, Any], dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.List):
+        return _has_all(seen, _instance(dtype.inner))
+    if not isinstance(dtype, pl.Struct):
+        return True
+    return all(each.name in seen and _has_all(seen[each.name], _instance(each.dtype)) for each in dtype.fields)
+
+
+def _sorted_by(seen: dict[str, Any], dtype: Any) -> Any:  # noqa: ANN401 - the same kind of type as was given
+    if isinstance(dtype, pl.List):
+        return pl.List(_sorted_by(seen, _instance(dtype.inner)))
+    if not isinstance(dtype, pl.Struct):
+        return dtype
+    known = list(seen)
+    fields = sorted(dtype.fields, key=lambda each: known.index(each.name) if each.name in seen else len(known))
+    return pl.Struct({each.name: _sorted_by(seen.get(each.name, {}), _instance(each.dtype)) for each in fields})
 
 
 def _scan_ndjson(source: _Source, schema: pl.Schema) -> pl.LazyFrame:

@@ -213,6 +213,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return value  # it says itself what is missing, when it is printed
         if callable(value) or isinstance(value, Iterator):
             raise Unaskable("the template prints code instead of a value: are its parentheses missing, or a `| list`?")
+        if isinstance(value, bytes):
+            raise Unaskable(
+                "the template prints bytes, which are no text: what text are they? A column of text holds it"
+            )
         self.spend(self._weight(value))
         return value
 

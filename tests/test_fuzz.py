@@ -129,10 +129,9 @@ def test_every_spoiled_answer_is_held_or_has_an_error() -> None:
 CONFIGS = [path.read_bytes() for path in sorted((ROOT / "configs").glob("*.toml"))]
 TOML_VALUES = [
     "1", "-1", "0", "1e999", "nan", "inf", "9" * 400, '""', '"x"', '"\\u0000"', "true", "[]", "[[]]", "{}", "{ a = 1 }",
-    "1979-05-27T07:32:00Z", "07:32:00", "[" * 200 + "]" * 200, '""" {{ x }}"""', '"http://[::1"',
-    '"https://h:99999/v1"', '["a", "a"]', '{ x-api-key = "\\n" }', '"local:../../x.gguf"', '"\\U0001F642"',
-    '{ type = "object", properties = 3 }',
-    '{ "$ref" = "file:///etc/passwd" }', '"8h"', '"99999999999999999999h"', '"../nowhere.json"', '"/"', '"/dev/null"',
+    "1979-05-27T07:32:00Z", "07:32:00", "[" * 200 + "]" * 200, '""" {{ x }}"""', '"http://[::1"', '"https://h:99999/v1"',
+    '["a", "a"]', '{ x-api-key = "\\n" }', '"local:../../x.gguf"', '"\\U0001F642"', '"8h"', '"99999999999999999999h"',
+    '{ type = "object", properties = 3 }', '{ "$ref" = "file:///etc/passwd" }', '"../nowhere.json"', '"/dev/null"',
 ]  # fmt: skip
 
 

@@ -168,6 +168,21 @@ def test_ndjson_keeps_late_keys_nested_values_and_large_integers(tmp_path: Path)
     assert frame.row(-1) == (1, {"x": [1, 2]}, "é😀")
 
 
+def test_ndjson_has_its_columns_and_fields_in_the_order_of_the_file(tmp_path: Path) -> None:
+    # polars has them in another order in each process, so one try in this one proves enough
+    wide = {f"c{n}": n for n in range(40)}
+    lines = [{"z": 1, "list": [{"y": 1}, {"x": {"b": 1, "a": 2}}]}, {**wide, "list": [{"w": 1, "x": {"0": 1}}]}]
+    path = tmp_path / "a.ndjson"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = open_table([str(path)], tmp_path)
+    assert list(table.schema) == ["z", "list", *wide]
+    [frame] = table.slices()
+    assert [json.dumps(row["list"][-1]) for row in frame.to_dicts()] == [
+        '{"y": null, "x": {"b": 1, "a": 2, "0": null}, "w": null}',
+        '{"y": null, "x": {"b": null, "a": null, "0": 1}, "w": 1}',
+    ]
+
+
 def test_ndjson_objects_that_are_always_empty_are_kept_as_text(tmp_path: Path) -> None:
     frame = read(tmp_path / "a.jsonl", '{"m": {}, "l": [{"x": {}, "y": 1}]}\n{"m": null}\n')
     assert frame.rows() == [("{}", [{"x": "{}", "y": 1}]), (None, None)]

@@ -116,6 +116,12 @@ def test_code_is_never_put_into_a_prompt(text: str) -> None:
         rendered(text)
 
 
+def test_bytes_are_never_put_into_a_prompt() -> None:
+    with pytest.raises(Unaskable, match="prints bytes"):
+        rendered("{{ b }}", {"b": b"\xff\x00"})
+    assert rendered("{{ b.decode('latin-1') }}", {"b": b"\xff"}) == "\xff"
+
+
 def test_a_cell_is_never_itself_a_template() -> None:
     for cell in ("{{ 7 * 7 }}", "{% for i in range(9) %}{% endfor %}", "{0.__class__}", "%s", "{# gone #}"):
         assert rendered("{{ a }} {{ row.a }} {{ row['a'] }}", {"a": cell}) == f"{cell} {cell} {cell}"
