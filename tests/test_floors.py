@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "job", "local_model"}),
+    ("nouns", {"records", "folders", "job", "mounts", "watermark", "local_model"}),
     (
         "tools",
         {
@@ -24,28 +24,37 @@ FLOORS = (
             "throttle",
             "retry",
             "store",
+            "lock",
             "prices",
             "progress",
             "history",
         },
     ),
     ("the desk", {"desk"}),
-    ("answering", {"plan", "live", "columns"}),
+    ("answering", {"plan", "live", "columns", "salvage"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
 # On the lowest floor one noun may be told in terms of another; at the doors one leads to the other.
-STEPS_ON_ONE_FLOOR = {("job", "records"), ("local_model", "records"), ("local_model", "folders"), ("__main__", "cli")}
+STEPS_ON_ONE_FLOOR = {
+    ("job", "records"),
+    ("local_model", "records"),
+    ("local_model", "folders"),
+    ("watermark", "records"),
+    ("watermark", "folders"),
+    ("__main__", "cli"),
+}
 
 HOMES = {
     "click": {"cli"},
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review"},  # JSON of records and bodies
+    # JSON of records and bodies
+    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
     "httpx": {"client"},
     "diskcache": {"store"},
-    "filelock": {"store"},
+    "filelock": {"lock"},
     "jinja2": {"prompts"},
     "jsonschema_rs": {"schema"},
     "genai_prices": {"prices"},
