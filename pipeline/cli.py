@@ -97,7 +97,7 @@ def asking(command: F) -> F:
 
 
 RETRY = click.option("--retry", metavar="STATUS,…", default="", help="ask these again: failed,invalid,truncated")
-YES = click.option("--yes", is_flag=True, help="agree to what a changed setting costs")
+YES = click.option("--yes", is_flag=True, help="agree to what a changed setting, or a damaged store, costs")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PIPELINE"})

@@ -92,7 +92,9 @@ class Progress:
         """`log`: a file that all that is said is added to, with the time, also when quiet."""
         self._stream = stream if stream is not None else sys.stderr
         self._clock, self._quiet = clock, quiet
-        self._log = _to_add_to(log) if log is not None else None
+        self._log: TextIO | None = None
+        with contextlib.suppress(OSError):  # as in `say`
+            self._log = _to_add_to(log) if log is not None else None
         self._bar: tqdm[Never] | None = None
         self._total = 0
         self._began = self._next = clock()

@@ -13,12 +13,13 @@ import polars as pl
 from . import history
 from .columns import Cells, metadata_of, output_schema
 from .job import Job
+from .lock import hold
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
 from .schema import contract_of
-from .store import Reader
+from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
 
@@ -89,10 +90,19 @@ def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
             f"{folder}: the last run is just beginning, or was cut short as it began: run it again, then look."
         )
     try:
-        reader = Reader(folder / "store")
+        reader = _reader(folder)
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
     return job, chosen_rows(job, table), reader, [str(table.path), *originals]
+
+
+def _reader(folder: Path) -> Reader:
+    try:
+        return Reader(folder / "store")
+    except HalfWritten:
+        with hold(folder):
+            take_back(folder / "store")
+        return Reader(folder / "store")
 
 
 def _nothing(rows: int, status: Status | None, row: int | None) -> str:

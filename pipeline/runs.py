@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
 
+import msgspec
 import polars as pl
 
 from . import columns, history
@@ -20,6 +21,7 @@ from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
+from .lock import hold
 from .plan import (
     Plan,
     chosen_rows,
@@ -34,7 +36,8 @@ from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Stopped, Summary, one_line
-from .store import Reader, Store, hold, make_folder
+from .salvage import open_store
+from .store import Reader, Store, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
 
 ELSEWHERE_SHARE = 0.001
@@ -107,7 +110,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         table = chosen_rows(job, whole)
         schema = columns.output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
-        store = Store(job.folder / "store")
+        store = open_store(job.folder, lambda what: job.this_run.assume_yes or (confirm is not None and confirm(what)))
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
@@ -328,7 +331,10 @@ def _meant_to_outlive(number: signal.Signals) -> bool:
 def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     """Write the output where the run came to its end, close the books, and say how it went."""
     job, folder = ready.job, ready.job.folder
-    ready.store.close()
+    try:
+        ready.store.close()
+    except Stopped as unwritten:  # its last notes: a person is needed, and the books are closed all the same
+        stop = stop or unwritten
     rows = tally_rows(folder, ready.reader)
     ledger, asked = ready.desk.ledger, ready.desk.asked
     if stop is None:
@@ -360,7 +366,13 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         seconds=time.monotonic() - ready.began,
         wrote=wrote,
     )
-    history.end(folder, summary)
+    try:
+        history.end(folder, summary)
+    except Stopped as unwritten:
+        message = f"{summary.message}\n{unwritten}".lstrip()
+        summary = msgspec.structs.replace(
+            summary, exit_code=stop.exit_code if stop else unwritten.exit_code, message=message
+        )
     rest = ready.rows_in_all - ready.table.rows
     if wrote and rest and ledger.answers:
         ready.progress.say(rest_text(job, ready.desk, rest))

@@ -1,27 +1,31 @@
-"""Every outcome under its request's key, on disk before it counts; and the lock of the job folder."""
+"""Every outcome under its request's key, on disk before it counts."""
 
 import asyncio
 import concurrent.futures
 import contextlib
-import json
 import os
+import re
 import shutil
 import sqlite3
+import stat
 import threading
+import time
+import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import diskcache
-import filelock
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
-from .folders import PRIVATE, file_mode, make_inside, open_inside, share
-from .records import BadJob, Exit, Process, Record, Stopped, one_line
+from .folders import PRIVATE, make_inside, open_inside, share
+from .mounts import is_shared_with_hosts
+from .records import BadJob, Record, Stopped
+from .watermark import Watermark, path_of
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
@@ -31,13 +35,20 @@ LOOKUP_ROWS = 500
 """The most keys that are looked up in one statement."""
 CHUNK_ROWS = 25_000
 """The most keys that `Reader.marks` gives at once."""
+WATERMARK_SECONDS = 1.0
+"""How far the watermark may be behind what is committed."""
+BUSY_SECONDS = 30
+"""How long a reader and, with a rollback journal, the writer wait for each other."""
+JOURNAL_SECONDS = 2.0
+"""How long a journal must look like a dead writer's to be one."""
 
 NOTE_TAG = "note"
 NOTE_PREFIX = "note:"
+IDENTITY = "identity"
+"""The note that tells a store from every other."""
 
 # Given at every open: the settings are stored, and a stored one would win over a default.
 SETTINGS = {
-    "timeout": 5,
     "eviction_policy": "none",
     "cull_limit": 0,
     "size_limit": 2**62,
@@ -49,11 +60,28 @@ SETTINGS = {
     "tag_index": 0,
 }
 
+# All that diskcache makes: nothing that fits could run anything else.
+SCHEMA = re.compile(
+    r"CREATE TABLE (Cache|Settings) \([\w ,]*\)|CREATE (UNIQUE )?INDEX \w+ ON Cache ?\([\w ,]*\)|"
+    r"CREATE TRIGGER \w+ AFTER (INSERT|UPDATE|DELETE) ON Cache FOR EACH ROW BEGIN"
+    r' UPDATE Settings SET value = [\w +.-]* WHERE key = "(count|size)"; END'
+)
+ROW = "key, raw, tag, mode, filename, value, access_count"
+
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+NO_SHARED_MEMORY = {
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+}
 REMEDIES = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space",
     sqlite3.SQLITE_IOERR: "The disk may be full, over its quota or failing: see `df` and the system's log, mend it",
-    sqlite3.SQLITE_BUSY: "Another program holds the file: close it",
+    sqlite3.SQLITE_BUSY: (
+        "Another program holds the file: close it; on a network file system without locks, name a folder on a local "
+        "disk (--job-dir)"
+    ),
     sqlite3.SQLITE_READONLY: "The folder may not be written to, which is needed even for reading: see to your rights",
     sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: see to your rights in the folder",
 }
@@ -75,9 +103,7 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is untyped
 
     def get(self, key: object, raw: object) -> str:
         """Give the key of a row."""
-        if type(key) is not str or raw != 1:
-            raise TypeError("a row's key is not plain text")
-        return key
+        return _text(key, raw)
 
     def store(self, value: object, read: object, key: object = None) -> tuple[int, int, None, bytes]:
         """Give size (of a file: 0), mode, file name (None) and value as the database holds them."""
@@ -88,9 +114,9 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is untyped
 
     def fetch(self, mode: object, filename: object, value: object, read: object) -> bytes:
         """Give the value of a row."""
-        if mode != MODE_RAW or filename is not None or type(value) is not bytes or read:
-            raise TypeError("a row's value is not plain bytes")
-        return value
+        if read:
+            raise TypeError("a row's value is not a file")
+        return _bytes(mode, filename, value)
 
     def filename(self, *_: object) -> NoReturn:
         """Refuse: no value has a file of its own."""
@@ -98,6 +124,14 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is untyped
 
     def remove(self, file_path: object) -> None:
         """Do nothing: no row owns a file, whatever it says."""
+
+
+class Damaged(Stopped):
+    """The store is not what was written, and was left as it is; what can still be read of it may be salvaged."""
+
+
+class HalfWritten(Stopped):
+    """A killed process left a group half-written: `take_back` it under the job's lock, then read."""
 
 
 class Entry(Record, frozen=True):
@@ -115,10 +149,14 @@ class Store:
     `folder` is the folder of the database alone, made (0700, its files 0600) if it is not there; hold the job's lock
     around it. All outcomes that gather while one group is committed are the next group, up to 256, so a lone one
     waits for nobody and a crowd shares its fsync. What was acknowledged survives SIGKILL, and power loss where
-    the disk honours fsync.
+    the disk honours fsync. On a network file system it goes through a rollback journal in place of a write-ahead log,
+    which other hosts could not read.
 
-    Raises Stopped, with the remedy, if the database is empty, damaged or not a store (it is never begun anew), or if
-    the file system cannot give what durability needs.
+    Beside the folder, `FOLDER.json` tells how many rows were committed a second ago and the latest notes: so a store
+    that is gone, or lost rows with its write-ahead log, is not taken for one that never had them.
+
+    Raises Damaged, with the remedy, if the database is empty, damaged, not a store or not the one that was here (it is
+    never begun anew); Stopped if the file system cannot give what durability needs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -212,25 +250,34 @@ class Store:
         except Exception as error:  # noqa: BLE001 - whatever ends this thread, nobody may wait for it for ever
             broken = _unwritable(self.folder, error)
         finally:
+            # Not left to the last to close, which may be a reader: then the answers would stay in the log alone.
+            with contextlib.suppress(sqlite3.Error):
+                disk_cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # noqa: SLF001 - as for any pragma
             disk_cache.close()
         if broken:
             self._break(broken)
 
     def _commit_until_closed(self, disk_cache: diskcache.Cache) -> None:
+        marked = time.monotonic()
+        behind = False
         while True:
             with self._change:
                 while not self._waiting and not self._closing:
-                    if not self._change.wait(NOTE_SECONDS if self._notes else None):
+                    if not self._change.wait(NOTE_SECONDS if self._notes or behind else None):
                         break
                 group = list(islice(self._waiting, GROUP_ROWS))  # they stay queued until they are safe
                 notes, self._notes = self._notes, {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:
                 _write(disk_cache, [entry for entry, _ in group if entry is not None], notes)
+                behind = True
             with self._change:
                 for _ in group:
                     self._waiting.popleft()
             _tell([written for _, written in group])
+            if behind and (last or time.monotonic() - marked >= WATERMARK_SECONDS):
+                _put_watermark(self.folder, disk_cache)
+                marked, behind = time.monotonic(), False
             if last:
                 return
 
@@ -244,19 +291,19 @@ class Store:
 class Reader:
     """A read-only look at a store, from any process, in short reads, while another writes.
 
-    Opens SQLite with mode=ro and never diskcache, so it cannot disturb the writer. One thread at a time.
+    Opens SQLite with mode=ro and never diskcache, so it cannot disturb the writer. One thread at a time. On a file
+    system whose locks other hosts do not see, a read from another host may fail while the job runs; it harms nothing.
 
-    Raises FileNotFoundError if there is no store in `folder` yet; here and in every read Stopped, naming the store,
-    if the database is empty, damaged, not a store, or holds rows that no Store writes (they are neither unpickled
-    nor followed to a file).
+    Raises FileNotFoundError if there is no store in `folder` yet; here and in every read Stopped, naming the store:
+    HalfWritten if a killed process left it so; Damaged if the database is empty, damaged, not a store, or holds rows
+    that no Store writes (they are neither unpickled nor followed to a file).
     """
 
     def __init__(self, folder: Path) -> None:
         if not (folder / DBNAME).exists():
             raise FileNotFoundError(f"{folder} holds no answers yet")
         self.folder = folder
-        self._disk = BytesDisk(str(folder))
-        self._connection = _connect(folder)
+        self._connection = _open_whole(folder)
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Give the value of each key, in the order asked; None where there is none."""
@@ -264,8 +311,9 @@ class Reader:
         with _telling(self.folder):
             for start in range(0, len(keys), LOOKUP_ROWS):
                 wanted = keys[start : start + LOOKUP_ROWS]
-                for key, mode, filename, value in self._connection.execute(_lookup(len(wanted)), wanted):
-                    found[key] = self._disk.fetch(mode, filename, value, read=False)
+                for row in _rows(self._connection, _lookup(len(wanted)), wanted):
+                    entry = entry_of(row)
+                    found[entry.key] = entry.value
         return [found.get(key) for key in keys]
 
     def marks(self) -> Iterator[list[tuple[str, str]]]:
@@ -277,8 +325,8 @@ class Reader:
         last = 0
         while True:
             with _telling(self.folder):
-                rows = self._connection.execute(sql, (last, NOTE_TAG, CHUNK_ROWS)).fetchall()
-                chunk = [(self._disk.get(key, raw), self._disk.get(tag, raw)) for _, key, raw, tag in rows]
+                rows = _rows(self._connection, sql, (last, NOTE_TAG, CHUNK_ROWS))
+                chunk = [(_text(key, raw), _text(tag, raw)) for _, key, raw, tag in rows]
             if not chunk:
                 return
             last = rows[-1][0]
@@ -288,8 +336,7 @@ class Reader:
         """Give the keys of all outcomes that were stored at or after a moment, or stored anew."""
         sql = "SELECT key, raw FROM Cache WHERE store_time >= ? AND tag IS NOT ?"
         with _telling(self.folder):
-            rows = self._connection.execute(sql, (moment.timestamp(), NOTE_TAG)).fetchall()
-            return [self._disk.get(key, raw) for key, raw in rows]
+            return [_text(key, raw) for key, raw in _rows(self._connection, sql, (moment.timestamp(), NOTE_TAG))]
 
     def note(self, name: str) -> bytes | None:
         """Give the latest note of that name; None if there is none."""
@@ -298,32 +345,6 @@ class Reader:
     def close(self) -> None:
         """Let go of the database; any number of times."""
         self._connection.close()
-
-
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold the job folder: one process at a time.
-
-    A lock of the operating system on `folder/lock`, so a dead process's is free by itself; who holds it is told in
-    `folder/lock.json`. Raises Stopped (exit code 5) at once if it is held, naming the holder, and BadJob if
-    the folder cannot be locked.
-    """
-    lock = filelock.FileLock(folder / "lock", mode=file_mode(folder), blocking=False, thread_local=False)
-    try:
-        lock.acquire()
-        _tell_holder(folder / "lock.json")
-    except filelock.Timeout:
-        raise Stopped(_held(folder), Exit.LOCKED) from None
-    except OSError as error:
-        lock.release()
-        remedy = "See to your rights in it" if isinstance(error, PermissionError) else "Keep it on a local disk"
-        raise BadJob(f"{folder} cannot be locked: {error}. {remedy} (--job-dir). Nothing was sent.") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # a name left behind harms nobody, a lock left behind would
-            (folder / "lock.json").unlink()
-        lock.release()
 
 
 def make_folder(folder: Path, *, shared: bool = False) -> None:
@@ -346,47 +367,145 @@ def make_folder(folder: Path, *, shared: bool = False) -> None:
         raise BadJob(f"The job folder {folder} cannot be made: {error}. Name another with --job-dir.") from error
 
 
+def take_back(folder: Path) -> None:
+    """Undo what a killed process left half-written: no part of it was acknowledged. Hold the job's lock around it."""
+    with _telling(folder), contextlib.closing(connect(folder, "rw")) as connection:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
+def rebuild(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) -> Path:
+    """Make a store of these, put it in the place of the one in `folder`, and give where that stands now.
+
+    Nothing is removed. Raises Stopped if it cannot be done; then the old one stands where it stood.
+    """
+    aside = folder.with_name(f"{folder.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    with _telling(folder):
+        fresh = _make(folder, entries, notes)
+        if os.path.lexists(folder):
+            folder.rename(aside)
+        fresh.rename(folder)
+        _sync(folder.parent)
+        path_of(folder).unlink(missing_ok=True)
+    return aside
+
+
+def entry_of(row: Sequence[object]) -> Entry:
+    """A row, its columns as in ROW, as it was written. Raises TypeError if it was not written by a Store, or changed.
+
+    Nothing in it is unpickled, nor followed to a file.
+    """
+    key, raw, tag, mode, filename, value, checksum = row
+    entry = Entry(_text(key, raw), _text(tag, raw), _bytes(mode, filename, value))
+    if checksum != _checksum(entry.key.encode(), entry.tag.encode(), entry.value):
+        raise TypeError(f"the value of {entry.key!r} is not what was written")
+    return entry
+
+
+def _text(cell: object, raw: object) -> str:
+    if type(cell) is not str or raw != 1:
+        raise TypeError("a row's key is not plain text")
+    return cell
+
+
+def _bytes(mode: object, filename: object, value: object) -> bytes:
+    if mode != MODE_RAW or filename is not None or type(value) is not bytes:
+        raise TypeError("a row's value is not plain bytes")
+    return value
+
+
+def _checksum(key: bytes, tag: bytes, value: bytes) -> int:
+    """Of what belongs together: SQLite itself would not notice a page of values that changed."""
+    return int(zlib.crc32(value, zlib.crc32(key + b"\0" + tag + b"\0")))
+
+
 def _open(folder: Path) -> diskcache.Cache:
     """Open a store for writing, checked; make it if there is none. Raises Stopped."""
     with _telling(folder):
         if not os.path.lexists(folder / DBNAME):
             _create(folder)
-        _check(folder)
+        _refuse_links(folder)
+        journal = folder / f"{DBNAME}-journal"
+        if journal.exists() and journal.stat().st_size:
+            take_back(folder)
+        try:
+            _check(folder)
+        except Stopped as stop:
+            if getattr(_cause(stop), "sqlite_errorcode", 0) not in NO_SHARED_MEMORY:
+                raise
+            _leave_wal(folder)  # copied from where it could be read
+            _check(folder)
         disk_cache = _open_cache(folder)
-        took = [_pragma(disk_cache, name) for name in ("journal_mode", "synchronous")]
-        if took != ["wal", 2]:
-            disk_cache.close()
-            raise Stopped(
-                f"The file system under {folder} cannot keep a durable store (journal_mode, synchronous = {took}). "
-                "Nothing was asked. Put the job folder on a local disk with --job-dir."
-            )
+        _put_watermark(folder, disk_cache)
     return disk_cache
 
 
 def _create(folder: Path) -> None:
-    """Make an empty store beside its place and move it there whole, so that a half-made one is never found."""
+    """Make an empty store. Raises Damaged if there was one."""
+    if rows := Watermark.of(folder).rows:
+        moved = "".join(
+            f" One that was moved aside: {path}." for path in folder.parent.glob(f"{folder.name}.damaged-*")
+        )
+        raise Damaged(f"{folder / DBNAME} is gone, though {rows:,} rows were written to it.{moved} {_restore(folder)}")
     if folder.exists() and any(folder.iterdir()):
-        raise Stopped(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
+        raise Damaged(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
+    _make(folder, [], {}).rename(folder)
+    _sync(folder.parent)
+
+
+def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) -> Path:
+    """Make a store of these beside its place, to be moved there whole, so that a half-made one is never found."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     folder.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     make_inside(fresh)
     # SQLite gives the files beside a database the database's mode.
     os.close(open_inside(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
-    _open_cache(fresh).close()
+    disk_cache = _open_cache(fresh)
+    try:
+        rows = iter(entries)
+        while group := list(islice(rows, GROUP_ROWS)):
+            _write(disk_cache, group, {})
+        _write(disk_cache, [], {**notes, IDENTITY: os.urandom(8).hex().encode()})
+    finally:
+        disk_cache.close()
     _sync(fresh)
-    fresh.rename(folder)
-    _sync(folder.parent)
+    return fresh
 
 
 def _open_cache(folder: Path) -> diskcache.Cache:
+    """Open with the journal that suits the file system. Raises Stopped if none is as durable as it must be."""
+    if not is_shared_with_hosts(folder):
+        try:
+            return _open_with(folder, "wal")
+        except (sqlite3.OperationalError, Stopped):  # no name tells that it will not do here
+            _leave_wal(folder)
+    return _open_with(folder, "truncate")
+
+
+def _leave_wal(folder: Path) -> None:
+    """Back to a rollback journal without shared memory, of which an exclusive lock is in no need."""
+    with contextlib.closing(connect(folder, "rw")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+
+
+def _open_with(folder: Path, journal: str) -> diskcache.Cache:
+    """Truncating a journal, unlike deleting it, is on disk when COMMIT returns (sqlite.org/pragma.html, EXTRA)."""
+    settings = SETTINGS | {"sqlite_journal_mode": journal, "timeout": 5 if journal == "wal" else BUSY_SECONDS}
     disk_cache = diskcache.Cache.__new__(diskcache.Cache)
     try:
         # Begun by hand: its connection must be closed when its own beginning fails half-way.
-        disk_cache.__init__(str(folder), disk=BytesDisk, **SETTINGS)
+        disk_cache.__init__(str(folder), disk=BytesDisk, **settings)
+        took = [_pragma(disk_cache, name) for name in ("journal_mode", "synchronous")]
     except BaseException:
         disk_cache.close()
         raise
+    if took != [journal, 2]:
+        disk_cache.close()
+        raise Stopped(
+            f"The file system under {folder} cannot keep a durable store (journal_mode, synchronous = {took}). "
+            "Nothing was asked. Put the job folder on a local disk with --job-dir."
+        )
     return disk_cache
 
 
@@ -394,38 +513,89 @@ def _pragma(disk_cache: diskcache.Cache, name: str) -> object:
     return disk_cache._sql(f"PRAGMA {name}").fetchone()[0]  # noqa: SLF001 - no public way to ask its connection
 
 
+def _put_watermark(folder: Path, disk_cache: diskcache.Cache) -> None:
+    sql = disk_cache._sql  # noqa: SLF001 - as above
+    rows = sql("SELECT value FROM Settings WHERE key = 'count'").fetchone()[0]
+    noted = [entry_of(row) for row in sql(f"SELECT {ROW} FROM Cache WHERE raw = 1 AND key >= ? AND key < ?", _NOTES)]  # noqa: S608 - constants
+    notes = {entry.key.removeprefix(NOTE_PREFIX): entry.value for entry in noted}
+    Watermark(notes.pop(IDENTITY, b"").decode(), rows, notes).put(folder)
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raise Stopped if a file of the store is anything else: SQLite would write where a link points."""
+    for path in folder.glob(f"{DBNAME}*"):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Stopped(f"{path} is a link or a folder, where the store has a file. {_restore(folder)}")
+
+
 def _check(folder: Path) -> None:
-    """Raise Stopped unless the database is whole and a store: diskcache would begin anew in an empty one."""
-    with contextlib.closing(_connect(folder)) as connection:
+    """Raise Damaged unless the database is whole, a store, and the one that was here: never is one begun anew."""
+    with contextlib.closing(_open_whole(folder)) as connection:
         faults = [fault for (fault,) in connection.execute("PRAGMA quick_check(3)")]
         if faults != ["ok"]:
             said = " ".join("; ".join(faults).split())  # SQLite's own lines, as one
-            raise Stopped(f"{folder / DBNAME} is damaged ({said}). {_restore(folder)}")
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables != {"Cache", "Settings"}:
-            raise Stopped(f"{folder / DBNAME} is a database, but not of answers. {_restore(folder)}")
+            raise Damaged(f"{folder / DBNAME} is damaged ({said}). {_restore(folder)}")
         # diskcache makes attributes and pragmas of all settings that it finds.
         strange = {key for (key,) in connection.execute("SELECT key FROM Settings")} - {*DEFAULT_SETTINGS, *METADATA}
         if strange:
-            raise Stopped(f"{folder / DBNAME} has settings that no store has: {strange}. {_restore(folder)}")
+            raise Damaged(f"{folder / DBNAME} has settings that no store has: {strange}. {_restore(folder)}")
+        connection.create_function("checksum", 3, _checksum, deterministic=True)
+        rows, strange_rows = connection.execute(_COUNT).fetchone()
+        if strange_rows:
+            raise Damaged(f"{folder / DBNAME} holds {strange_rows:,} rows that no store writes. {_restore(folder)}")
+        mark = Watermark.of(folder)
+        if rows < mark.rows:
+            raise Damaged(
+                f"{folder / DBNAME} holds {rows:,} rows, where {mark.rows:,} were written: it lost its "
+                f"{DBNAME}-wal, or is an older copy. {_restore(folder)}"
+            )
+        identity = connection.execute(_lookup(1), (NOTE_PREFIX + IDENTITY,)).fetchone()
+        if mark.rows and (identity is None or entry_of(identity).value.decode() != mark.identity):
+            raise Damaged(f"{folder / DBNAME} is the store of another job. {_restore(folder)}")
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
-    """Open the database for reading alone. Raises Stopped if it is empty or cannot be opened."""
+def _open_whole(folder: Path) -> sqlite3.Connection:
+    """Open the database for reading alone. Raises Stopped if it is empty, not a store or cannot be opened."""
     database = folder / DBNAME
     with _telling(folder):
         # Asked of the directory: to open and close the file would drop the locks that SQLite has on it in this process.
         if database.stat().st_size == 0:
-            raise Stopped(f"{database} is empty (0 bytes), though it should hold the answers. {_restore(folder)}")
-        uri = database.absolute().as_uri() + "?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+            raise Damaged(f"{database} is empty (0 bytes), though it should hold the answers. {_restore(folder)}")
+        connection = connect(folder, "ro")
         try:
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            made = _rows(connection, "SELECT type, name, sql FROM sqlite_master")
         except BaseException:
             connection.close()
             raise
+        tables = {name for kind, name, _ in made if kind == "table"}
+        strange = [name for _, name, sql in made if sql is not None and SCHEMA.fullmatch(sql) is None]
+        if tables != {"Cache", "Settings"} or strange:
+            connection.close()
+            raise Damaged(f"{database} is a database, but not of answers ({strange}). {_restore(folder)}")
     return connection
+
+
+def connect(folder: Path, mode: str) -> sqlite3.Connection:
+    """Open the database as it is, unchecked, `mode` "ro" or "rw"; never makes one. Raises sqlite3.Error."""
+    uri = f"{(folder / DBNAME).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    """All rows at once, so that a writer waits no longer than that.
+
+    A reader that comes just as a writer begins may take its journal for a dead one's, so it looks again for a while.
+    """
+    until = time.monotonic() + JOURNAL_SECONDS
+    while True:
+        try:
+            return connection.execute(sql, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -434,20 +604,24 @@ def _telling(folder: Path) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        raise Stopped(f"{folder / DBNAME} holds rows that no store writes: {error}. {_restore(folder)}") from error
+        raise Damaged(f"{folder / DBNAME} holds rows that no store writes: {error}. {_restore(folder)}") from error
     except (sqlite3.Error, diskcache.Timeout, OSError) as error:
         cause = _cause(error)
         what = f"The store {folder / DBNAME} cannot be opened or read: {cause}."
+        if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise HalfWritten(
+                f"{what} A process was killed as it wrote: the job's next run takes that back."
+            ) from error
         if _code(cause) in DAMAGED:
-            raise Stopped(f"{what} {_restore(folder)}") from error
+            raise Damaged(f"{what} {_restore(folder)}") from error
         remedy = REMEDIES.get(_code(cause), REMEDY)
         raise Stopped(f"{what} What it holds was not touched. {remedy}, then type the same command again.") from error
 
 
 def _restore(folder: Path) -> str:
     return (
-        f"It was left as it is. Put back a copy of the whole folder {folder} "
-        f"({DBNAME} together with {DBNAME}-wal), or delete the folder to begin anew and pay for every answer again."
+        f"It was left as it is. Put back a copy of the whole folder {folder} ({DBNAME} together with {DBNAME}-wal), "
+        f"or delete {folder.parent} to begin anew and pay for every answer again."
     )
 
 
@@ -477,30 +651,35 @@ def _code(cause: BaseException) -> int:
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF
 
 
-def _write(disk_cache: diskcache.Cache, entries: Sequence[Entry], notes: dict[str, bytes]) -> None:
+def _write(disk_cache: diskcache.Cache, entries: Sequence[Entry], notes: Mapping[str, bytes]) -> None:
     """Commit all of them in one transaction, or none."""
-    rows = [(entry.key, entry.tag, entry.value) for entry in entries]
-    rows += [(NOTE_PREFIX + name, NOTE_TAG, value) for name, value in notes.items()]
+    rows = [*entries, *(Entry(NOTE_PREFIX + name, NOTE_TAG, value) for name, value in notes.items())]
     with disk_cache.transact():
         for start in range(0, len(rows), GROUP_ROWS):
             part = rows[start : start + GROUP_ROWS]
-            values = [cell for row in part for cell in row]
+            values = [cell for row in part for cell in _cells(row)]
             disk_cache._sql(_upsert(len(part)), values)  # noqa: SLF001 - see _upsert
+
+
+def _cells(entry: Entry) -> tuple[str, str, bytes, int]:
+    checksum = _checksum(entry.key.encode(), entry.tag.encode(), entry.value)
+    return entry.key, entry.tag, entry.value, checksum
 
 
 @cache
 def _upsert(rows: int) -> str:
-    """Give the SQL that writes so many rows as diskcache would, from three values for each: key, tag, value.
+    """Give the SQL that writes so many rows as diskcache would, from four values for each: key, tag, value, checksum.
 
     One statement for a group, where `Cache.set` takes two or three a row: each gives up the interpreter's lock, and
-    beside a busy event loop gets it back only 5 ms later.
+    beside a busy event loop gets it back only 5 ms later. The checksum stands where other policies of eviction count.
     """
     now = "(julianday('now') - 2440587.5) * 86400.0"  # seconds since 1970, as in time.time()
-    values = ", ".join([f"(?, ?, ?, 1, {MODE_RAW}, {now})"] * rows)
+    values = ", ".join([f"(?, ?, ?, ?, 1, {MODE_RAW}, {now})"] * rows)
     return (
-        f"INSERT INTO Cache (key, tag, value, raw, mode, store_time) VALUES {values}"  # noqa: S608 - placeholders alone
+        f"INSERT INTO Cache (key, tag, value, access_count, raw, mode, store_time) VALUES {values}"  # noqa: S608 - placeholders alone
         " ON CONFLICT (key, raw) DO UPDATE SET tag = excluded.tag, value = excluded.value, mode = excluded.mode,"
-        " store_time = excluded.store_time, expire_time = NULL, size = 0, filename = NULL"
+        " access_count = excluded.access_count, store_time = excluded.store_time, expire_time = NULL, size = 0,"
+        " filename = NULL"
     )
 
 
@@ -508,7 +687,19 @@ def _upsert(rows: int) -> str:
 def _lookup(keys: int) -> str:
     """Give the SQL that looks up so many keys."""
     marks = ", ".join("?" * keys)
-    return f"SELECT key, mode, filename, value FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 - as above
+    return f"SELECT {ROW} FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 - as above
+
+
+_NOTES = (NOTE_PREFIX, NOTE_PREFIX[:-1] + chr(ord(NOTE_PREFIX[-1]) + 1))
+"""The keys of all notes lie between these."""
+_COUNT = f"""
+    SELECT count(*), count(*) - count(CASE WHEN
+        raw IS 1 AND mode IS {MODE_RAW} AND filename IS NULL
+        AND typeof(key) = 'text' AND typeof(tag) = 'text' AND typeof(value) = 'blob'
+        AND access_count IS checksum(CAST(key AS BLOB), CAST(tag AS BLOB), value)
+    THEN 1 END) FROM Cache
+"""  # noqa: S608 - a constant
+"""How many rows there are, and how many no Store wrote."""
 
 
 def _tell(written: Iterable[asyncio.Future[None]], broken: str = "") -> None:
@@ -529,30 +720,6 @@ def _settle(futures: Iterable[asyncio.Future[None]], broken: str) -> None:
             future.set_exception(Stopped(broken))
         else:
             future.set_result(None)
-
-
-def _tell_holder(path: Path) -> None:
-    """Write who holds the lock, whole or not at all."""
-    who = Process.this()
-    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-    holder = {"user": who.user, "host": who.host, "pid": who.pid, "since": since}
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8") as file:
-        json.dump(holder, file)
-    draft.replace(path)
-
-
-def _held(folder: Path) -> str:
-    """Say who holds the folder, as far as is known."""
-    who = "Another process"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads((folder / "lock.json").read_bytes())
-        who = one_line(f"{told['user']}@{told['host']} (process {told['pid']}, since {told['since']})")
-    return (
-        f"{who} holds {folder}: one process at a time may work on a job. Nothing was asked and nothing was changed. "
-        "Wait for it, or end it gently with `kill -INT` and the number of the process."
-    )
 
 
 def _sync(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model"}),
     (
         "tools",
         {
@@ -24,13 +24,14 @@ FLOORS = (
             "throttle",
             "retry",
             "store",
+            "lock",
             "prices",
             "progress",
             "history",
         },
     ),
     ("the desk", {"desk"}),
-    ("answering", {"plan", "live", "columns"}),
+    ("answering", {"plan", "live", "columns", "salvage"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
@@ -41,6 +42,8 @@ STEPS_ON_ONE_FLOOR = {
     ("templates", "records"),
     ("local_model", "records"),
     ("local_model", "folders"),
+    ("watermark", "records"),
+    ("watermark", "folders"),
     ("__main__", "cli"),
 }
 
@@ -48,10 +51,11 @@ HOMES = {
     "click": {"cli"},
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review"},  # JSON of records and bodies
+    # JSON of records and bodies
+    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
     "httpx": {"client"},
     "diskcache": {"store"},
-    "filelock": {"store"},
+    "filelock": {"lock"},
     "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
     "genai_prices": {"prices"},

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -12,19 +13,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import IO
 
 import diskcache
 import pytest
+from children import CHILD_SECONDS, child, on_network, pipe
 
+from pipeline.lock import hold
 from pipeline.records import BadJob, Exit, Stopped
-from pipeline.store import GROUP_ROWS, BytesDisk, Reader, Store, hold, make_folder
+from pipeline.store import GROUP_ROWS, BytesDisk, Damaged, HalfWritten, Reader, Store, make_folder, take_back
+from pipeline.watermark import Watermark
 
 SEED = 20261122
-CHILD_SECONDS = 60
 
 PUT_FOR_EVER = """
 import asyncio, os, sys
@@ -55,7 +57,7 @@ for line in sys.stdin:
     keys = json.loads(line)
     values = reader.get_many(keys)
     marked = {key for chunk in reader.marks() for key, _ in chunk}
-    whole = all(value == key.encode() * 500 for key, value in zip(keys, values))
+    whole = all(value == key.encode() * int(sys.argv[2]) for key, value in zip(keys, values))
     print(whole and marked >= set(keys), flush=True)
 reader.close()
 """
@@ -96,30 +98,6 @@ async def main():
 asyncio.run(main())
 """
 
-HOLD_UNTIL_TOLD = """
-import sys
-from pathlib import Path
-from pipeline.store import hold
-
-with hold(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-TRY_TO_HOLD = """
-import sys
-from pathlib import Path
-from pipeline.records import Stopped
-from pipeline.store import hold
-
-try:
-    with hold(Path(sys.argv[1])):
-        pass
-except Stopped as stop:
-    print(stop)
-    sys.exit(stop.exit_code)
-"""
-
 
 class Bomb:
     """Unpickled, it makes a file."""
@@ -129,21 +107,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (str(self.path),)
-
-
-@contextmanager
-def child(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def pipe(end: IO[str] | None) -> IO[str]:
-    assert end is not None
-    return end
 
 
 def put_all(folder: Path, rows: Iterable[tuple[str, bytes, str]]) -> None:
@@ -200,7 +163,7 @@ def test_a_kill_while_the_store_is_made_leaves_none_behind(tmp_path: Path) -> No
     (half_made / "cache.db").touch()
     put_all(tmp_path / "store", [("k", b"v", "ok")])
     assert get_all(tmp_path / "store", ["k"]) == [b"v"]
-    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["store"]
 
 
 def test_any_bytes_come_back_as_they_went_in(tmp_path: Path) -> None:
@@ -255,7 +218,7 @@ def test_a_reader_in_another_process_sees_each_row_once_it_is_acknowledged(tmp_p
 
     async def write(store: Store) -> list[str]:
         reader = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", READ_WHAT_IS_NAMED, str(folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            sys.executable, "-c", READ_WHAT_IS_NAMED, str(folder), "500", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
         async def put(lane: int) -> None:
@@ -342,6 +305,17 @@ def test_close_commits_what_is_queued_also_of_a_loop_that_is_gone(tmp_path: Path
     store.close()
     store.close()
     assert len(marks(tmp_path / "store")) == 3 * GROUP_ROWS
+
+
+def test_a_closed_store_is_whole_without_its_log_even_while_a_reader_is_open(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "store", tmp_path / "copy"
+    copy.mkdir()
+    Store(folder).close()
+    with closing(Reader(folder)) as reader:
+        put_all(folder, [(str(number), b"v", "ok") for number in range(500)])
+        assert len(reader.get_many(["7"])) == 1
+        shutil.copy(folder / "cache.db", copy)
+    assert len(marks(copy)) == 500
 
 
 def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
@@ -479,6 +453,125 @@ def test_damage_within_the_database_is_refused_before_anything_is_asked(tmp_path
         Store(folder)
 
 
+def test_a_value_that_changed_on_the_disk_is_refused_where_sqlite_sees_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    put_all(folder, [(f"{i:064x}", b"a" * 20_000, "ok") for i in range(50)])
+    whole = (folder / "cache.db").read_bytes()
+    at = whole.index(b"a" * 4000, len(whole) // 2)
+    (folder / "cache.db").write_bytes(whole[:at] + b"b" * 100 + whole[at + 100 :])
+    with closing(sqlite3.connect(folder / "cache.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with pytest.raises(Damaged, match="holds 1 rows that no store writes"):
+        Store(folder)
+    with pytest.raises(Damaged, match="is not what was written"):
+        get_all(folder, list(marks(folder)))
+
+
+def test_rows_lost_with_a_write_ahead_log_are_missed_before_anything_is_asked(tmp_path: Path) -> None:
+    live, copy = tmp_path / "live" / "store", tmp_path / "copy" / "store"
+    copy.mkdir(parents=True)
+    with closing(Store(live)) as store:
+        asyncio.run(put_rows(store, 500))
+        deadline = time.monotonic() + CHILD_SECONDS
+        while Watermark.of(live).rows < 501 and time.monotonic() < deadline:
+            os.sched_yield()
+        shutil.copy(live / "cache.db", copy)
+        shutil.copy(live.with_name("store.json"), copy.parent)
+    with pytest.raises(Damaged, match=r"holds \d+ rows, where 501 were written: it lost its cache.db-wal|is empty"):
+        Store(copy)
+
+
+async def put_rows(store: Store, rows: int) -> None:
+    await asyncio.gather(*(store.put(f"{i:064x}", bytes(1000), "ok") for i in range(rows)))
+
+
+def test_a_store_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    put_all(folder, [("k", b"v", "ok")])
+    shutil.rmtree(folder)
+    for _ in range(2):
+        with pytest.raises(Damaged, match="is gone, though 2 rows were written to it"):
+            Store(folder)
+    assert not folder.exists()
+
+
+def test_the_store_of_another_job_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours" / "store", tmp_path / "theirs" / "store"
+    for folder in (ours, theirs):
+        put_all(folder, [("k", b"v", "ok"), (folder.parent.name, b"v", "ok")])
+    shutil.copy(theirs / "cache.db", ours)
+    with pytest.raises(Damaged, match="is the store of another job"):
+        Store(ours)
+
+
+def test_the_write_ahead_log_of_another_store_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours" / "store", tmp_path / "theirs" / "store"
+    put_all(ours, [(f"{i:064x}", bytes(1000), "ok") for i in range(50)])
+    with closing(Store(theirs)) as store:
+        asyncio.run(put_rows(store, 200))
+        shutil.copy(theirs / "cache.db-wal", ours)
+    before = (ours / "cache.db").read_bytes()
+    with pytest.raises(Damaged):
+        Store(ours)
+    assert (ours / "cache.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 5000, b""])
+def test_garbage_beside_a_whole_database_costs_no_row(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "store"
+    rows = [(f"{i:064x}", bytes(1000), "ok") for i in range(50)]
+    put_all(folder, rows)
+    for suffix in ("-shm", "-wal", "-journal"):
+        (folder / f"cache.db{suffix}").write_bytes(content)
+    put_all(folder, [("late", b"v", "ok")])
+    assert marks(folder) == {key: "ok" for key, _, _ in [*rows, ("late", b"", "")]}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TRIGGER extra AFTER INSERT ON Cache FOR EACH ROW BEGIN DELETE FROM Cache; END",
+        "CREATE TRIGGER extra AFTER INSERT ON Cache FOR EACH ROW BEGIN UPDATE Settings SET value = 0; END",
+        "CREATE VIEW extra AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT * FROM n",
+        "CREATE INDEX extra ON Cache (hex(value))",
+        "CREATE TABLE extra (name TEXT)",
+        "CREATE VIRTUAL TABLE extra USING fts5(name)",
+    ],
+)
+def test_a_schema_that_would_run_more_than_a_stores_is_refused_to_every_reader(tmp_path: Path, sql: str) -> None:
+    folder = tmp_path / "store"
+    put_all(folder, [("k", b"v", "ok")])
+    tamper(folder, sql)
+    for look in (Store, Reader):
+        with pytest.raises(Damaged, match="not of answers"):
+            look(folder)
+
+
+def as_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-journal"])
+@pytest.mark.parametrize("replace", [as_link, as_folder])
+def test_what_is_no_file_of_its_own_is_refused_and_what_lies_elsewhere_left(
+    tmp_path: Path, name: str, replace: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "store"
+    put_all(folder, [("k", b"v", "ok")])
+    (folder / name).touch()
+    replace(folder / name)
+    before = (folder / "elsewhere").read_bytes() if replace is as_link else b""
+    with pytest.raises(Stopped, match=r"is a link or a folder, where the store has a file"):
+        Store(folder)
+    assert replace is as_folder or (folder / "elsewhere").read_bytes() == before
+
+
 @pytest.mark.parametrize("kept", [0.001, 0.3, 0.5, 0.97])
 def test_a_truncated_database_is_refused_and_left_as_it_is(tmp_path: Path, kept: float) -> None:
     folder = tmp_path / "store"
@@ -498,7 +591,7 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE photos (name TEXT)")
     with pytest.raises(Stopped, match="not of answers"):
         Store(folder)
-    with pytest.raises(Stopped, match="no such table"):
+    with pytest.raises(Stopped, match="not of answers"):
         marks(folder)
 
 
@@ -540,8 +633,8 @@ def test_hostile_rows_are_neither_unpickled_nor_followed_to_a_file(tmp_path: Pat
     for name in ("pickle", "file", "text"):
         with pytest.raises(Stopped, match=r"store.cache\.db holds rows that no store writes"):
             get_all(folder, ["good", name])
-    put_all(folder, [("file", b"new", "ok")])
-    assert get_all(folder, ["good", "file"]) == [b"v", b"new"]
+    with pytest.raises(Damaged, match="holds 3 rows that no store writes"):
+        Store(folder)
     tamper(folder, "INSERT INTO Cache (key, raw, tag, value, mode) VALUES (?, 0, 'ok', x'00', 1)", bomb)
     with pytest.raises(Stopped, match="key is not plain text"):
         marks(folder)
@@ -610,55 +703,129 @@ def test_the_job_folder_ignores_itself_and_an_old_one_is_left_as_it_is(tmp_path:
         make_folder(mine / "code.py")
 
 
-def test_a_second_holder_is_told_who_holds_the_job_and_exits_5(tmp_path: Path) -> None:
-    with hold(tmp_path), child(TRY_TO_HOLD, tmp_path) as process:
-        output, _ = process.communicate(timeout=CHILD_SECONDS)
-        assert process.returncode == 5
-        assert f"process {os.getpid()}, since 20" in output
-        assert "end it gently" in output
-        with pytest.raises(Stopped) as refused, hold(tmp_path):
-            pass
-        assert refused.value.exit_code == Exit.LOCKED
-    with child(TRY_TO_HOLD, tmp_path) as process:
-        assert process.wait(CHILD_SECONDS) == 0
+# ---- on a network file system: a rollback journal, which other hosts can read
+
+JOURNAL_OF = """
+import asyncio, sqlite3, sys
+from contextlib import closing
+from pathlib import Path
+from pipeline.store import Reader, Store
+
+folder = Path(sys.argv[1])
+with closing(Store(folder)) as store:
+    asyncio.run(store.put(sys.argv[2], b"v", "ok"))
+    with closing(Reader(folder)) as reader:
+        assert reader.get_many([sys.argv[2]]) == [b"v"]
+with closing(sqlite3.connect(folder / "cache.db")) as connection:
+    print(*connection.execute("PRAGMA journal_mode").fetchone())
+"""
+
+# As on FUSE with direct_io: files cannot be shared as memory.
+NO_SHARED_MEMORY = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+void *mmap64(void *at, size_t size, int protection, int flags, int file, off_t offset) {
+  void *(*real)(void *, size_t, int, int, int, off_t) = dlsym(RTLD_NEXT, "mmap64");
+  if ((flags & MAP_SHARED) && file >= 0) { errno = ENODEV; return MAP_FAILED; }
+  return real(at, size, protection, flags, file, offset);
+}
+void *mmap(void *at, size_t size, int protection, int flags, int file, off_t offset) {
+  return mmap64(at, size, protection, flags, file, offset);
+}
+"""
 
 
-def test_the_lock_is_named_even_if_its_note_is_foreign_hostile_or_gone(tmp_path: Path) -> None:
-    with hold(tmp_path):
-        note = tmp_path / "lock.json"
-        note.write_text(json.dumps({"user": "ann", "host": "node7\x1b[2J", "pid": 4, "since": "2026-11-22 03:10"}))
-        with pytest.raises(Stopped, match=r"ann@node7 \(process 4, since 2026-11-22 03:10\) holds"), hold(tmp_path):
-            pass
-        for content in ("", "[]", "{}", "null"):
-            note.write_text(content)
-            with pytest.raises(Stopped, match="Another process holds"), hold(tmp_path):
-                pass
-        note.unlink()
-        with pytest.raises(Stopped, match="Another process holds"), hold(tmp_path):
-            pass
-    with hold(tmp_path):
-        pass
+# More than SQLite holds in memory, so some of it is in the file already.
+WRITE_HALF = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1] + "/cache.db", isolation_level=None)
+assert connection.execute("PRAGMA journal_mode = truncate").fetchone() == ("truncate",)
+connection.execute("PRAGMA cache_size = 5")
+connection.execute("BEGIN IMMEDIATE")
+for number in range(200):
+    connection.execute("INSERT INTO Cache (key, value) VALUES (?, zeroblob(5000))", [number])
+connection.execute("UPDATE Cache SET tag = 'half'")
+print("half", flush=True)
+sys.stdin.read()
+"""
 
 
-def test_a_killed_holder_leaves_the_job_free(tmp_path: Path) -> None:
-    with child(HOLD_UNTIL_TOLD, tmp_path) as process:
-        assert pipe(process.stdout).readline() == "held\n"
-        with pytest.raises(Stopped, match=f"process {process.pid}"), hold(tmp_path):
-            pass
-        process.send_signal(signal.SIGKILL)
+def test_a_store_that_moves_between_disk_and_network_changes_its_journal_and_keeps_its_rows(tmp_path: Path) -> None:
+    folder, network = tmp_path / "store", on_network(tmp_path, tmp_path / "mounts")
+    said = []
+    for key, where in (("a", network), ("b", []), ("c", network), ("d", [])):
+        with child(JOURNAL_OF, folder, key, where=where) as process:
+            said.append(process.communicate(timeout=CHILD_SECONDS)[0].strip())
+    # a truncated journal leaves no trace in the file, unlike a write-ahead log
+    assert said == ["delete", "wal", "delete", "wal"]
+    assert marks(folder).keys() == {"a", "b", "c", "d"}
+
+
+def test_where_files_cannot_be_shared_as_memory_the_journal_is_rolled_back_too(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("this system has no C compiler")
+    (tmp_path / "mmap.c").write_text(NO_SHARED_MEMORY)
+    library = tmp_path / "mmap.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "mmap.c", "-ldl"], check=True)
+    put_all(tmp_path / "copied", [("old", b"v", "ok")])
+    for name in ("copied", "new"):
+        with child(JOURNAL_OF, tmp_path / name, "k", where=["env", f"LD_PRELOAD={library}"]) as process:
+            assert process.communicate(timeout=CHILD_SECONDS)[0].strip() == "delete"
+    assert marks(tmp_path / "copied") == {"old": "ok", "k": "ok"}
+    assert marks(tmp_path / "new") == {"k": "ok"}
+
+
+def test_on_a_network_readers_that_never_rest_neither_miss_a_row_nor_stop_the_writer(tmp_path: Path) -> None:
+    folder, network = tmp_path / "store", on_network(tmp_path, tmp_path / "mounts")
+    with child(PUT_FOR_EVER, folder, 0, where=network) as writer:
+        output, acknowledged, looks = pipe(writer.stdout), [], 0
+        acknowledged.append(output.readline().strip())
+        with child(READ_WHAT_IS_NAMED, folder, 100) as first, child(READ_WHAT_IS_NAMED, folder, 100) as second:
+            while len(acknowledged) < 2000:
+                acknowledged += [output.readline().strip() for _ in range(40)]
+                for reader in (first, second):
+                    pipe(reader.stdin).write(json.dumps(acknowledged[-300:]) + "\n")
+                    pipe(reader.stdin).flush()
+                for reader in (first, second):
+                    assert pipe(reader.stdout).readline() == "True\n"
+                    looks += 1
+            assert writer.poll() is None
+    assert looks >= 100
+
+
+def test_on_a_network_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    folder, chance, acknowledged = tmp_path / "store", random.Random(SEED), []
+    network = on_network(tmp_path, tmp_path / "mounts")
+    for life in range(12):
+        with child(PUT_FOR_EVER, folder, life, where=network) as process:
+            output = pipe(process.stdout)
+            acknowledged += [output.readline().strip() for _ in range(chance.randint(1, 400))]
+            process.send_signal(signal.SIGKILL)
+            acknowledged += output.read().split()
+        try:
+            stored = marks(folder)
+        except HalfWritten:
+            take_back(folder)
+            stored = marks(folder)
+        assert stored.keys() >= set(acknowledged)
+    keys = list(stored)
+    assert all(value == key.encode() * 100 for key, value in zip(keys, get_all(folder, keys), strict=True))
+
+
+@pytest.mark.parametrize("mend", [take_back, lambda folder: Store(folder).close()], ids=["a look", "the next run"])
+def test_on_a_network_a_group_that_was_half_written_is_taken_back(tmp_path: Path, mend: Callable[[Path], None]) -> None:
+    folder, network = tmp_path / "store", on_network(tmp_path, tmp_path / "mounts")
+    with child(JOURNAL_OF, folder, "k", where=network) as process:
         process.wait(CHILD_SECONDS)
-        with hold(tmp_path):
-            assert json.loads((tmp_path / "lock.json").read_bytes())["pid"] == os.getpid()
-
-
-def test_a_folder_that_cannot_be_locked_is_a_bad_job(tmp_path: Path) -> None:
-    (tmp_path / "lock").mkdir()
-    with pytest.raises(BadJob, match="cannot be locked"), hold(tmp_path):
-        pass
-
-
-def test_an_error_inside_frees_the_lock_and_passes_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="from within"), hold(tmp_path):
-        raise OSError("from within")
-    with hold(tmp_path):
-        pass
+    with child(WRITE_HALF, folder) as process:
+        assert pipe(process.stdout).readline() == "half\n"
+        process.send_signal(signal.SIGKILL)
+    assert (folder / "cache.db-journal").stat().st_size > 0
+    with pytest.raises(HalfWritten, match="next run takes that back"):
+        Reader(folder)
+    mend(folder)
+    assert marks(folder) == {"k": "ok"}
+    assert get_all(folder, ["k"]) == [b"v"]

@@ -1,0 +1,53 @@
+"""How much a store is known to hold, written down beside it, in `FOLDER.json`.
+
+A store cannot tell by itself that it is an older copy, another job's, or has lost the rows of its write-ahead log; nor
+a folder that is gone that it had held anything. A watermark is never ahead of what is committed.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from .folders import open_inside
+from .records import Record
+
+
+class Watermark(Record, frozen=True):
+    """What was known of a store a second before it was last written."""
+
+    identity: str = ""
+    """What tells the store from every other."""
+    rows: int = 0
+    """How many rows it held, notes among them; 0 if nothing is known."""
+    notes: dict[str, bytes] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """What was written down of the store in this folder; nothing where that is gone or makes no sense."""
+        with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+            told = json.loads(path_of(folder).read_bytes())
+            notes = {str(name): text.encode("utf-8", "surrogateescape") for name, text in told["notes"].items()}
+            return cls(str(told["identity"]), int(told["rows"]), notes)
+        return cls()
+
+    def put(self, folder: Path) -> None:
+        """Write it down, whole or not at all. If it cannot be, the older one holds as well."""
+        notes = {name: value.decode("utf-8", "surrogateescape") for name, value in self.notes.items()}
+        path = path_of(folder)
+        draft = path.with_name(path.name + ".new")
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)  # perhaps a colleague's
+            with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "w", encoding="ascii") as file:
+                json.dump({"identity": self.identity, "rows": self.rows, "notes": notes}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+
+
+def path_of(folder: Path) -> Path:
+    """Where it is written down."""
+    return folder.with_name(folder.name + ".json")
