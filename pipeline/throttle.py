@@ -17,6 +17,7 @@ Pure: monotonic seconds are given in, nothing sleeps, reads a clock or opens a s
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 from .job import Limits
 from .records import Allowance, Learnt, Pressure, Refusal, Usage
@@ -98,22 +99,19 @@ DOWN_REFUSALS = 3
 CONSENT_SECONDS_MIN, CONSENT_SECONDS_MAX, CONSENT_TIMES = 1.0, 15.0, 4.0
 
 
-class Flight:
+class Flight(NamedTuple):
     """One request on its way, and what was known when it left."""
 
-    __slots__ = ("in_flight", "left_at", "number", "size", "spent", "tokens", "tokens_most")
-
-    def __init__(
-        self, number: int, left_at: float, in_flight: int, size: int, tokens: tuple[float, float], spent: float
-    ) -> None:
-        self.number, self.left_at = number, left_at
-        self.in_flight = in_flight
-        """How many were, with this one."""
-        self.size = size
-        """Bytes."""
-        self.tokens, self.tokens_most = tokens
-        self.spent = spent
-        """Tokens of all that left before it."""
+    number: int
+    left_at: float
+    in_flight: int
+    """How many were, with this one."""
+    size: int
+    """Bytes."""
+    tokens: float
+    tokens_most: float
+    spent: float
+    """Tokens of all that left before it."""
 
 
 class Pace:
@@ -416,17 +414,17 @@ class Window:
         self.latency += (took - self.latency) / samples if self.latency else took
         self._score = max(0.0, self._score - max(STRAY_SHARE, 2 * self._stray))
         if self._is_opening:
-            self._open(took, in_flight >= self.whole, now)
+            self._open(took, is_full=in_flight >= self.whole, now=now)
             return
         self._stray -= self._stray / 100
         if now >= self._probe_at:
             self._reopen(self.size + max(1.0, PROBE_STEP * self.size))
         elif self._ceiling == math.inf and not self._is_told:
-            self._climb(in_flight, rate_binds, now)
+            self._climb(in_flight, rate_binds=rate_binds, now=now)
 
     def refused(self, flight: Flight, last_number: int, now: float) -> None:
         """An overload: one too many at once, or one of those that come whatever the width."""
-        if flight.number <= self._cut_number:
+        if flight.number <= self._cut_number or flight.in_flight == 1:
             return
         self._score += 1
         if not self._is_opening:
@@ -453,7 +451,7 @@ class Window:
         """Refusals of requests that left before say nothing of the window: the endpoint was down."""
         self._cut_number = number
 
-    def _open(self, took: float, is_full: bool, now: float) -> None:
+    def _open(self, took: float, *, is_full: bool, now: float) -> None:
         self._logs.append(math.log(took))
         end = min(self.most, self._target)
         if is_full and self.size < end:
@@ -499,7 +497,7 @@ class Window:
     def _settle(self, now: float) -> None:
         self._unsettled, self._measured, self._measured_from = self.size, 0, now
 
-    def _climb(self, in_flight: int, rate_binds: bool, now: float) -> None:
+    def _climb(self, in_flight: int, *, rate_binds: bool, now: float) -> None:
         if not self.whole <= in_flight <= self.size + 1:  # something else binds, or a wider window still empties
             self._settle(now)
         elif rate_binds:
@@ -600,8 +598,7 @@ class Throttle:
         self._fill(now)
         self.in_flight += 1
         self._number += 1
-        tokens = self._estimate.tokens(size)
-        flight = Flight(self._number, now, self.in_flight, size, tokens, self._rate.spent)
+        flight = Flight(self._number, now, self.in_flight, size, *self._estimate.tokens(size), self._rate.spent)
         self._told_requests.level -= 1
         self._told_tokens.level -= flight.tokens_most
         self._rate.left(flight.tokens, now)

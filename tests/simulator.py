@@ -8,7 +8,6 @@ import heapq
 import math
 import random
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from itertools import count
 from pipeline.job import Limits
 from pipeline.records import Allowance, Failure, Refusal, Stopped, Usage
 from pipeline.retry import Again, Patience, Tries
-from pipeline.throttle import Throttle
+from pipeline.throttle import Flight, Throttle
 
 WAITING_MAX = 1000
 SETTLED_SECONDS = 10.0
@@ -31,10 +30,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._events: list = []
+        self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._order = count()
 
-    def at(self, when: float, do: Callable, *given: object) -> None:
+    def at(self, when: float, do: Callable[..., None], *given: object) -> None:
         heapq.heappush(self._events, (max(when, self.now), next(self._order), do, given))
 
     def run(self, seconds: float) -> None:
@@ -76,12 +75,14 @@ class Traffic:
 class Job:
     """An endless table, asked as `live` asks it: one gate, one first, retries before fresh ones."""
 
-    def __init__(self, clock: Clock, server, rows: Callable[[], Row], dice: random.Random, limits: Limits) -> None:
+    def __init__(
+        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], dice: random.Random, limits: Limits
+    ) -> None:
         self.clock, self.server, self._new_row = clock, server, rows
         self.throttle = Throttle(limits, clock.now)
         self.patience = Patience(clock.now, dice.random)
         self.traffic = Traffic()
-        self._later: list = []
+        self._later: list[tuple[float, int, Row]] = []
         self._order = count()
         self._look_at = math.inf
         self._fresh: Row | None = None
@@ -129,7 +130,7 @@ class Job:
         if when == self._look_at:
             self.look()
 
-    def land(self, row: Row, flight, said: Refusal | None) -> None:
+    def land(self, row: Row, flight: Flight, said: Refusal | None) -> None:
         now, traffic = self.clock.now, self.traffic
         if said is None:
             self.throttle.answered(flight, Usage(row.prompt_tokens, row.completion_tokens), NOTHING_SAID, now)
@@ -171,22 +172,22 @@ class Endpoint:
         self.clock, self.dice, self.median, self.sigma = clock, dice, median, sigma
         self.running = 0
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
+    def refuses(self, _row: Row, _now: float) -> Refusal | None:
         return None
 
-    def seconds(self, row: Row) -> float:
+    def seconds(self) -> float:
         return self.dice.lognormvariate(math.log(self.median), self.sigma)
 
-    def arrive(self, job: Job, row: Row, flight) -> None:
+    def arrive(self, job: Job, row: Row, flight: Flight) -> None:
         now = self.clock.now
         refusal = self.refuses(row, now)
         if refusal is not None:
             self.clock.at(now + self.dice.uniform(0.15, 0.25), job.land, row, flight, refusal)
         else:
             self.running += 1
-            self.clock.at(now + self.seconds(row), self._answer, job, row, flight)
+            self.clock.at(now + self.seconds(), self._answer, job, row, flight)
 
-    def _answer(self, job: Job, row: Row, flight) -> None:
+    def _answer(self, job: Job, row: Row, flight: Flight) -> None:
         self.running -= 1
         job.land(row, flight, None)
 
@@ -194,14 +195,25 @@ class Endpoint:
 class Buckets(Endpoint):
     """A request bucket and a token bucket, both checked at arrival."""
 
-    def __init__(self, clock, dice, *, rpm=600.0, burst=60.0, tpm=60_000.0, token_burst=6_000.0, tells=True, **more):
+    def __init__(
+        self,
+        clock: Clock,
+        dice: random.Random,
+        *,
+        rpm: float = 600.0,
+        burst: float = 60.0,
+        tpm: float = 60_000.0,
+        token_burst: float = 6_000.0,
+        tells: bool = True,
+        **more: float,
+    ) -> None:
         super().__init__(clock, dice, **more)
         self.rate, self.burst, self.level = rpm / 60, burst, burst
         self.token_rate, self.token_burst, self.token_level = tpm / 60, token_burst, token_burst
         self.tells = tells
         self._at = 0.0
 
-    def refuses(self, row, now):
+    def refuses(self, row: Row, now: float) -> Refusal | None:
         passed, self._at = now - self._at, now
         self.level = min(self.burst, self.level + passed * self.rate)
         self.token_level = min(self.token_burst, self.token_level + passed * self.token_rate)
@@ -216,11 +228,13 @@ class Buckets(Endpoint):
 class Calendar(Endpoint):
     """So many in each period of the clock."""
 
-    def __init__(self, clock, dice, *, requests=600, period=60.0, **more):
+    def __init__(
+        self, clock: Clock, dice: random.Random, *, requests: int = 600, period: float = 60.0, **more: float
+    ) -> None:
         super().__init__(clock, dice, **more)
         self.requests, self.period, self._used, self._which = requests, period, 0, -1
 
-    def refuses(self, row, now):
+    def refuses(self, _row: Row, now: float) -> Refusal | None:
         which = int(now // self.period)
         if which != self._which:
             self._which, self._used = which, 0
@@ -233,23 +247,25 @@ class Calendar(Endpoint):
 class Cap(Endpoint):
     """So many at once, else 503."""
 
-    def __init__(self, clock, dice, *, most=32, **more):
+    def __init__(self, clock: Clock, dice: random.Random, *, most: int = 32, **more: float) -> None:
         super().__init__(clock, dice, **more)
         self.most = most
 
-    def refuses(self, row, now):
+    def refuses(self, _row: Row, _now: float) -> Refusal | None:
         return OVERLOAD if self.running >= self.most else None
 
 
 class Changing(Buckets):
     """The limit is multiplied at given times."""
 
-    def __init__(self, clock, dice, *, changes, **more):
+    def __init__(
+        self, clock: Clock, dice: random.Random, *, changes: tuple[tuple[float, float], ...], **more: float
+    ) -> None:
         super().__init__(clock, dice, **more)
         for at, factor in changes:
             clock.at(at, self._change, factor)
 
-    def _change(self, factor):
+    def _change(self, factor: float) -> None:
         self.rate *= factor
         self.burst *= factor
         self.level = min(self.level, self.burst)
@@ -258,16 +274,18 @@ class Changing(Buckets):
 class Failing(Buckets):
     """Refuses everything between two moments; what was on its way then breaks off, too."""
 
-    def __init__(self, clock, dice, *, start, end, refusal=OVERLOAD, tell_end=False, **more):
+    def __init__(
+        self, clock: Clock, dice: random.Random, *, start: float, end: float, refusal: Refusal = OVERLOAD, **more: float
+    ) -> None:
         super().__init__(clock, dice, **more)
-        self.start, self.end, self.refusal, self.tell_end = start, end, refusal, tell_end
+        self.start, self.end, self.refusal = start, end, refusal
 
-    def refuses(self, row, now):
+    def refuses(self, row: Row, now: float) -> Refusal | None:
         if self.start <= now < self.end:
-            return rate_refusal(float(math.ceil(self.end - now))) if self.tell_end else self.refusal
+            return self.refusal
         return super().refuses(row, now)
 
-    def _answer(self, job, row, flight):
+    def _answer(self, job: Job, row: Row, flight: Flight) -> None:
         if self.refusal is OVERLOAD and self.start <= self.clock.now < self.end:
             self.running -= 1
             job.land(row, flight, OVERLOAD)
@@ -278,22 +296,22 @@ class Failing(Buckets):
 class Flaky(Buckets):
     """A 503 at random."""
 
-    def __init__(self, clock, dice, *, share=0.05, **more):
+    def __init__(self, clock: Clock, dice: random.Random, *, share: float = 0.05, **more: float) -> None:
         super().__init__(clock, dice, **more)
         self.share = share
 
-    def refuses(self, row, now):
+    def refuses(self, row: Row, now: float) -> Refusal | None:
         return OVERLOAD if self.dice.random() < self.share else super().refuses(row, now)
 
 
 class Daily(Buckets):
     """A quota for the day under the limit for the minute."""
 
-    def __init__(self, clock, dice, *, quota, tells_hours, **more):
+    def __init__(self, clock: Clock, dice: random.Random, *, quota: int, tells_hours: bool, **more: float) -> None:
         super().__init__(clock, dice, **more)
         self.quota, self.tells_hours = quota, tells_hours
 
-    def refuses(self, row, now):
+    def refuses(self, row: Row, now: float) -> Refusal | None:
         if self.quota <= 0:
             return rate_refusal(8 * 3600.0 if self.tells_hours else None)
         refusal = super().refuses(row, now)
@@ -304,31 +322,31 @@ class Daily(Buckets):
 class Sharing(Endpoint):
     """Processors shared: up to so many at once are as fast as one, beyond that all get slower."""
 
-    def __init__(self, clock, dice, *, lanes=24, **more):
+    def __init__(self, clock: Clock, dice: random.Random, *, lanes: int = 24, **more: float) -> None:
         super().__init__(clock, dice, **more)
         self.lanes = lanes
 
-    def seconds(self, row):
-        return super().seconds(row) * max(1.0, self.running / self.lanes)
+    def seconds(self) -> float:
+        return super().seconds() * max(1.0, self.running / self.lanes)
 
 
 class Batching(Endpoint):
     """vLLM-like: ten decode steps at a time, each of 12 ms and 0.5 ms for every sequence; first in, first out."""
 
-    def __init__(self, clock, dice, *, sequences=256, mean_tokens=150.0, sigma=0.4, **more):
+    def __init__(self, clock: Clock, dice: random.Random) -> None:
         super().__init__(clock, dice)
-        self.sequences, self.mu, self.sd = sequences, math.log(mean_tokens) - sigma * sigma / 2, sigma
-        self.queue: deque = deque()
-        self.batch: list = []
+        self.sequences, self.mu, self.sd = 256, math.log(150.0) - 0.08, 0.4
+        self.queue: deque[tuple[float, Job, Row, Flight]] = deque()
+        self.batch: list[tuple[float, Job, Row, Flight]] = []
         self.busy = False
 
-    def arrive(self, job, row, flight):
-        self.queue.append([self.dice.lognormvariate(self.mu, self.sd), job, row, flight])
+    def arrive(self, job: Job, row: Row, flight: Flight) -> None:
+        self.queue.append((self.dice.lognormvariate(self.mu, self.sd), job, row, flight))
         if not self.busy:
             self.busy = True
             self.clock.at(self.clock.now, self._step)
 
-    def _step(self):
+    def _step(self) -> None:
         self.batch, done = [e for e in self.batch if e[0] > 0], [e for e in self.batch if e[0] <= 0]
         for _, job, row, flight in done:
             job.land(row, flight, None)
@@ -337,8 +355,7 @@ class Batching(Endpoint):
         if not self.batch:
             self.busy = False
             return
-        for entry in self.batch:
-            entry[0] -= 10
+        self.batch = [(left - 10, *which) for left, *which in self.batch]
         self.clock.at(self.clock.now + 10 * (0.012 + 0.0005 * len(self.batch)), self._step)
 
 
@@ -418,7 +435,7 @@ SCENARIOS = (
         ramp_from=360,
     ),
     Scenario(
-        "60 s outage, 32 at once no other limit",
+        "60 s outage at 6,000 requests/min",
         lambda c, d: Failing(c, d, start=300, end=360, rpm=6000, burst=600, tpm=1e7, token_burst=1e7),
         100.0,
         best_seconds=pieces((0, 100.0), (300, 0.0), (360, 100.0)),
@@ -490,7 +507,7 @@ def simulate(scenario: Scenario, seed: int, seconds: float | None = None) -> Res
     clock.run(seconds or scenario.seconds)
     end = clock.now
     all_answers = sorted(at for job in jobs for at in job.traffic.answered_at)
-    amounts = sorted((at, n) for job in jobs for at, n in zip(job.traffic.answered_at, job.traffic.tokens))
+    amounts = sorted((at, n) for job in jobs for at, n in zip(job.traffic.answered_at, job.traffic.tokens, strict=True))
     best = scenario.best_seconds or steady(scenario.best)
     by_tokens = scenario.unit == "tokens"
     got = sum((n if by_tokens else 1) for at, n in amounts if at >= scenario.counted_from)
@@ -506,9 +523,12 @@ def simulate(scenario: Scenario, seed: int, seconds: float | None = None) -> Res
     )
 
 
-def ramp(amounts, best, since: float, by_tokens: bool) -> float:
+def ramp(
+    amounts: list[tuple[float, int]], best: Callable[[float, float], float], since: float, by_tokens: bool
+) -> float:
     """Seconds until the ten seconds before hold 90 % of the best."""
-    recent, total = deque(), 0.0
+    recent: deque[tuple[float, int]] = deque()
+    total = 0.0
     for at, tokens in amounts:
         if at < since:
             continue
