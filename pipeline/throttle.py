@@ -12,7 +12,7 @@ Pure: monotonic seconds are given in, nothing sleeps, reads a clock or opens a s
 - A pause is one for all. After a long one, or a second without success, one request goes first; if it is not refused
   in the time that refusals take here, that is consent, however long its answer takes.
 
-`tests/simulator.py` shows what a change of any constant does.
+`make governor` shows what a change of any constant does, at each kind of endpoint.
 """
 
 import math
