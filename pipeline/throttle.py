@@ -35,8 +35,8 @@ DIP = 0.03
 CALM_SECONDS, CALM_SECONDS_MIN, CALM_SECONDS_MAX = 30.0, 10.0, 90.0
 """How long the cubic takes to be back at the limit: short while the limit is known roughly, longer each time that it is
 met where it was before. Two and a half of it pass before a limit that was raised is noticed."""
-CALM_REQUESTS = 100.0
-"""… and at least so many requests: each probe of the limit costs a refusal or two."""
+CALM_REQUESTS, CALM_REQUESTS_MIN = 100.0, 10.0
+"""… and at least so many requests: each probe of the limit costs a refusal or two. Fewer while it is only guessed."""
 FREE_GROWTH = 1.1
 """So far above the limit it is no limit any more: the rate doubles, …"""
 DOUBLING_SECONDS, DOUBLING_REQUESTS = 15.0, 30.0
@@ -46,7 +46,9 @@ LOST_GROWTH = 1.5
 HEADROOM = 1.25
 """The rate never runs further ahead of what really leaves, when something else than the rate holds it back."""
 FIRST_CUT = 0.85
-"""Of what left when a limit was met that was not known."""
+"""Of what left when a limit was met that was not known, …"""
+FIRST_RATE = 4.0
+"""… and so many a second at least: whoever is refused at once has found no limit, only an empty bucket."""
 SEED_SHARE = 0.95
 """Of a limit that headers tell."""
 MEASURED_REQUESTS, MEASURED_WELL = 12, 100
@@ -219,6 +221,7 @@ class Rate:
         """A second."""
         self.spent = 0.0
         self.met_at = -math.inf
+        self._began = now
         self._by_requests, self._by_tokens = Pace(now), Pace(now)
         self._mean_tokens = 0.0
         self._metered, self._metered_at = 0.0, now
@@ -263,7 +266,7 @@ class Rate:
         self._now_met = Met(flight)
         self.met_at = now
         if self.requests == math.inf:
-            self.requests = FIRST_CUT * max(self._leaving(now), in_flight / max(0.1, latency))
+            self.requests = max(FIRST_RATE, FIRST_CUT * max(self._leaving(now), in_flight / max(0.1, latency)))
             self.tokens = self.requests * max(1.0, self._mean_tokens or flight.tokens)
         elif self._was_lost:
             self.requests, self.tokens = FIRST_CUT * self._by_requests.rate, FIRST_CUT * self._by_tokens.rate
@@ -285,13 +288,17 @@ class Rate:
         self._grow_from = resumed_at
         met.limits = self.requests, self.tokens
         met.at += max(0.0, resumed_at - met.left_at - ROUNDING_SECONDS)
-        if before is None or self._was_lost:
-            self._before, calm = met, CALM_SECONDS_MIN
+        is_period = resumed_at - met.left_at > LONG_PAUSE_SECONDS  # and so many for it, whenever they leave
+        if before is None and is_period and met.number > MEASURED_REQUESTS:
+            self.requests = min(self.requests, met.number / (resumed_at - self._began))
+            self.tokens = min(self.tokens, met.spent / (resumed_at - self._began))
+        if before is None or (self._was_lost and not is_period):
+            self._before = met
+            self._calm = max(CALM_SECONDS_MIN, CALM_REQUESTS_MIN / self.requests)
         else:
             met.accepted = met.number - before.number - before.refused
             met.tokens, met.seconds = max(1.0, met.spent - before.spent), max(0.1, met.at - before.at)
-            calm = self._measure(met, before, resumed_at)
-        self._calm = self._calm_enough(calm)
+            self._calm = self._calm_enough(self._measure(met, before, resumed_at))
         self._refill(met, 0.0 if before is None else resumed_at - met.left_at)
 
     def fill(self, now: float) -> None:
@@ -319,12 +326,13 @@ class Rate:
             self.requests, self.tokens = share * self.requests, share * self.tokens
             before.refused += met.refused
             return self._calm
-        requests, is_rough = met.accepted / met.seconds, met.accepted < MEASURED_WELL
-        off = abs(requests / self.requests - 1)
+        requests, tokens = met.accepted / met.seconds, met.tokens / met.seconds
+        is_rough = met.accepted < MEASURED_WELL
+        off = min(abs(requests / self.requests - 1), abs(tokens / self.tokens - 1))
         if is_rough and before.accepted >= MEASURED_WELL and off < 4 / met.accepted:
             before.refused += met.refused  # what was measured better is not contradicted
             return self._calm
-        self.requests, self.tokens = requests, met.tokens / met.seconds
+        self.requests, self.tokens = requests, tokens
         self._before = met
         if is_rough:
             return CALM_SECONDS_MIN
