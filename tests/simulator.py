@@ -55,6 +55,7 @@ class Row:
 class Traffic:
     """What came of one simulated run."""
 
+    left_at: list[float] = field(default_factory=list)
     answered_at: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     refused_at: list[float] = field(default_factory=list)
@@ -109,6 +110,7 @@ class Job:
                 heapq.heappop(self._later)
             row.tries.sent += 1
             flight = self.throttle.left(now, row.bytes)
+            self.traffic.left_at.append(now)
             self.server.arrive(self, row, flight)
 
     def _look_again(self, when: float) -> None:
