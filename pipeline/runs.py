@@ -331,10 +331,11 @@ def _meant_to_outlive(number: signal.Signals) -> bool:
 def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     """Write the output where the run came to its end, close the books, and say how it went."""
     job, folder = ready.job, ready.job.folder
+    notes_lost = None
     try:
         ready.store.close()
-    except Stopped as unwritten:  # its last notes: a person is needed, and the books are closed all the same
-        stop = stop or unwritten
+    except Stopped as unwritten:  # a person is needed, but every outcome is on disk, and so the output can be
+        notes_lost = unwritten
     rows = tally_rows(folder, ready.reader)
     ledger, asked = ready.desk.ledger, ready.desk.asked
     if stop is None:
@@ -355,6 +356,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
             )
         except Stopped as unwritten:
             stop, wrote = unwritten, False
+    stop = stop or notes_lost
     summary = Summary(
         exit_code=stop.exit_code if stop else Exit.INCOMPLETE if rows.unanswered else Exit.DONE,
         message=str(stop) if stop else "",
