@@ -303,8 +303,10 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
+def signals_raised() -> Iterator[Callable[[], None]]:
     """While rows are planned or written, a signal that stops is a Stopped, raised where it strikes: all is tidied up.
+
+    Gives what is called once the run is over: more signals are then ignored, so that how it ended can be said.
 
     SIGINT stops even where it was inherited as ignored, as by what a script starts with `&`: how else would one stop it
     gently? SIGHUP does not where it is ignored: that is what nohup is for. For the main thread of a program alone.
@@ -317,8 +319,13 @@ def signals_raised() -> Iterator[None]:
         )
 
     before = {number: signal.signal(number, stop) for number in STOPPING if not _meant_to_outlive(number)}
+
+    def ignore_more() -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+
     try:
-        yield
+        yield ignore_more
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -53,9 +53,7 @@ def count_a_row_twice(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("strike", [lose_an_answer, lose_half_the_plan, count_a_row_twice])
-def test_a_fault_behind_its_back_is_seen_in_the_books_and_the_table_is_not_trusted(
-    tmp_path: Path, strike: Any
-) -> None:
+def test_a_fault_behind_its_back_is_seen_in_the_books_and_the_table_is_not_trusted(tmp_path: Path, strike: Any) -> None:
     questions(tmp_path)
     (tmp_path / "out.csv").write_text("what stood here\n")
 
