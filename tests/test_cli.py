@@ -52,7 +52,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_command_has_a_help_and_a_place_in_it() -> None:
     listed = typed("--help").stdout
-    for command in ("preview", "run", "resume", "show", "export"):
+    for command in ("preview", "run", "resume", "show", "export", "score", "compare"):
         assert f"\n  {command} " in listed
         assert typed(command, "--help").returncode == 0
     assert "never more than this" in typed("run", "--help").stdout
@@ -173,6 +173,26 @@ def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatS
     assert pl.read_parquet(here / "part.parquet")["id"].to_list() == ["001", "002"]
 
 
+def test_score_and_compare_print_a_report_or_json_on_stdout(here: Path, server: ChatServer) -> None:
+    labels = ["--set", 'answer.labels=["one", "two"]']
+    typed("run", "in.csv", "-o", "out.csv", *asking(server), *labels)
+    table = pl.read_csv(here / "out.csv", infer_schema=False).select("id", "q", gold="label")
+    table.with_columns(gold=pl.when(pl.col("id") == "002").then(pl.lit("three")).otherwise("gold")).write_csv("in.csv")
+    typed("resume", "out.csv")
+    wrong = typed("score", "out.csv", "--gold", "gold")
+    assert wrong.returncode == 2
+    assert "'three' in 1 row (2)" in wrong.stderr
+    table.write_csv("in.csv")
+    typed("resume", "out.csv")
+    done = typed("score", "out.csv", "--gold", "gold", "--review", "review.csv")
+    assert (done.returncode, done.stderr) == (0, "Wrote review.csv: 0 rows disagree, and come first.\n")
+    assert "accuracy            100.0 %  3 of 3" in done.stdout
+    assert json.loads(typed("score", "out.csv", "--gold", "gold", "--json").stdout)["score"]["accuracy"]["share"] == 1
+    assert "agreement      100.0 %  3 of 3" in typed("compare", "out.csv", "out.csv.job").stdout
+    assert json.loads(typed("compare", "out.csv", "out.csv", "--json").stdout)["matched"] == 3
+    assert server.arrived == 3
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -197,6 +217,10 @@ def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatS
         (["show", "out.csv"], "there is no job of this name"),
         (["resume", "out.csv"], "there is no job of this name"),
         (["export", "out.csv"], "there is no job of this name"),
+        (["score", "out.csv", "--gold", "gold"], "there is no job of this name"),
+        (["score", "out.csv"], "Missing option '--gold'"),
+        (["compare", "out.csv", "other.csv"], "there is no job of this name"),
+        (["compare", "out.csv"], "takes 2 values"),
     ],
 )
 def test_wrong_usage_is_told_with_the_remedy_exits_2_and_leaves_nothing_behind(

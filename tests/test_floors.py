@@ -29,11 +29,13 @@ FLOORS = (
             "prices",
             "progress",
             "history",
+            "scoring",
         },
     ),
     ("the desk", {"desk"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
-    ("verbs", {"runs", "review"}),
+    ("the look", {"opened", "scoresheet"}),
+    ("verbs", {"runs", "review", "judging"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
@@ -53,7 +55,19 @@ HOMES = {
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
     # JSON of records and bodies
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
+    "msgspec": {
+        "records",
+        "replies",
+        "prompts",
+        "desk",
+        "history",
+        "live",
+        "review",
+        "runs",
+        "watermark",
+        "salvage",
+        "judging",
+    },
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"lock"},
@@ -62,7 +76,7 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "polars": {"tables", "plan", "columns", "runs", "review", "scoring", "judging"},
 }
 
 
