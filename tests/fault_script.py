@@ -50,7 +50,7 @@ PASSING: dict[str, Callable[[], Canned]] = {
 """Faults after which a row may be asked again."""
 
 WEIGHTS = [0.1 if name.startswith("429") else 1.0 for name in PASSING]
-"""A limit of requests is met rarely: each time teaches a pace that holds for minutes, and a crash series has many runs."""
+"""A limit of requests is met rarely: each time teaches a pace that holds for minutes, and a series has many runs."""
 
 BILLED = frozenset({"no content", "finish reason error"})
 """Of these, such as report what they used."""
