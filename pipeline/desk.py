@@ -14,7 +14,7 @@ import msgspec
 
 from .job import Job
 from .prices import Budget, Tariff
-from .progress import NO_WAIT, Progress, Wait, learnt_text
+from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from .records import (
     UNSETTLED,
     Answer,
@@ -46,6 +46,9 @@ LEDGER = "ledger"
 
 LEARNT = "learnt"
 """The note that holds what was found out about the endpoint's pace."""
+
+TOLD_PAUSE_SECONDS = 5.0
+"""The log tells of a pause of so long."""
 
 
 class _Found(Record, frozen=True):
@@ -138,6 +141,7 @@ class Desk:
         # what a killed run had in flight may have been billed, and nobody will tell
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
         self.learnt = learnt
+        self._wait = NO_WAIT
         self._lane = lane_of(job)
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
@@ -183,10 +187,14 @@ class Desk:
                 )
             )
 
-    def show(self, wait: Wait = NO_WAIT) -> None:
-        """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""
-        if self.progress is not None:
-            self.progress.show(self.asked, wait, self.learnt)
+    def show(self, wait: Wait | None = None) -> None:
+        """Bring the screen up to date; `wait`: for how long, and why, nothing leaves just now; None for as before."""
+        before, self._wait = self._wait, self._wait if wait is None else wait
+        if self.progress is None:
+            return
+        if self._wait.seconds >= TOLD_PAUSE_SECONDS and self._wait.seconds > before.seconds:
+            self.progress.note(wait_text(self._wait))
+        self.progress.show(self.asked, self._wait, self.learnt)
 
     def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.

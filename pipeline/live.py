@@ -29,6 +29,9 @@ LANDING_SECONDS = 3.0
 DRAIN_SECONDS = 20.0
 """After a stop, what is in flight may land for so long."""
 
+SHOW_SECONDS = 1.0
+"""While everyone waits, the screen counts down so often."""
+
 LEARNT_SECONDS = 5.0
 """What was learnt of the endpoint is noted so often."""
 
@@ -266,6 +269,8 @@ class _Lane:
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())
         self._desk.show(Wait(paused, self._throttle.cause) if paused >= 1 else NO_WAIT)
+        if paused >= 1:
+            seconds = min(seconds, SHOW_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
