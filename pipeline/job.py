@@ -47,6 +47,8 @@ ADDED_COLUMNS = (
 """What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
+OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
+"""The parameters that bound an answer's length."""
 SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 """A header of such a name holds a secret."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -193,10 +195,21 @@ class AnswerSection(Section):
     """What an answer must be."""
 
     labels: list[str] | None = Field(default=None, description="one of these words, in the column `label`")
+    multi: bool = Field(default=False, description="any number of the labels, as a list")
     json_schema: str | dict[str, Any] | None = Field(
         default=None,
         alias="schema",
-        description="a JSON Schema: a file, or the table [answer.schema]; a column per property",
+        description="a JSON Schema: a file, the table [answer.schema], or a Pydantic model as `module:Class`; "
+        "a column per property",
+    )
+    repairs: int = Field(
+        default=2, ge=0, le=10, description="an answer that does not fit is asked for again, so many times at most"
+    )
+    grow_on_truncation: int | None = Field(
+        default=None, gt=0, description="a truncated answer is asked for once more, with this larger `max_tokens`"
+    )
+    keep_old: bool = Field(
+        default=False, description="take answers to an earlier contract of this job where they fit the present one"
     )
     name: str = Field(default="label", min_length=1, description="another name for the column `label`")
 
@@ -204,6 +217,8 @@ class AnswerSection(Section):
     def _one_contract(self) -> Self:
         if self.labels is not None and self.json_schema is not None:
             raise ValueError("give answer.labels or answer.schema, not both")
+        if self.multi and self.labels is None:
+            raise ValueError("answer.multi is for answer.labels, which are not given")
         return self
 
     @field_validator("labels")
@@ -220,14 +235,19 @@ class AnswerSection(Section):
     def contract(self) -> dict[str, Any] | None:
         """The JSON Schema that an answer is held to; None for free text. It does not know the column's name."""
         if self.labels is not None:
-            label = {"type": "string", "enum": self.labels}
+            label: dict[str, Any] = {"type": "string", "enum": self.labels}
             return {
                 "type": "object",
-                "properties": {"label": label},
-                "required": ["label"],
+                "properties": {self.label_property: {"type": "array", "items": label} if self.multi else label},
+                "required": [self.label_property],
                 "additionalProperties": False,
             }
         return self.json_schema if isinstance(self.json_schema, dict) else None
+
+    @property
+    def label_property(self) -> str:
+        """What the model calls the label, or the list of them."""
+        return "labels" if self.multi else "label"
 
 
 class Limits(Section):
@@ -327,6 +347,24 @@ class JobFile(Section):
             raise ValueError("give [answer] or parameters.response_format, not both")
         return self
 
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        more, least = self.answer.grow_on_truncation, max(self.output_caps.values(), default=0)
+        if more is not None and more <= least:
+            raise ValueError(f"answer.grow_on_truncation of {more:,} is to be more than the {least:,} of max_tokens")
+        return self
+
+    @property
+    def output_caps(self) -> dict[str, int]:
+        """The parameters that bound an answer's length, as far as they are given."""
+        given = {name: self.parameters.get(name) for name in OUTPUT_CAPS}
+        # -1 is without end to some servers, and true is an int to Python
+        return {name: cap for name, cap in given.items() if type(cap) is int and cap > 0}
+
+    def capped(self, max_tokens: int) -> dict[str, int]:
+        """The parameters that bound an answer's length by this number, under the name that the job has for it."""
+        return dict.fromkeys(self.output_caps or ("max_tokens",), max_tokens)
+
     @property
     def typed_columns(self) -> dict[str, dict[str, Any]]:
         """The typed columns of the answer: each name with the JSON Schema of its values."""
@@ -334,7 +372,7 @@ class JobFile(Section):
         if contract is None:
             return {}
         if self.answer.labels is not None:
-            return {self.answer.name: contract["properties"]["label"]}
+            return {self.answer.name: contract["properties"][self.answer.label_property]}
         properties = contract.get("properties")
         return dict(properties) if isinstance(properties, dict) else {}
 

@@ -121,6 +121,15 @@ class Request(Record, frozen=True):
     key: str
     """64 hexadecimal digits: sha256 over all that the model would see and who it is (`prompts.Prompts`)."""
     body: bytes
+    """Without the form of its contract, which is laid on as it is sent; empty where keys alone count."""
+    model: str = ""
+    """Whose price and pace it is; empty for the job's own model."""
+    max_tokens: int | None = None
+    """What bounds its answer, where that is another than the job's."""
+    repair: int = 0
+    """How many times the row's answer was asked for again, because it did not fit."""
+    grown: bool = False
+    """It was asked for again with more room, because it was cut off."""
 
 
 class Reply(Record, frozen=True):

@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
     (
         "tools",
         {
@@ -44,6 +44,7 @@ STEPS_ON_ONE_FLOOR = {
     ("local_model", "folders"),
     ("watermark", "records"),
     ("watermark", "folders"),
+    ("shapes", "records"),
     ("__main__", "cli"),
 }
 
@@ -52,12 +53,25 @@ HOMES = {
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
     # JSON of records and bodies
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
+    "msgspec": {
+        "records",
+        "replies",
+        "prompts",
+        "schema",
+        "desk",
+        "history",
+        "live",
+        "review",
+        "runs",
+        "watermark",
+        "salvage",
+    },
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
+    "json_repair": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
