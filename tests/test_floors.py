@@ -13,13 +13,14 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
     (
         "tools",
         {
             "tables",
             "prompts",
             "schema",
+            "forms",
             "client",
             "replies",
             "throttle",
@@ -33,6 +34,7 @@ FLOORS = (
         },
     ),
     ("the desk", {"desk"}),
+    ("walks", {"walks"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
     ("the look", {"opened", "scoresheet"}),
     ("verbs", {"runs", "review", "judging"}),
@@ -47,6 +49,7 @@ STEPS_ON_ONE_FLOOR = {
     ("local_model", "folders"),
     ("watermark", "records"),
     ("watermark", "folders"),
+    ("shapes", "records"),
     ("__main__", "cli"),
 }
 
@@ -59,6 +62,8 @@ HOMES = {
         "records",
         "replies",
         "prompts",
+        "schema",
+        "forms",
         "desk",
         "history",
         "live",
@@ -73,6 +78,7 @@ HOMES = {
     "filelock": {"lock"},
     "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
+    "json_repair": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},

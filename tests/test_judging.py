@@ -13,7 +13,7 @@ from pipeline import BadJob, Job, ThisRun, run
 from pipeline.judging import as_json, compare, score
 from pipeline.scoring import Compared, Scored
 
-LABELS = {"answer.labels": ["yes", "no"]}
+LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 PRICES = {"prices.input": 1.0, "prices.output": 1.0}
 DOLLARS_A_ROW = (USAGE["prompt_tokens"] + USAGE["completion_tokens"]) / 1e6
 
