@@ -170,9 +170,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa: FBT001 - a flag
     """Run the last run's line again. JOB: an output, or its job folder."""
     from . import history  # noqa: PLC0415
+    from .job import folder_beside  # noqa: PLC0415
     from .records import BadJob  # noqa: PLC0415
 
-    began = history.last(history.folder_of(job))
+    folder = history.folder_of(job)
+    began = history.last(folder)
     if began is None or began.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     try:
@@ -182,6 +184,8 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
             f"{began.directory}, where the last run was started, cannot be entered: {error.strerror}."
         ) from None
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
+    if folder != folder_beside(Path(began.output)):  # named, or moved: a new one beside the output would pay again
+        extra += ["--job-dir", str(folder)]
     with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
         run.invoke(again)

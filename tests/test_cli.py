@@ -309,6 +309,19 @@ def test_a_folder_that_was_moved_is_told_by_resume_and_can_be_shown(here: Path, 
     assert "Say one" in typed("show", "moved/out.csv").stdout
 
 
+def test_a_job_folder_that_was_moved_alone_is_resumed_where_it_is_and_pays_for_nothing_again(
+    here: Path, server: ChatServer
+) -> None:
+    typed("run", "in.csv", "-o", "out.csv", "--limit", "2", *asking(server))
+    (here / "elsewhere").mkdir()
+    (here / "out.csv.job").rename(here / "elsewhere" / "job")
+    done = typed("resume", "elsewhere/job")
+    assert done.returncode == 0, done.stderr
+    assert "2 answered before" in done.stderr
+    assert server.arrived == 2
+    assert not (here / "out.csv.job").exists()
+
+
 def test_a_strange_line_in_the_history_keeps_nobody_from_the_answers(here: Path, server: ChatServer) -> None:
     typed("run", "in.csv", "-o", "out.csv", *asking(server))
     with (here / "out.csv.job" / "history.jsonl").open("a") as history:
