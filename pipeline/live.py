@@ -18,6 +18,7 @@ from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
 from .replies import read_allowance, read_reply
 from .retry import Again, Patience, Tries
+from .schema import FORMS, Ladder
 from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
 
 TICK_SECONDS = 2.0
@@ -122,7 +123,7 @@ class _Lane:
     """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
-        self._requests, self._desk, self._client = requests, desk, client
+        self._requests, self._desk, self._client, self._ladder = requests, desk, client, Ladder(job)
         now = desk.clock()
         self._throttle = Throttle(job.limits, now, desk.learnt, _estimate(desk.ledger))
         self._patience = Patience(
@@ -317,7 +318,8 @@ class _Lane:
         assert task is not None  # noqa: S101 - a coroutine that runs is a task's
         self._asking[task] = turn
         try:
-            return await self._client.attempt(turn.request)
+            body = self._ladder.conveyed(turn.request.body, FORMS[0])
+            return await self._client.attempt(replace(turn.request, body=body))
         except asyncio.CancelledError:
             self._break_off(turn)
             if self._desk.stopping is None and not turn.taken_back:

@@ -35,9 +35,8 @@ class Prompts:
             self._chat = lambda row: [{"role": "user", "content": _asked(template.render(row))}]
         if self._system is not None:
             self.columns = tuple(dict.fromkeys((*self.columns, *self._system.columns)))
-        contract = job.answer.contract
         self._identity = {
-            "answer": contract,
+            "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
             "model": job.endpoint.model,
             "parameters": _whole(job.parameters),
@@ -45,9 +44,6 @@ class Prompts:
             "sample": 0,
         }
         self._settings = dict(job.parameters)
-        if contract is not None:
-            form = {"name": "answer", "strict": True, "schema": contract}
-            self._settings["response_format"] = {"type": "json_schema", "json_schema": form}
 
     def messages(self, row: Row) -> list[Any]:
         """The chat of a row, `[{"role": …, "content": …}, …]`; a chat with its own system message keeps it.
@@ -60,7 +56,7 @@ class Prompts:
         return [{"role": "system", "content": self._system.render(row)}, *chat]
 
     def request(self, row: Row) -> Request | Failure:
-        """What is sent for a row, or why nothing can be; the same row always gives the same request."""
+        """What is asked for a row, or why nothing can be; the same row always gives the same request."""
         try:
             messages = self.messages(row)
             seen = _canonical.encode({**self._identity, "messages": messages})

@@ -18,7 +18,7 @@ from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import contract_of
+from .schema import FORMS, Ladder
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
@@ -29,7 +29,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        contract_of(job)
+        ladder = Ladder(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
             request = prompts.request(row)
@@ -37,7 +37,8 @@ def preview(job: Job, rows: int) -> Iterator[str]:
             if isinstance(request, Failure):
                 yield f"cannot be asked: {printable(request.reason)}"
             else:
-                yield printable(json.dumps(msgspec.json.decode(request.body), ensure_ascii=False, indent=2))
+                body = msgspec.json.decode(ladder.conveyed(request.body, FORMS[0]))
+                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
         if not table.rows:
             yield "The input has no rows."
 

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
+    (
+        "nouns",
+        {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "strict"},
+    ),
     (
         "tools",
         {
@@ -45,6 +49,7 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "records"),
     ("watermark", "folders"),
     ("shapes", "records"),
+    ("strict", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -79,6 +84,7 @@ HOMES = {
 }
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
 
