@@ -14,6 +14,7 @@ from .records import BadJob, Failure, Outcome, Status, Tally, Usage
 from .schema import Held, contract_of
 from .store import Reader
 from .tables import Table, read_slices
+from .typed import dtype_of, shapes_of, typed_cells
 
 FIXED: dict[str, pl.DataType] = {
     "answer": pl.String(),
@@ -30,12 +31,6 @@ FIXED: dict[str, pl.DataType] = {
     "latency_seconds": pl.Float64(),
     "attempts": pl.Int64(),
     "asked_at": pl.Datetime("us", "UTC"),
-}
-TYPES: dict[str, pl.DataType] = {
-    "string": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
 }
 ROWS_AT_ONCE = 10_000
 
@@ -65,7 +60,7 @@ class Cells:
     def __init__(self, job: Job, table: Table, keys: Path, reader: Reader) -> None:
         self._job, self._table, self._keys, self._reader = job, table, keys, reader
         self._contract = contract_of(job)
-        self._dtypes = _dtypes(job)
+        self._dtypes, self._shapes = _dtypes(job), shapes_of(job)
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
@@ -123,40 +118,18 @@ class Cells:
             return {}
         if held.error is not None:
             return {"error": f"invalid: {held.error}"} if status == "invalid" else {}
-        if self._job.answer.labels is not None:
-            return {self._job.answer.name: held.values["label"]}
-        return {name: _cell(held.values.get(name), self._dtypes.get(name)) for name in self._job.typed_columns}
+        return typed_cells(held, self._job, self._shapes)
 
 
 def _decode(stored: bytes | None) -> Outcome | None:
     return None if stored is None else read_outcome(stored)
 
 
-def _cell(value: object, dtype: pl.DataType | None) -> object:
-    """A value as its column holds it: what has no plain type is JSON text."""
-    if value is None or dtype != pl.String or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _dtypes(job: Job) -> dict[str, pl.DataType]:
     """The type of each added column that the job asks for, without prefix, in order."""
-    typed = {name: _dtype(schema) for name, schema in job.typed_columns.items()}
+    typed = {name: dtype_of(shape) for name, shape in shapes_of(job).items()}
     wanted = job.output.columns if job.output.columns is not None else job.added_columns
     return {name: typed[name] if name in typed else FIXED[name] for name in wanted}
-
-
-def _dtype(schema: object) -> pl.DataType:
-    """The type of a property's column; every column may hold null, so a schema that admits it changes nothing."""
-    if not isinstance(schema, dict):
-        return pl.String()
-    values = schema.get("enum")
-    words = [value for value in values if value is not None] if isinstance(values, list) else []
-    if words and all(isinstance(word, str) for word in words):
-        return pl.Enum(list(dict.fromkeys(words)))
-    kinds = schema.get("type")
-    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
-    return TYPES.get(named[0], pl.String()) if len(named) == 1 and isinstance(named[0], str) else pl.String()
 
 
 def _free_prefix(job: Job, table: Table) -> str:

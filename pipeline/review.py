@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from .schema import FORMS, Ladder
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
+IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
+"""An image within a body; a person sees its beginning."""
+
 
 def preview(job: Job, rows: int) -> Iterator[str]:
     """The bodies of the first requests, as they would be sent, or why a row cannot be asked. Raises BadJob as `run`."""
@@ -38,7 +42,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
                 yield f"cannot be asked: {printable(request.reason)}"
             else:
                 body = msgspec.json.decode(ladder.conveyed(request.body, FORMS[0]))
-                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
+                yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."
 

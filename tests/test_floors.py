@@ -15,7 +15,20 @@ PACKAGE = Path(pipeline.__file__).parent
 FLOORS = (
     (
         "nouns",
-        {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "strict"},
+        {
+            "records",
+            "folders",
+            "masks",
+            "templates",
+            "job",
+            "mounts",
+            "watermark",
+            "local_model",
+            "shapes",
+            "strict",
+            "examples",
+            "images",
+        },
     ),
     (
         "tools",
@@ -34,7 +47,7 @@ FLOORS = (
             "history",
         },
     ),
-    ("the desk", {"desk"}),
+    ("the desk", {"desk", "typed"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
@@ -50,6 +63,12 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "folders"),
     ("shapes", "records"),
     ("strict", "shapes"),
+    ("examples", "records"),
+    ("examples", "shapes"),
+    ("images", "records"),
+    ("images", "templates"),
+    ("job", "examples"),
+    ("job", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -80,7 +99,7 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "polars": {"tables", "plan", "columns", "typed", "runs", "review"},
 }
 
 
