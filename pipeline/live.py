@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from .client import Client
 from .desk import Desk
+from .forms import FORMS, Forms
 from .job import Job, duration_seconds
 from .prices import expected_usage
 from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
 from .replies import read_allowance, read_reply
 from .retry import Again, Patience, Tries
-from .schema import FORMS, Ladder
 from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
 
 TICK_SECONDS = 2.0
@@ -123,7 +123,7 @@ class _Lane:
     """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
-        self._requests, self._desk, self._client, self._ladder = requests, desk, client, Ladder(job)
+        self._requests, self._desk, self._client, self._forms = requests, desk, client, Forms(job)
         now = desk.clock()
         self._throttle = Throttle(job.limits, now, desk.learnt, _estimate(desk.ledger))
         self._patience = Patience(
@@ -318,7 +318,7 @@ class _Lane:
         assert task is not None  # noqa: S101 - a coroutine that runs is a task's
         self._asking[task] = turn
         try:
-            body = self._ladder.conveyed(turn.request.body, FORMS[0])
+            body = self._forms.conveyed(turn.request.body, FORMS[0])
             return await self._client.attempt(replace(turn.request, body=body))
         except asyncio.CancelledError:
             self._break_off(turn)

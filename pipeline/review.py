@@ -13,13 +13,14 @@ import polars as pl
 
 from . import history
 from .columns import Cells, metadata_of, output_schema
+from .forms import FORMS, Forms
 from .job import Job
 from .lock import hold
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import FORMS, Ladder
+from .schema import contract_of
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
@@ -33,7 +34,8 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        ladder = Ladder(job)
+        contract_of(job)
+        forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
             request = prompts.request(row)
@@ -41,7 +43,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
             if isinstance(request, Failure):
                 yield f"cannot be asked: {printable(request.reason)}"
             else:
-                body = msgspec.json.decode(ladder.conveyed(request.body, FORMS[0]))
+                body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
                 yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."

@@ -1,4 +1,4 @@
-"""What is wrong with an answer's text, what it holds, and what to ask next: the contract of [answer], told and checked.
+"""What is wrong with an answer's text, what it holds, and what to ask next: the contract of [answer], checked.
 
 An answer that does not fit climbs a ladder, and stops at the first step that holds: as it is; without a fence or prose
 around its JSON; its JSON mended; asked for again with what is wrong with it; then it is invalid, its text kept.
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn
 
 import jsonschema_rs
 import msgspec
@@ -18,18 +18,11 @@ import msgspec
 from .job import Job
 from .records import Answer, BadJob, Outcome, Record, Request, Status
 from .shapes import Shape, misfit, shape_of
-from .strict import strict_schema
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 _plain = msgspec.json.Encoder()
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
-
-Form = Literal["json_schema", "json_object", "instruction"]
-FORMS: tuple[Form, ...] = get_args(Form)
-"""How a contract may be conveyed: from the form that binds a model most to the one that every endpoint takes."""
-
-INSTRUCTION = "Answer with one JSON object that fits this JSON Schema, and with nothing around it:\n"
 
 Mended = Literal["", "fence", "prose", "json-repair"]
 
@@ -188,33 +181,13 @@ def _label(text: str, labels: Sequence[str]) -> str | None:
 
 
 class Ladder:
-    """What a model is told of its contract, what became of its answer, and what to ask next.
-
-    Made of a job; raises BadJob for a schema that is none.
-    """
+    """What became of an answer, and what to ask next. Made of a job; raises BadJob for a schema that is none."""
 
     def __init__(self, job: Job) -> None:
         self.contract = contract_of(job)
-        self._schema = schema = job.answer.contract
-        self._strict = strict_schema(schema) if schema is not None else None
         self._repairs = job.answer.repairs
         self._grown = job.answer.grow_on_truncation
         self._caps = job.capped(self._grown) if self._grown is not None else {}
-
-    def conveyed(self, body: bytes, form: Form) -> bytes:
-        """A request's body with the contract laid over it; free text has none, and is sent as it is.
-
-        Keys do not know of it. In words, the schema stands at the end of what the user said last: models heed it there.
-        """
-        if self._schema is None:
-            return body
-        parts = _parts.decode(body)
-        if form == "json_schema":
-            schema = {"name": "answer", "strict": bool(self._strict), "schema": self._strict or self._schema}
-            return _plain.encode({**parts, "response_format": {"type": form, "json_schema": schema}})
-        told = _told(_messages.decode(parts["messages"]), INSTRUCTION + _plain.encode(self._schema).decode())
-        format_ = {"response_format": {"type": form}} if form == "json_object" else {}
-        return _plain.encode({**parts, "messages": told, **format_})
 
     def judge(self, outcome: Outcome) -> tuple[Status, Held | None]:
         """What became of it, and what its text holds: a whole answer that does not fit its contract is invalid."""
@@ -246,19 +219,6 @@ class Ladder:
 
 def _key(seen: dict[str, Any]) -> str:
     return hashlib.sha256(_canonical.encode(seen)).hexdigest()
-
-
-def _told(messages: list[msgspec.Raw], instruction: str) -> list[Any]:
-    for place in range(len(messages) - 1, -1, -1):
-        message = msgspec.json.decode(messages[place])
-        content = message.get("content")
-        if message["role"] == "user" and isinstance(content, (str, list)):
-            if isinstance(content, str):
-                message["content"] = f"{content}\n\n{instruction}"
-            else:
-                content.append({"type": "text", "text": instruction})
-            return [*messages[:place], message, *messages[place + 1 :]]
-    return [*messages, {"role": "user", "content": instruction}]
 
 
 def _asked_again(body: bytes, text: str, error: str) -> bytes:

@@ -36,6 +36,7 @@ FLOORS = (
             "tables",
             "prompts",
             "schema",
+            "forms",
             "client",
             "replies",
             "throttle",
@@ -79,6 +80,7 @@ HOMES = {
     # JSON of records and bodies
     "msgspec": {
         "records",
+        "forms",
         "replies",
         "prompts",
         "schema",

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pipeline.job import Job
 from pipeline.records import Answer, BadJob, Failure, Outcome, Request, Status
 from pipeline.schema import (
-    FORMS,
     MENDED_CHARACTERS_MAX,
     REPAIRED_BRACKETS_MAX,
     REPAIRED_CHARACTERS_MAX,
@@ -321,51 +320,6 @@ FIRST = Request(key="0" * 64, body=BODY)
 def ladder(**settings: Any) -> Ladder:
     given = {"answer.schema": MOOD, "parameters.max_tokens": 8, **settings}
     return Ladder(Job.load(["in.csv"], settings={**MINIMAL, **{k.replace("__", "."): v for k, v in given.items()}}))
-
-
-def conveyed(form: Any, messages: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
-    body = BODY if messages is None else json.dumps({**json.loads(BODY), "messages": messages}).encode()
-    sent: dict[str, Any] = json.loads(ladder(**settings).conveyed(body, form))
-    return sent
-
-
-def test_a_schema_goes_along_as_one_that_is_enforced_strictly_where_it_can_be() -> None:
-    sent = conveyed("json_schema")
-    assert {name: sent[name] for name in ("model", "messages", "max_tokens")} == json.loads(BODY)
-    form = sent["response_format"]
-    assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == ("json_schema", "answer", True)
-    assert form["json_schema"]["schema"]["additionalProperties"] is False
-    loose = {**MOOD, "properties": {**MOOD["properties"], "more": {"type": "object"}}}
-    form = conveyed("json_schema", answer__schema=loose)["response_format"]
-    assert form["json_schema"] == {"name": "answer", "strict": False, "schema": loose}
-
-
-@pytest.mark.parametrize("form", FORMS[1:])
-def test_in_words_the_schema_stands_after_what_the_user_said_last(form: str) -> None:
-    parts = [{"type": "image_url", "image_url": {"url": "https://h.example/a.png"}}]
-    for content in ("Well?", parts):
-        chat = [
-            {"role": "system", "content": "S"},
-            {"role": "user", "content": content},
-            {"role": "assistant", "content": "So"},
-        ]
-        sent = conveyed(form, chat)
-        assert sent.get("response_format") == ({"type": "json_object"} if form == "json_object" else None)
-        assert [sent["messages"][0], sent["messages"][2]] == [chat[0], chat[2]]
-        told = sent["messages"][1]["content"]
-        text = told if isinstance(told, str) else told[-1]["text"]
-        assert json.loads(text[text.index("{") :]) == MOOD
-        assert told[: len(content)] == content
-
-
-def test_a_chat_in_which_no_user_speaks_is_told_all_the_same() -> None:
-    sent = conveyed("instruction", [{"role": "system", "content": "S"}])
-    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
-
-
-def test_free_text_is_sent_as_it_is() -> None:
-    free = Ladder(Job.load(["in.csv"], settings=MINIMAL))
-    assert [free.conveyed(BODY, form) for form in FORMS] == [BODY] * 3
 
 
 def said(text: str, finish_reason: str = "stop") -> Answer:
