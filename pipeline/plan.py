@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from msgspec import structs
 
 from . import history
 from .job import Job
+from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
 from .records import STATUSES, UNSETTLED, BadJob, Failure, Record, Request, Status, Stopped, Tally
@@ -51,6 +53,8 @@ class Plan(Record, frozen=True):
     """Answers in the job folder that fit no row of this table."""
     ask: pl.Series
     """For each row, whether it would be asked."""
+    kept: int = 0
+    """Rows that are answered by what was said to an earlier contract."""
 
 
 def keys_path(folder: Path) -> Path:
@@ -81,13 +85,15 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
     """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    old = OldAnswers(job, prompts, reader)
     try:
-        write_table(_keyed(table, prompts, digests), _part_schema(), part, {}, private=True)
+        write_table(_keyed(table, prompts, old, digests), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {}, private=True)
-        return _compare(job, part, digest, first, _marks(reader), _retried(job, reader))
+        plan = _compare(job, part, digest, first, _marks(reader), _retried(job, reader))
+        return structs.replace(plan, kept=old.taken)
     finally:
         part.unlink(missing_ok=True)
 
@@ -176,16 +182,18 @@ def _part_schema() -> pl.Schema:
     return pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
 
 
-def _keyed(table: Table, prompts: Prompts, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+def _keyed(table: Table, prompts: Prompts, old: OldAnswers, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
-        keys: list[tuple[bytes | None, int | None, str | None]] = []
-        for row in frame.iter_rows(named=True):
-            request = prompts.request(row)
+        rows = frame.rows(named=True)
+        keys: list[tuple[str | None, int | None, str | None]] = []
+        for request in map(prompts.request, rows):
             if isinstance(request, Failure):
                 keys.append((None, None, request.reason))
             else:
-                keys.append((bytes.fromhex(request.key), len(request.body), None))
-        keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
+                keys.append((request.key, len(request.body), None))
+        named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
+        keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
+        keyed = keyed.with_columns(named.str.decode("hex"))
         digests.append(_digests(keyed["key"]))
         yield keyed
 

@@ -6,12 +6,13 @@ sorted, no spaces, UTF-8, a whole number without a fraction however it was writt
 and URLs are not in it.
 """
 
+import copy
 import glob
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -106,6 +107,12 @@ class Prompts:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
+
+    def under(self, contract: dict[str, Any]) -> Self:
+        """The same requests, made when the answer's contract was another: they differ in their keys."""
+        other = copy.copy(self)
+        other._identity = {**self._identity, "answer": contract}  # noqa: SLF001 - a copy of this one
+        return other
 
     def _images_of(self, row: Row) -> list[Image]:
         """The images of a row, in the order of their columns; a cell may hold a list of them."""
