@@ -34,14 +34,16 @@ def read_examples(path: Path, text: str) -> list[dict[str, Any]]:
 def answer_of(example: Mapping[str, Any], columns: Mapping[str, str], shapes: Mapping[str, Shape]) -> str:
     """What the model would have said: JSON, with each property's value from its column; or without any, the text.
 
-    `columns`: which column holds which property. Raises BadJob if there is no such column.
+    `columns`: which column holds which property; one of the property's own name serves as well. Raises BadJob if there
+    is no such column.
     """
-    names = list(columns.values()) or ["answer"]
+    names = list(dict.fromkeys([*columns, *columns.values()])) or ["answer"]
     if not any(example.get(name) not in (None, "") for name in names):
-        raise BadJob(f"prompt.examples: one has no answer: it stands in {' or '.join(names)}.\nNothing was sent.")
+        row = json.dumps(example, ensure_ascii=False, default=str)
+        raise BadJob(f"prompt.examples: no answer in {' or '.join(names)}: {row[:200]}\nNothing was sent.")
     if not columns:
         return str(example["answer"])
-    cells = {name: example.get(column) for name, column in columns.items()}
+    cells = {name: example.get(column, example.get(name)) for name, column in columns.items()}
     values = {name: _value(cell, shapes[name]) for name, cell in cells.items() if cell is not None}
     return json.dumps(values, ensure_ascii=False)
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.job import Job, JobFile, duration_seconds, line_of, parse_setting, settings
 from pipeline.records import BadJob
+from pipeline.review import preview
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
@@ -194,10 +195,30 @@ def test_every_shipped_config_is_a_job() -> None:
     configs = sorted((ROOT / "configs").glob("*.toml"))
     assert {path.stem for path in configs} >= {
         "amethyst", "gemini", "ollama", "openai", "openrouter", "reviews-local", "vllm",
+        "sentiment", "topics", "entities", "grading", "translation", "pictures",
     }  # fmt: skip
     for path in configs:
         assert path.read_text("utf-8").startswith("#:schema ./job.schema.json\n"), path
         Job.load(["in.csv"], "out.csv", config=path)
+
+
+@pytest.mark.parametrize(
+    ("config", "table"),
+    [
+        ("sentiment", "reviews.csv"),
+        ("topics", "reviews.csv"),
+        ("entities", "letters.csv"),
+        ("grading", "essays.csv"),
+        ("translation", "reviews.csv"),
+        ("pictures", "pictures.csv"),
+    ],
+)
+def test_every_example_of_annotation_can_be_asked_of_its_sample(config: str, table: str) -> None:
+    job = Job.load([ROOT / "sample_data" / table], config=ROOT / "configs" / f"{config}.toml")
+    told = "\n".join(preview(job, 2))
+    assert told.count('"messages"') == 2
+    assert "cannot be asked" not in told
+    assert '"strict": true' in told or config == "translation"
 
 
 @pytest.mark.parametrize("value", ["[" * 5_000, "9" * 5_000])

@@ -244,7 +244,7 @@ def test_an_example_that_lacks_what_the_template_reads_is_told_before_anything_i
         prompts(["review"], **LABELLED, prompt__examples=[{"reviews": "Fine.", "label": "yes"}])
     with pytest.raises(BadJob, match="example 2: the template prints a null"):
         prompts(["review"], **LABELLED, prompt__examples=[EXAMPLES[0], {"review": None, "label": "yes"}])
-    with pytest.raises(BadJob, match="has no answer: it stands in label"):
+    with pytest.raises(BadJob, match="no answer in label: "):
         prompts(["review"], **LABELLED, prompt__examples=[{"review": "Fine."}])
 
 

@@ -468,6 +468,7 @@ def test_the_cells_of_an_example_are_read_by_their_shapes() -> None:
     assert json.loads(job.answer_of(row)) == {"stars": 4, "who": {"name": "Ada", "tags": []}, "free": "as it is"}
     settings = {**MINIMAL, "answer.labels": ["a", "b"], "answer.multi": True, "answer.name": "topics"}
     job = Job.load(["in.csv"], settings=settings)
+    assert job.answer_of({"labels": "a"}) == job.answer_of({"topics": "a"})  # a new name needs no new examples
     assert [job.answer_of({"topics": cell}) for cell in ("a, b", '["b"]')] == [
         '{"labels": ["a", "b"]}',
         '{"labels": ["b"]}',
