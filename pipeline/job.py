@@ -5,6 +5,7 @@ README's table and by the JSON schema that editors use.
 """
 
 import difflib
+import hashlib
 import importlib
 import json
 import os
@@ -47,6 +48,7 @@ ADDED_COLUMNS = (
     "latency_seconds",
     "attempts",
     "asked_at",
+    "settings",
 )
 """What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
@@ -210,6 +212,13 @@ class Prompt(Section):
         return self
 
 
+def _all_differ(words: list[str] | None) -> list[str] | None:
+    twice = sorted({word for word in words or () if (words or []).count(word) > 1})
+    if twice:
+        raise ValueError(f"listed twice: {', '.join(twice)}")
+    return words
+
+
 class AnswerSection(Section):
     """What an answer must be."""
 
@@ -231,6 +240,18 @@ class AnswerSection(Section):
         default=False, description="take answers to an earlier contract of this job where they fit the present one"
     )
     name: str = Field(default="label", min_length=1, description="another name for the column `label`")
+    samples: int = Field(
+        default=1, ge=1, le=100, description="ask each row so many times; shown is what most of its answers hold"
+    )
+    models: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="ask each of these in place of `endpoint.model`, each at its own pace; shown is what most hold",
+    )
+    logprobs: bool = Field(
+        default=False,
+        description="ask for the tokens' probabilities: the column `confidence`, where the endpoint tells",
+    )
 
     @model_validator(mode="after")
     def _one_contract(self) -> Self:
@@ -245,10 +266,12 @@ class AnswerSection(Section):
     def _labels_differ(cls, labels: list[str] | None) -> list[str] | None:
         if labels is not None and not labels:
             raise ValueError("no label is given")
-        twice = sorted({label for label in labels or () if (labels or []).count(label) > 1})
-        if twice:
-            raise ValueError(f"listed twice: {', '.join(twice)}")
-        return labels
+        return _all_differ(labels)
+
+    @field_validator("models")
+    @classmethod
+    def _models_differ(cls, models: list[str] | None) -> list[str] | None:
+        return _all_differ(models)
 
     @property
     def contract(self) -> dict[str, Any] | None:
@@ -306,8 +329,8 @@ class Limits(Section):
         return 8 if self.concurrency == "auto" else self.concurrency
 
 
-class Prices(Section):
-    """US dollars per million tokens, over the price list."""
+class ModelPrices(Section):
+    """US dollars per million tokens."""
 
     input: Price | None = Field(default=None, description="prompt tokens")
     cached_input: Price | None = Field(
@@ -322,6 +345,18 @@ class Prices(Section):
         if self.cached_input is not None and self.input is None:
             raise ValueError("prices.cached_input is given, but not prices.input and prices.output")
         return self
+
+
+class Prices(ModelPrices):
+    """US dollars per million tokens, over the price list."""
+
+    models: dict[str, ModelPrices] = Field(
+        default={}, description='of single models by name, over these: `[prices.models."gpt-x"]` with the same keys'
+    )
+
+    def of(self, model: str) -> ModelPrices:
+        """What the job file says of a model; its prices are None where it says nothing."""
+        return self.models.get(model, self)
 
 
 class OutputSection(Section):
@@ -361,9 +396,25 @@ class JobFile(Section):
             raise ValueError(f"not fit for JSON: {error}") from None
         return parameters
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first_model(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Where several models are named, the endpoint needs no other."""
+        endpoint, answer = (values.get(name) if isinstance(values, dict) else None for name in ("endpoint", "answer"))
+        models = answer.get("models") if isinstance(answer, dict) else None
+        if not isinstance(endpoint, dict) or not isinstance(models, list) or not models:
+            return values
+        return {**values, "endpoint": {"model": models[0], **endpoint}}
+
+    @model_validator(mode="after")
+    def _models_can_be_asked(self) -> Self:
+        if self.answer.models is not None and self.endpoint.is_local:
+            raise ValueError("answer.models: one model runs on this machine at a time; name one, in endpoint.base_url")
+        return self
+
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
-        taken = [name for name in self.typed_columns if name in ADDED_COLUMNS]
+        taken = [name for name in self.typed_columns if name in (*ADDED_COLUMNS, *self._columns_at_times)]
         if taken:
             where = "answer.name" if self.answer.labels is not None else "answer.schema"
             raise ValueError(f"{where}: {', '.join(taken)}: a column of this name is added anyway; choose another")
@@ -385,6 +436,8 @@ class JobFile(Section):
     def _models_by_row(self) -> Self:
         if self.columns.model is not None and self.endpoint.is_local:
             raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
+        if self.columns.model is not None and self.answer.models is not None:
+            raise ValueError("give answer.models or columns.model, not both")
         return self
 
     @property
@@ -419,7 +472,24 @@ class JobFile(Section):
     @property
     def added_columns(self) -> tuple[str, ...]:
         """All columns that an output may add, before any prefix, in order."""
-        return (ADDED_COLUMNS[0], *self.typed_columns, *ADDED_COLUMNS[1:])
+        return (ADDED_COLUMNS[0], *self.typed_columns, *self._columns_at_times, *ADDED_COLUMNS[1:])
+
+    @property
+    def _columns_at_times(self) -> tuple[str, ...]:
+        """The columns that stand only in the output of a job that they tell something of."""
+        several = ("agreement", "opinions") if self.opinions > 1 else ()
+        likely = ("confidence",) if self.answer.logprobs else ()
+        return (*several, *likely, *(("repaired",) if self.answer.contract is not None else ()))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whom each row is asked of."""
+        return tuple(self.answer.models or (self.endpoint.model,))
+
+    @property
+    def opinions(self) -> int:
+        """How many requests a row becomes."""
+        return self.answer.samples * len(self.models)
 
     def without_secrets(self) -> dict[str, Any]:
         """All settings as JSON values, for history and metadata; without keys and the headers' values."""
@@ -434,7 +504,7 @@ class JobFile(Section):
         """The settings that decide what the model sees, by dotted name: a change in one asks every row again."""
         return {
             "endpoint.name": self.endpoint.filed_under,
-            "endpoint.model": self.endpoint.model,
+            "endpoint.model": self.endpoint.model if self.answer.models is None else None,
             "endpoint.revision": self.endpoint.revision,
             "prompt.template": self.prompt.template,
             "prompt.column": self.prompt.column if self.prompt.template is None else None,
@@ -445,7 +515,14 @@ class JobFile(Section):
             "prompt.images": self.prompt.images or None,
             "columns.model": self.columns.model,
             "columns.max_tokens": self.columns.max_tokens,
+            "answer.models": self.answer.models,
+            "answer.logprobs": self.answer.logprobs or None,
         }
+
+
+def settings_id(seen_by_model: Mapping[str, Any]) -> str:
+    """8 hexadecimal digits that tell one `Job.seen_by_model` from another."""
+    return hashlib.sha256(json.dumps(seen_by_model, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class ThisRun(Section):

@@ -18,20 +18,29 @@ class OldAnswers:
 
     def __init__(self, job: Job, prompts: Prompts, reader: Reader) -> None:
         self._ladder, self._reader = Ladder(job), reader
-        contracts = earlier_contracts(job) if job.answer.keep_old else ()
+        wanted = job.answer.keep_old and "ok" not in job.this_run.retry
+        contracts = earlier_contracts(job) if wanted else ()
         self._earlier = [prompts.under(contract) for contract in contracts]
         self.taken = 0
-        """Rows whose answer is an old one."""
+        """Requests whose answer is an old one."""
 
     def keys(self, rows: Sequence[Row], keys: Sequence[str | None]) -> list[str | None]:
-        """Where the answer of each row lies: under its own key, or if there is none under an earlier one that fits."""
+        """Where each request's answer lies: under its own key, or if there is none under an earlier one that fits.
+
+        `keys`: of each row so many as it has opinions, None where no request can be made.
+        """
         kept = list(keys)
+        each = len(kept) // len(rows) if rows else 1
         for prompts in self._earlier:
             found = self._reader.get_many([key for key in kept if key is not None])
             answered = {key for key, stored in zip(filter(None, kept), found, strict=True) if stored is not None}
             missing = [place for place, key in enumerate(kept) if key is not None and key not in answered]
-            requests = {place: prompts.request(rows[place]) for place in missing}
-            old = {place: request.key for place, request in requests.items() if isinstance(request, Request)}
+            made = {number: prompts.requests(rows[number]) for number in {place // each for place in missing}}
+            old = {
+                place: requests[place % each].key
+                for place in missing
+                if isinstance(requests := made[place // each], list)
+            }
             for place, fits in zip(old, self._fit(list(old.values())), strict=True):
                 if fits:
                     kept[place] = old[place]

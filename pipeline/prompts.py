@@ -44,7 +44,7 @@ class Prompts:
             for message in self._shown(job, example, number, read)
         ]
         self._images, self._folder = job.prompt.images, _images_folder(job)
-        self._own = job.columns
+        self._own, self._capped = job.columns, job.capped
         named = [(f"prompt.images[{at}]", name) for at, name in enumerate(self._images)]
         named += [(f"columns.{key}", name) for key, name in self._own.model_dump().items() if name is not None]
         for setting, name in named:
@@ -54,16 +54,21 @@ class Prompts:
                 )
         system = self._system.columns if self._system is not None else ()
         self.columns: tuple[str, ...] = tuple(dict.fromkeys((*read, *system, *(name for _, name in named))))
-        self._capped = job.capped
-        self._identity = {
+        identity: dict[str, Any] = {
             "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
-            "model": job.endpoint.model,
             "parameters": _whole(job.parameters),
             "revision": job.endpoint.revision,
-            "sample": 0,
         }
-        self._settings = dict(job.parameters)
+        settings = dict(job.parameters)
+        if job.answer.logprobs:
+            identity["logprobs"] = settings["logprobs"] = True
+        self._opinions = [
+            ({**identity, "model": model, "sample": sample}, _sampled(settings, sample))
+            for sample in range(job.answer.samples)
+            for model in job.models
+        ]
+        """Of each opinion: what its key is made of, and what its body holds, beside the messages."""
 
     def _shown(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
         """An example as the turns of a chat, asked as a row is."""
@@ -89,29 +94,37 @@ class Prompts:
         first = next((at for at, message in enumerate(chat) if message["role"] != "system"), len(chat))
         return [*chat[:first], *self._examples, *chat[first:]]
 
-    def request(self, row: Row) -> Request | Failure:
-        """What is asked for a row, or why nothing can be; the same row always gives the same request."""
+    def requests(self, row: Row) -> list[Request] | Failure:
+        """What is asked for a row, one request for each opinion, or why nothing can be.
+
+        The same row always gives the same requests: the first sample of each model, then the second of each.
+        """
         try:
-            chat, images = self.messages(row), self._images_of(row)
-            model, cap = self._model_of(row), self._max_tokens_of(row)
-            identity = {**self._identity, "messages": with_images(chat, [image.seen for image in images])}
-            body = {"messages": with_images(chat, [image.sent for image in images]), **self._settings}
-            if model:
-                identity["model"] = model
-            if cap is not None:
-                identity["parameters"] = {**identity["parameters"], **self._capped(cap)}
-                body |= self._capped(cap)
-            key = hashlib.sha256(_canonical.encode(identity)).hexdigest()
-            return Request(key, _plain.encode({"model": identity["model"], **body}), model, cap)
+            return self._made(row)
         except Unaskable as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
 
+    def _made(self, row: Row) -> list[Request]:
+        chat, images = self.messages(row), self._images_of(row)
+        seen = with_images(chat, [image.seen for image in images])
+        sent = with_images(chat, [image.sent for image in images])
+        model, cap = self._model_of(row), self._max_tokens_of(row)
+        caps = {} if cap is None else self._capped(cap)
+        made = []
+        for identity, settings in self._opinions:
+            who = model or identity["model"]
+            parameters = {**identity["parameters"], **caps}
+            known = _canonical.encode({**identity, "model": who, "parameters": parameters, "messages": seen})
+            body = _plain.encode({"model": who, "messages": sent, **settings, **caps})
+            made.append(Request(hashlib.sha256(known).hexdigest(), body, who, cap))
+        return made
+
     def under(self, contract: dict[str, Any]) -> Self:
         """The same requests, made when the answer's contract was another: they differ in their keys."""
         other = copy.copy(self)
-        other._identity = {**self._identity, "answer": contract}  # noqa: SLF001 - a copy of this one
+        other._opinions = [({**seen, "answer": contract}, sent) for seen, sent in self._opinions]  # noqa: SLF001 - a copy
         return other
 
     def _images_of(self, row: Row) -> list[Image]:
@@ -144,6 +157,12 @@ def _images_folder(job: Job) -> Path:
             "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."
         )
     return min(folders)
+
+
+def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:
+    """The parameters of one sample: with one seed for all, all would say the same."""
+    seed = parameters.get("seed")
+    return {**parameters, "seed": seed + sample} if type(seed) is int else parameters
 
 
 def _asked(prompt: str) -> str:

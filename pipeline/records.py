@@ -205,6 +205,8 @@ class Settled(Record, frozen=True, kw_only=True):
     """How long the last attempt took."""
     cost: float | None = None
     """US dollars paid, failed attempts included; None if a price or a count is unknown."""
+    settings: str = ""
+    """Under which settings it was asked: 8 hexadecimal digits (`job.settings_id`)."""
 
 
 class Answer(Settled, frozen=True, tag="answer"):
@@ -217,6 +219,8 @@ class Answer(Settled, frozen=True, tag="answer"):
     usage: Usage = Usage()
     refusal: str | None = None
     """The model's own refusal, where it said it in a field of its own."""
+    logprobs: tuple[tuple[str, float], ...] = ()
+    """Its tokens, each with the logarithm of its probability; only where they were asked for, and told."""
 
     @property
     def status(self) -> Status:

@@ -20,7 +20,7 @@ from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import contract_of
+from .schema import Ladder
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
@@ -34,15 +34,16 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        contract_of(job)
+        Ladder(job)
         forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
-            request = prompts.request(row)
+            requests = prompts.requests(row)
             yield f"row {number} → {one_line(job.endpoint.host)}"
-            if isinstance(request, Failure):
-                yield f"cannot be asked: {printable(request.reason)}"
-            else:
+            if isinstance(requests, Failure):
+                yield f"cannot be asked: {printable(requests.reason)}"
+                continue
+            for request in requests:
                 body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
                 yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:

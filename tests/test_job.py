@@ -187,6 +187,11 @@ def test_the_schema_for_editors_is_current() -> None:
     assert kept == JobFile.model_json_schema(), "python tests/generate.py writes it anew"
 
 
+def test_a_row_s_own_model_leaves_no_room_for_several() -> None:
+    with pytest.raises(BadJob, match=r"give answer\.models or columns\.model"):
+        Job.load(["in.csv"], settings={**MINIMAL, "answer.models": ["a", "b"], "columns.model": "m"})
+
+
 def test_every_key_of_the_job_file_has_a_help_text() -> None:
     assert all(setting.help for setting in settings())
 

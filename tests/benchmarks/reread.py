@@ -20,7 +20,7 @@ import polars as pl
 
 from pipeline.job import Job
 from pipeline.prompts import Prompts
-from pipeline.records import Answer, Request, Usage
+from pipeline.records import Answer, Failure, Request, Usage
 from pipeline.store import Store, make_folder
 
 SETTINGS = {
@@ -32,15 +32,20 @@ SETTINGS = {
 AT_ONCE = 5_000
 
 
+def made(requests: list[Request] | Failure) -> list[Request]:
+    assert isinstance(requests, list)
+    return requests
+
+
 async def fill(job: Job, table: pl.DataFrame) -> None:
     prompts = Prompts(job, table.columns)
     make_folder(job.folder)
     with closing(Store(job.folder / "store")) as store:
         for part in table.iter_slices(AT_ONCE):
-            requests = [prompts.request(row) for row in part.iter_rows(named=True)]
+            requests = [one for row in part.iter_rows(named=True) for one in made(prompts.requests(row))]
             answer = Answer(text='{"label": "good"}', finish_reason="stop", usage=Usage(20, 5), attempts=1, cost=0.0)
             stored = msgspec.json.encode(answer)
-            await asyncio.gather(*(store.put(each.key, stored, "ok") for each in requests if isinstance(each, Request)))
+            await asyncio.gather(*(store.put(each.key, stored, "ok") for each in requests))
 
 
 def timed(folder: Path, name: str) -> float:
