@@ -47,7 +47,7 @@ def _shape(schema: object, root: Mapping[str, Any], within: tuple[str, ...]) -> 
     if not isinstance(schema, Mapping):
         return ANY
     if isinstance(address := schema.get("$ref"), str):
-        target = None if address in within else _at(address, root)
+        target = None if address in within else part_at(address, root)
         return _shape(target, root, (*within, address))
     for keyword in ("anyOf", "oneOf", "allOf"):
         if isinstance(choices := schema.get(keyword), list):
@@ -94,7 +94,7 @@ def _is_null(schema: object) -> bool:
     return isinstance(schema, Mapping) and (schema.get("type") == "null" or schema.get("const", ...) is None)
 
 
-def _at(address: str, root: Mapping[str, Any]) -> object:
+def part_at(address: str, root: Mapping[str, Any]) -> object:
     """What a reference such as `#/$defs/Person` points to; None if it points elsewhere."""
     found: object = root
     for part in address.removeprefix("#").split("/")[1:] if address.startswith("#") else ["elsewhere"]:

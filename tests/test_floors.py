@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,23 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
+    (
+        "nouns",
+        {
+            "records",
+            "folders",
+            "masks",
+            "templates",
+            "job",
+            "mounts",
+            "watermark",
+            "local_model",
+            "shapes",
+            "strict",
+            "examples",
+            "images",
+        },
+    ),
     (
         "tools",
         {
@@ -31,7 +48,7 @@ FLOORS = (
             "history",
         },
     ),
-    ("the desk", {"desk"}),
+    ("the desk", {"desk", "typed"}),
     ("walks", {"walks"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
     ("verbs", {"runs", "review"}),
@@ -47,6 +64,13 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "records"),
     ("watermark", "folders"),
     ("shapes", "records"),
+    ("strict", "shapes"),
+    ("examples", "records"),
+    ("examples", "shapes"),
+    ("images", "records"),
+    ("images", "templates"),
+    ("job", "examples"),
+    ("job", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -57,10 +81,10 @@ HOMES = {
     # JSON of records and bodies
     "msgspec": {
         "records",
+        "forms",
         "replies",
         "prompts",
         "schema",
-        "forms",
         "desk",
         "history",
         "live",
@@ -78,10 +102,11 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "polars": {"tables", "plan", "columns", "typed", "runs", "review"},
 }
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
 
