@@ -6,12 +6,13 @@ sorted, no spaces, UTF-8, a whole number without a fraction however it was writt
 and URLs are not in it.
 """
 
+import copy
 import glob
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -121,6 +122,14 @@ class Prompts:
             body |= self._capped(cap)
         key = hashlib.sha256(_canonical.encode(identity)).hexdigest()
         return Request(key, _plain.encode({"model": identity["model"], **body}), model, cap)
+
+    def under(self, contract: dict[str, Any]) -> Self:
+        """The same requests, made when the answer's contract was another: they differ in their keys."""
+        other = copy.copy(self)
+        other._opinions = [  # noqa: SLF001 - a copy of this one
+            ({**identity, "answer": contract}, settings, model) for identity, settings, model in self._opinions
+        ]
+        return other
 
     def _images_of(self, row: Row) -> list[Image]:
         """The images of a row, in the order of their columns; a cell may hold a list of them."""
