@@ -14,6 +14,7 @@ from . import __version__
 from .job import Job
 from .records import Answer, BadJob, Failure, Request, Status, Tally
 from .schema import Held
+from .shapes import Shape
 from .store import Reader
 from .tables import Table, read_slices
 from .typed import dtype_of, shapes_of, typed_cells
@@ -71,6 +72,7 @@ class Cells:
         self._job, self._table, self._keys = job, table, keys
         self._walks, self._opinions = Walks(job, reader), opinions_in(keys)
         self._dtypes, self._shapes = _dtypes(job), shapes_of(job)
+        self._comparable = comparable(job, self._shapes)
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
@@ -109,7 +111,7 @@ class Cells:
             "attempts": sum(outcome.attempts for outcome in paid) if known else None,
         }
         counted = Tally(cost=row["cost"] or 0.0, unpriced=int(None in costs), attempts=row["attempts"] or 0)
-        chosen = choose(opinions, self._job)
+        chosen = choose(opinions, self._comparable)
         status = chosen.step.status if chosen.step is not None else "pending"
         row |= {
             "status": status,
@@ -139,7 +141,9 @@ class Cells:
         return row | self._typed(step.held, step.status)
 
     def _label(self, held: Held | None) -> str | None:
-        label = held.values.get("label") if held is not None and self._job.answer.labels is not None else None
+        if held is None or self._job.answer.labels is None:
+            return None
+        label = held.values.get(self._job.answer.label_property)
         return label if isinstance(label, str) else None
 
     def _typed(self, held: Held | None, status: Status) -> dict[str, Any]:
@@ -166,17 +170,16 @@ class Chosen(NamedTuple):
     """Share of the answers that fit which hold the same in all that can be compared; None where nothing can."""
 
 
-def choose(opinions: Sequence[Walk], job: Job) -> Chosen:
+def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
     """Of the opinions that stand best, the one that most agree with; the earliest, if several are as good.
 
-    Compared are labels, or the properties of an enum, whole numbers, or true and false; of free text the whole text.
+    `names`: the properties that are compared; without any it is the whole text.
     """
     shown = [step for walk in opinions if (step := walk.shown) is not None]
     if len(shown) < len(opinions):
         return Chosen(None)
     best = min(STANDING[step.status] for step in shown)
     candidates = [step for step in shown if STANDING[step.status] == best]
-    names = comparable(job)
     held = [_compared(step, names) for step in candidates]
     votes = Counter(held)
     at = max(range(len(candidates)), key=lambda number: (votes[held[number]], -number))
@@ -184,27 +187,14 @@ def choose(opinions: Sequence[Walk], job: Job) -> Chosen:
     return Chosen(candidates[at], agreement)
 
 
-def comparable(job: Job) -> list[str]:
+def comparable(job: Job, shapes: dict[str, Shape]) -> list[str]:
     """The properties by which two answers are compared."""
-    contract = job.answer.contract or {}
-    properties = contract.get("properties")
-    return (
-        [name for name, schema in properties.items() if _is_comparable(schema)] if isinstance(properties, dict) else []
-    )
+    if job.answer.labels is not None:
+        return [job.answer.label_property]
+    return [name for name, shape in shapes.items() if (shape.items or shape).kind in ("word", "integer", "boolean")]
 
 
-def _is_comparable(schema: object) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    if schema.get("type") == "array":
-        items = schema.get("items")
-        return isinstance(items, dict) and "enum" in items
-    kinds = schema.get("type")
-    named = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"}
-    return "enum" in schema or named in ({"integer"}, {"boolean"})
-
-
-def _compared(step: Step, names: list[str]) -> str:
+def _compared(step: Step, names: Sequence[str]) -> str:
     """What an answer holds in these, as text; without any, the text itself."""
     if step.held is None or step.held.error is not None or not names:
         return step.outcome.text if isinstance(step.outcome, Answer) else ""

@@ -410,6 +410,8 @@ class JobFile(Section):
     def _models_can_be_asked(self) -> Self:
         if self.answer.models is not None and self.endpoint.is_local:
             raise ValueError("answer.models: one model runs on this machine at a time; name one, in endpoint.base_url")
+        if self.answer.models is not None and self.columns.model is not None:
+            raise ValueError("give answer.models or columns.model, not both")
         return self
 
     @model_validator(mode="after")
@@ -430,14 +432,15 @@ class JobFile(Section):
         more, least = self.answer.grow_on_truncation, max(self.output_caps.values(), default=0)
         if more is not None and more <= least:
             raise ValueError(f"answer.grow_on_truncation of {more:,} is to be more than the {least:,} of max_tokens")
+        if more is not None and self.columns.max_tokens is not None:
+            # which rows would grow is not known where keys alone count, without the rows' own caps
+            raise ValueError("give answer.grow_on_truncation or columns.max_tokens, not both")
         return self
 
     @model_validator(mode="after")
     def _models_by_row(self) -> Self:
         if self.columns.model is not None and self.endpoint.is_local:
             raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
-        if self.columns.model is not None and self.answer.models is not None:
-            raise ValueError("give answer.models or columns.model, not both")
         return self
 
     @property
@@ -511,12 +514,12 @@ class JobFile(Section):
             "prompt.system": self.prompt.system,
             "parameters": self.parameters,
             "answer": self.answer.contract,
+            "answer.models": self.answer.models,
+            "answer.logprobs": self.answer.logprobs or None,
             "prompt.examples": self.prompt.examples or None,
             "prompt.images": self.prompt.images or None,
             "columns.model": self.columns.model,
             "columns.max_tokens": self.columns.max_tokens,
-            "answer.models": self.answer.models,
-            "answer.logprobs": self.answer.logprobs or None,
         }
 
 

@@ -212,7 +212,7 @@ async def requests_to_ask(
         is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
         for number, row in zip(rows.arg_true(), frame.filter(rows).iter_rows(named=True), strict=True):
             for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.opinions):
-                if not is_asked[place]:  # it may be answered under the key of an earlier contract
+                if not is_asked[place]:
                     continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()

@@ -44,7 +44,7 @@ class Prompts:
             for message in self._shown(job, example, number, read)
         ]
         self._images, self._folder = job.prompt.images, _images_folder(job)
-        self._own, self._capped = job.columns, job.capped
+        self._own = job.columns
         named = [(f"prompt.images[{at}]", name) for at, name in enumerate(self._images)]
         named += [(f"columns.{key}", name) for key, name in self._own.model_dump().items() if name is not None]
         for setting, name in named:
@@ -54,6 +54,7 @@ class Prompts:
                 )
         system = self._system.columns if self._system is not None else ()
         self.columns: tuple[str, ...] = tuple(dict.fromkeys((*read, *system, *(name for _, name in named))))
+        self._capped, self._model = job.capped, job.endpoint.model
         identity: dict[str, Any] = {
             "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
@@ -64,11 +65,11 @@ class Prompts:
         if job.answer.logprobs:
             identity["logprobs"] = settings["logprobs"] = True
         self._opinions = [
-            ({**identity, "model": model, "sample": sample}, _sampled(settings, sample))
+            ({**identity, "sample": sample}, _sampled(settings, sample), model)
             for sample in range(job.answer.samples)
-            for model in job.models
+            for model in job.answer.models or [""]
         ]
-        """Of each opinion: what its key is made of, and what its body holds, beside the messages."""
+        """Of each opinion: what its key is made of, what its body holds, and the model if it is not the job's own."""
 
     def _shown(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
         """An example as the turns of a chat, asked as a row is."""
@@ -100,31 +101,34 @@ class Prompts:
         The same row always gives the same requests: the first sample of each model, then the second of each.
         """
         try:
-            return self._made(row)
+            chat, images = self.messages(row), self._images_of(row)
+            model, cap = self._model_of(row), self._max_tokens_of(row)
+            seen = with_images(chat, [image.seen for image in images])
+            sent = with_images(chat, [image.sent for image in images])
+            return [
+                self._request({**identity, "messages": seen}, {"messages": sent, **settings}, model or other, cap)
+                for identity, settings, other in self._opinions
+            ]
         except Unaskable as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
 
-    def _made(self, row: Row) -> list[Request]:
-        chat, images = self.messages(row), self._images_of(row)
-        seen = with_images(chat, [image.seen for image in images])
-        sent = with_images(chat, [image.sent for image in images])
-        model, cap = self._model_of(row), self._max_tokens_of(row)
-        caps = {} if cap is None else self._capped(cap)
-        made = []
-        for identity, settings in self._opinions:
-            who = model or identity["model"]
-            parameters = {**identity["parameters"], **caps}
-            known = _canonical.encode({**identity, "model": who, "parameters": parameters, "messages": seen})
-            body = _plain.encode({"model": who, "messages": sent, **settings, **caps})
-            made.append(Request(hashlib.sha256(known).hexdigest(), body, who, cap))
-        return made
+    def _request(self, identity: dict[str, Any], body: dict[str, Any], model: str, cap: int | None) -> Request:
+        """One request; `model` and `cap` where they are others than the job's."""
+        identity["model"] = model or self._model
+        if cap is not None:
+            identity["parameters"] = {**identity["parameters"], **self._capped(cap)}
+            body |= self._capped(cap)
+        key = hashlib.sha256(_canonical.encode(identity)).hexdigest()
+        return Request(key, _plain.encode({"model": identity["model"], **body}), model, cap)
 
     def under(self, contract: dict[str, Any]) -> Self:
         """The same requests, made when the answer's contract was another: they differ in their keys."""
         other = copy.copy(self)
-        other._opinions = [({**seen, "answer": contract}, sent) for seen, sent in self._opinions]  # noqa: SLF001 - a copy
+        other._opinions = [  # noqa: SLF001 - a copy of this one
+            ({**identity, "answer": contract}, settings, model) for identity, settings, model in self._opinions
+        ]
         return other
 
     def _images_of(self, row: Row) -> list[Image]:

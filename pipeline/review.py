@@ -20,7 +20,7 @@ from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import Ladder
+from .schema import contract_of
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
@@ -34,7 +34,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        Ladder(job)
+        contract_of(job)
         forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):

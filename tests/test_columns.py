@@ -172,6 +172,7 @@ def test_the_columns_stand_after_those_of_the_input_in_order_and_with_their_type
         "id": pl.Int32(),
         "prompt": pl.String(),
         "label": pl.Enum(["yes", "no"]),
+        "repaired": pl.String(),
         **FIXED,
     }
 
@@ -355,7 +356,7 @@ def test_the_tally_agrees_with_the_table(
     tmp_path_factory: pytest.TempPathFactory, prompts: list[str | None], outcomes: dict[str, Outcome]
 ) -> None:
     folder = tmp_path_factory.mktemp("job")
-    frame, tally = written(folder, table_of(*prompts), outcomes, **{"answer.labels": ["yes", "no"]})
+    frame, tally = written(folder, table_of(*prompts), outcomes, **{"answer.labels": ["yes", "no"]}, **ONCE)
     assert [getattr(tally, status) for status in STATUSES] == [
         frame.filter(pl.col("status") == status).height for status in STATUSES
     ]

@@ -19,9 +19,13 @@ def prompts(columns: list[str], **flags: Any) -> Prompts:
 
 
 def asked(row: dict[str, Any], **flags: Any) -> Request:
-    requests = prompts(list(row), **flags).requests(row)
-    assert isinstance(requests, list), requests
-    return requests[0]
+    return request_of(prompts(list(row), **flags), row)
+
+
+def request_of(made: Prompts, row: dict[str, Any]) -> Request:
+    [request] = made.requests(row)
+    assert isinstance(request, Request)
+    return request
 
 
 def body(row: dict[str, Any], **flags: Any) -> dict[str, Any]:
@@ -111,10 +115,6 @@ def test_a_whole_number_is_the_same_however_it_is_written() -> None:
     assert one.key == other.key
 
 
-def test_the_body_is_made_without_the_form_of_its_contract() -> None:
-    assert "response_format" not in body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])
-
-
 def test_a_row_becomes_a_request_for_each_sample_of_each_model() -> None:
     flags = {"prompt__template": "{{ q }}", "parameters": {"seed": 7}}
     made = prompts(["q"], answer__samples=2, answer__models=["a", "b"], **flags).requests({"q": "x"})
@@ -129,7 +129,7 @@ def test_the_first_opinion_of_several_is_that_of_a_job_of_one() -> None:
     flags = {"prompt__template": "{{ q }}", "endpoint__model": "a"}
     several = prompts(["q"], answer__samples=3, answer__models=["a", "b"], **flags).requests({"q": "x"})
     assert isinstance(several, list)
-    assert several[0] == asked({"q": "x"}, **flags)
+    assert (several[0].key, several[0].body) == (asked({"q": "x"}, **flags).key, asked({"q": "x"}, **flags).body)
 
 
 def test_probabilities_are_asked_for_under_a_key_of_their_own() -> None:
@@ -137,6 +137,10 @@ def test_probabilities_are_asked_for_under_a_key_of_their_own() -> None:
     assert json.loads(told.body)["logprobs"] is True
     assert "logprobs" not in json.loads(plain.body)
     assert plain.key != told.key
+
+
+def test_the_form_of_a_contract_is_in_no_body() -> None:
+    assert set(body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])) == {"model", "messages"}
 
 
 def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -> None:
@@ -275,25 +279,19 @@ def test_an_example_that_lacks_what_the_template_reads_is_told_before_anything_i
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 
 
-def one_of(made: Prompts, row: dict[str, Any]) -> Request:
-    requests = made.requests(row)
-    assert isinstance(requests, list)
-    return requests[0]
-
-
 def test_images_lie_beside_the_input_and_are_keyed_by_what_they_hold(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).write_bytes(PNG + (b"other" if name == "c.png" else b""))
     settings = {**BASE, "prompt.template": "What is it?", "prompt.images": ["photo"]}
     pictured = Prompts(Job.load([tmp_path / "in.csv"], "out.csv", settings=settings), ["id", "photo"])
     assert pictured.columns == ("photo",)
-    one, same, other = (one_of(pictured, {"photo": name}) for name in ("a.png", "b.png", "c.png"))
+    one, same, other = (request_of(pictured, {"photo": name}) for name in ("a.png", "b.png", "c.png"))
     assert one == same
     assert other.key != one.key
     parts = json.loads(one.body)["messages"][0]["content"]
     assert parts[0] == {"type": "text", "text": "What is it?"}
     assert parts[1]["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
-    several = one_of(pictured, {"photo": ["a.png", "https://h.example/d.png"]})
+    several = request_of(pictured, {"photo": ["a.png", "https://h.example/d.png"]})
     assert [part["type"] for part in json.loads(several.body)["messages"][0]["content"]] == [
         "text", "image_url", "image_url",
     ]  # fmt: skip
@@ -325,7 +323,7 @@ def test_a_row_may_have_its_own_model_and_its_own_room_and_null_is_the_job_s() -
     made = json.loads(own.body)
     assert (made["model"], made["max_tokens"]) == ("other", 64)
     plain = asked({"q": "x", "m": None, "n": None}, **OWN)
-    assert (plain.model, plain.max_tokens) == ("model-x", None)
+    assert (plain.model, plain.max_tokens) == ("", None)
     assert plain.key == asked({"q": "x"}, prompt__template="{{ q }}", parameters={"max_tokens": 8}).key
     assert plain.key == asked({"q": "x", "m": "model-x", "n": 8}, **OWN).key
     other = {"prompt__template": "{{ q }}", "parameters": {"max_tokens": 64}, "endpoint__model": "other"}
