@@ -4,6 +4,7 @@ Every column may hold null, so a schema that admits it has the shape of what els
 (a mixture, a tuple, an object of any keys, a schema that holds itself) is `json`: any value, kept as JSON text.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -118,6 +119,12 @@ def misfit(value: object, shape: Shape, place: str = "") -> str | None:
 
 
 def _misfit(value: object, kind: Kind) -> str | None:
+    if kind == "json":
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:  # 1e999 is infinite to Python, for which JSON has no word
+            return TOO_LARGE
+        return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         whole = kind == "integer" and not -(2**63) <= value < 2**63
         broken = kind == "number" and not -sys.float_info.max <= value <= sys.float_info.max

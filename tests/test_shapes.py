@@ -88,6 +88,7 @@ LIST = Shape("list", items=Shape("object", fields={"n": WHOLE, "at": MOMENT}))
         ("2026-11-24T03:10:00+02:00", MOMENT, None),
         ("0001-01-01T00:00:00+23:00", MOMENT, "at /x: not a time, as 2026-11-24T03:10:00Z: date value out of range"),
         (10**400, ANY, None),
+        ([{"a": float("inf")}], ANY, f"at /x: {TOO_LARGE}"),
     ],
 )
 def test_what_a_column_cannot_hold_is_told_with_its_place(value: Any, shape: Shape, told: str | None) -> None:
