@@ -13,7 +13,23 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
+    (
+        "nouns",
+        {
+            "records",
+            "folders",
+            "masks",
+            "templates",
+            "job",
+            "mounts",
+            "watermark",
+            "local_model",
+            "shapes",
+            "strict",
+            "examples",
+            "images",
+        },
+    ),
     (
         "tools",
         {
@@ -33,8 +49,9 @@ FLOORS = (
             "scoring",
         },
     ),
-    ("the desk", {"desk"}),
+    ("the desk", {"desk", "typed"}),
     ("walks", {"walks"}),
+    ("what is kept", {"kept"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
     ("the look", {"opened", "scoresheet"}),
     ("verbs", {"runs", "review", "judging"}),
@@ -50,6 +67,13 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "records"),
     ("watermark", "folders"),
     ("shapes", "records"),
+    ("strict", "shapes"),
+    ("examples", "records"),
+    ("examples", "shapes"),
+    ("images", "records"),
+    ("images", "templates"),
+    ("job", "examples"),
+    ("job", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -60,10 +84,11 @@ HOMES = {
     # JSON of records and bodies
     "msgspec": {
         "records",
+        "forms",
         "replies",
         "prompts",
         "schema",
-        "forms",
+        "plan",
         "desk",
         "history",
         "live",
@@ -82,7 +107,7 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review", "scoring", "judging"},
+    "polars": {"tables", "plan", "columns", "typed", "runs", "review", "scoring", "judging"},
 }
 
 
