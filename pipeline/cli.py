@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export")}
+GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export", "report")}
 
 
 class Commands(click.Group):
@@ -209,6 +209,17 @@ def export(job: str, output: Path | None) -> None:
 
     path, tally = review.export(job, output)
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="the page (default: OUTPUT.report.html)")
+@click.option("--gold", metavar="COLUMN", help="the input's column of right answers, to hold the labels against")
+def report(job: str, output: Path | None, gold: str | None) -> None:
+    """Write one HTML page of what came out. JOB: an output, or its job folder."""
+    from . import review  # noqa: PLC0415
+
+    _tell(f"Wrote {review.report(job, output, gold=gold)}: one page, to be opened in any browser. Nothing was sent.")
 
 
 def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":

@@ -59,6 +59,14 @@ class Prompts:
             return chat
         return [{"role": "system", "content": self._system.render(row)}, *chat]
 
+    def shown(self, row: Row) -> str:
+        """What a row asks, for a person: its last message, or in brackets why it cannot be asked."""
+        try:
+            content = self.messages(row)[-1].get("content")
+            return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+        except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable
+            return f"({error})"
+
     def request(self, row: Row) -> Request | Failure:
         """What is sent for a row, or why nothing can be; the same row always gives the same request."""
         try:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 import polars as pl
 
 from . import history
-from .columns import Cells, metadata_of, output_schema
+from .columns import Cells, metadata_of, output_schema, with_all_columns
 from .job import Job
 from .lock import hold
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
@@ -47,15 +47,15 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
     job, table, reader, _ = _opened(history.folder_of(name))
     prompts = Prompts(job, list(table.schema))
     # what is shown may not be among the columns that the output wants, or go by the name of one of the input
-    prefix = max(table.schema, key=len, default="") + "."
-    whole = job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
+    whole = with_all_columns(job, table)
+    prefix = whole.output.prefix
     shown = 0
     with contextlib.closing(reader):
         for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
-                yield _told(number, _prompt(prompts, cells), typed, added)
+                yield _told(number, prompts.shown(cells), typed, added)
                 shown += 1
             if number == row or shown == most:
                 break
@@ -72,6 +72,29 @@ def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
     with contextlib.closing(reader):
         write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
     return path, cells.tally
+
+
+def report(
+    name: str | Path,
+    output: Path | None = None,
+    *,
+    gold: str | None = None,
+    told: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Write a job as one HTML page, and give where: `output`, or OUTPUT.report.html beside the job's own output.
+
+    `gold`: the input's column that the answers are held against; `told` is called with how many rows were read so far.
+    Raises BadJob, with the remedy, if the page cannot be made.
+    """
+    from .report import check_page, write  # noqa: PLC0415 - what draws is an extra
+
+    folder = history.folder_of(name)
+    job, table, reader, _ = _opened(folder)
+    path = output or job.output_path.with_name(f"{job.output_path.name}.report.html")
+    with contextlib.closing(reader):
+        check_page(path)
+        write(path, job, table, reader, history.read(folder), gold=gold, told=told)
+    return path
 
 
 def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
@@ -116,14 +139,6 @@ def _nothing(rows: int, status: Status | None, row: int | None) -> str:
 def _rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its number, from 1."""
     return enumerate((row for frame in frames for row in frame.iter_rows(named=True)), 1)
-
-
-def _prompt(prompts: Prompts, cells: dict[str, Any]) -> str:
-    try:
-        content = prompts.messages(cells)[-1].get("content")
-        return content if isinstance(content, str) else msgspec.json.encode(content).decode()
-    except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable, which is told here too
-        return f"({error})"
 
 
 def _told(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:

@@ -28,10 +28,13 @@ FLOORS = (
             "prices",
             "progress",
             "history",
+            "figures",
         },
     ),
+    ("pictures", {"charts"}),
     ("the desk", {"desk"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
+    ("spread", {"report"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
@@ -56,12 +59,14 @@ HOMES = {
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"lock"},
-    "jinja2": {"templates"},
+    "jinja2": {"templates", "report"},
     "jsonschema_rs": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "polars": {"tables", "plan", "columns", "runs", "review", "figures", "report"},
+    "altair": {"charts"},
+    "vl_convert": {"charts"},
 }
 
 

@@ -90,6 +90,6 @@ def test_every_flag_that_it_names_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",))
+        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",), ("report",))
     )
     assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own
