@@ -249,7 +249,7 @@ def _spending(tariff: Tariff, figures: Figures, tally: Tally) -> list[Line]:
         rest = tally.cost - failed - sum(line.cost or 0.0 for line in lines)
         lines += [Line("Rows that failed", None, None, failed)] if failed else []
         if rest > 1e-6 * tally.cost:
-            lines.append(Line("Attempts that gave no answer, and answers asked again", None, None, rest))
+            lines.append(Line("Failed attempts, and answers that are not shown", None, None, rest))
     return lines
 
 
