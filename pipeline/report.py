@@ -194,7 +194,7 @@ def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
         "tally": tally,
         "ledger": ledger,
         "figures": figures,
-        "priced": tariff.known,
+        "priced": _is_priced(tariff),
         "statuses": [(name, figures.by_status[name]) for name in STATUSES if name in figures.by_status],
         "settings": list(_settings(job)),
         "spending": _spending(tariff, figures, tally),
@@ -218,6 +218,10 @@ def _settings(job: Job) -> Iterator[tuple[str, str]]:
             default = next((f.default for key, f in defaults.items() if name in (key, f.alias)), None)
             if value not in (None, default, "", {}) and f"{section}.{name}" not in told:
                 yield f"{section}.{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_priced(tariff: Tariff) -> bool:
+    return tariff.cost(Usage(1, 1)) is not None
 
 
 def _spending(tariff: Tariff, figures: Figures, tally: Tally) -> list[Line]:
@@ -244,7 +248,7 @@ def _spending(tariff: Tariff, figures: Figures, tally: Tally) -> list[Line]:
                     None if price is None else tokens * price / 1_000,
                 )
             )
-    if tariff.known:
+    if _is_priced(tariff):
         failed = figures.by_status["failed"].cost if "failed" in figures.by_status else 0.0
         rest = tally.cost - failed - sum(line.cost or 0.0 for line in lines)
         lines += [Line("Rows that failed", None, None, failed)] if failed else []

@@ -75,7 +75,8 @@ def asked(folder: Path, server: ChatServer, frame: pl.DataFrame, **settings: Any
 
 def labelled(seen: Seen, attempt: int) -> Canned | None:
     """Most rows get the label that stands in their text, some another, a few none."""
-    number = int(seen.prompt.split()[-1])
+    asked_first = next(message["content"] for message in seen.body["messages"] if message["role"] == "user")
+    number = int(asked_first.split()[-1])
     if number % 20 == 7:
         return Canned(400, problem("<b>too</b> long: 4,097 tokens", code="context_length_exceeded"))
     if number % 20 == 3:
@@ -136,17 +137,20 @@ def test_its_numbers_are_those_of_the_summary(job: tuple[Path, Summary], page: P
     assert f"{repeated} rows are equal to an earlier one" in told.source
 
 
-def test_it_tells_where_the_money_went_to_the_last_cent(job: tuple[Path, Summary], page: Path) -> None:
+def test_where_the_tokens_and_the_money_went_adds_up(job: tuple[Path, Summary], page: Path) -> None:
     told, table = Page(page), pl.read_csv(job[0]).filter(pl.col("attempts") > 0)
     cached, reasoning = table["cached_tokens"].sum(), table["reasoning_tokens"].sum()
-    prompt, output = table["prompt_tokens"].sum(), table["completion_tokens"].sum()
-    counts = [int(told.row(what)[0].replace(",", "")) for what in ("Prompt", "Prompt, cached by the endpoint")]
-    assert counts == [prompt - cached, cached]
-    counts = [int(told.row(what)[0].replace(",", "")) for what in ("Answers", "Reasoning, not shown")]
-    assert counts == [output - reasoning, reasoning]
-    parts = [(prompt - cached) * 0.1, cached * 0.025, (output - reasoning) * 0.4, reasoning * 0.4]
-    assert sum(parts) * 1e-6 == pytest.approx(job[1].rows.cost)
-    assert told.row("Prompt")[1] == "$0.10"
+    counts = {
+        "Prompt": table["prompt_tokens"].sum() - cached,
+        "Prompt, cached by the endpoint": cached,
+        "Answers": table["completion_tokens"].sum() - reasoning,
+        "Reasoning, not shown": reasoning,
+    }
+    assert {what: told.row(what)[0] for what in counts} == {what: f"{count:,}" for what, count in counts.items()}
+    assert [told.row(what)[1] for what in counts] == ["$0.10", "$0.025", "$0.40", "$0.40"]
+    begins, ends = (next(at for at, row in enumerate(told.rows) if row[0] == what) for what in ("Prompt", "These rows"))
+    parts = [float(row[3].removeprefix("$")) for row in told.rows[begins:ends]]
+    assert sum(parts) == pytest.approx(job[1].rows.cost, rel=0.05)  # each is told to two digits
 
 
 def test_errors_are_told_by_kind_with_an_example(page: Path) -> None:
