@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export", "score", "compare")}
+GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export", "score", "compare", "report")}
 
 
 class Commands(click.Group):
@@ -264,6 +264,17 @@ def _print(lines: Iterable[str]) -> None:
 def _width() -> int:
     """The columns of the terminal; 80 where there is none."""
     return shutil.get_terminal_size().columns
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="the page (default: OUTPUT.report.html)")
+@click.option("--gold", metavar="COLUMN", help="the input's column of right answers, to hold the labels against")
+def report(job: str, output: Path | None, gold: str | None) -> None:
+    """Write one HTML page of what came out. JOB: an output, or its job folder."""
+    from . import review  # noqa: PLC0415
+
+    _tell(f"Wrote {review.report(job, output, gold=gold)}: one page, to be opened in any browser. Nothing was sent.")
 
 
 def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":

@@ -59,6 +59,12 @@ def output_schema(job: Job, table: Table) -> pl.Schema:
     return pl.Schema({**table.schema, **added})
 
 
+def with_all_columns(job: Job, table: Table) -> Job:
+    """The job whose cells are all there, by names (`output.prefix`) that no column of the input has."""
+    prefix = max(table.schema, key=len, default="") + "."
+    return job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
+
+
 def metadata_of(job: Job) -> dict[str, str]:
     """What a Parquet output says of how it was made; polars writes none into the other formats."""
     settings = json.dumps(job.without_secrets(), ensure_ascii=False)

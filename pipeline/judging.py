@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from .columns import Cells, output_schema
-from .opened import Opened, open_job, with_free_names
+from .columns import Cells, output_schema, with_all_columns
+from .opened import Opened, open_job
 from .plan import keys_path
 from .prompts import Prompts
 from .records import BadJob, one_line
@@ -141,7 +141,7 @@ def _judged(opened: Opened, wanted: str | None) -> Judged:
     name = names[0] if wanted is None else wanted if wanted in names else wanted.removeprefix(job.output.prefix)
     if name not in names:
         raise BadJob(f"--answer {wanted}: there is no such column of answers{near_name(name, names)}")
-    whole = with_free_names(job, opened.table)
+    whole = with_all_columns(job, opened.table)
     dtype = output_schema(whole, opened.table)[whole.output.prefix + name]
     schema = typed.get(name, {})
     inner = dtype.inner if isinstance(dtype, pl.List) else dtype
@@ -184,7 +184,7 @@ def _slices(
     That is `row` (from 1), `status`, `answer` (as values; null if there is none to judge), `raw`, `sure`, `tokens` and
     `cost` (0 in a row that is equal to an earlier one); and `columns`, each under its name here, null where it is None.
     """
-    job, table = with_free_names(opened.job, opened.table), opened.table
+    job, table = with_all_columns(opened.job, opened.table), opened.table
     prefix = job.output.prefix
     sure = _sure(opened)
     tokens = pl.coalesce(
@@ -208,7 +208,7 @@ def _slices(
 
 def _sure(opened: Opened) -> str | None:
     """The added column that says how sure an answer is, if there is one."""
-    job = with_free_names(opened.job, opened.table)
+    job = with_all_columns(opened.job, opened.table)
     schema = output_schema(job, opened.table)
     return next((name for name in SURE if schema.get(job.output.prefix + name, pl.Null()).is_numeric()), None)
 

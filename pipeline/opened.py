@@ -49,12 +49,6 @@ def open_job(name: str | Path) -> Opened:
     return Opened(job, chosen_rows(job, table), reader, [str(table.path), *originals], began.input_hash)
 
 
-def with_free_names(job: Job, table: Table) -> Job:
-    """The job with every added column, whatever its output wants, under a prefix that no column of the input has."""
-    prefix = max(table.schema, key=len, default="") + "."
-    return job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
-
-
 def _reader(folder: Path) -> Reader:
     try:
         return Reader(folder / "store")

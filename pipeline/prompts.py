@@ -95,6 +95,14 @@ class Prompts:
         first = next((at for at, message in enumerate(chat) if message["role"] != "system"), len(chat))
         return [*chat[:first], *self._examples, *chat[first:]]
 
+    def shown(self, row: Row) -> str:
+        """What a row asks, for a person: its last message, or in brackets why it cannot be asked."""
+        try:
+            content = self.messages(row)[-1].get("content")
+            return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+        except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable
+            return f"({error})"
+
     def requests(self, row: Row) -> list[Request] | Failure:
         """What is asked for a row, one request for each opinion, or why nothing can be.
 

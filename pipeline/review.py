@@ -4,17 +4,18 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from .columns import Cells, metadata_of, output_schema
+from . import history
+from .columns import Cells, metadata_of, output_schema, with_all_columns
 from .forms import FORMS, Forms
 from .job import Job
-from .opened import open_job, with_free_names
+from .opened import open_job
 from .plan import keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
@@ -52,7 +53,8 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
     """Prompts, answers and errors of a job's rows as text: those of one status, one row (from 1), or the first."""
     job, table, reader, *_ = open_job(name)
     prompts = Prompts(job, list(table.schema))
-    whole = with_free_names(job, table)
+    # what is shown may not be among the columns that the output wants, or go by the name of one of the input
+    whole = with_all_columns(job, table)
     prefix = whole.output.prefix
     shown = 0
     with contextlib.closing(reader):
@@ -60,7 +62,7 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
-                yield _told(number, _prompt(prompts, cells), typed, added)
+                yield _told(number, prompts.shown(cells), typed, added)
                 shown += 1
             if number == row or shown == most:
                 break
@@ -79,6 +81,28 @@ def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
     return path, cells.tally
 
 
+def report(
+    name: str | Path,
+    output: Path | None = None,
+    *,
+    gold: str | None = None,
+    told: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Write a job as one HTML page, and give where: `output`, or OUTPUT.report.html beside the job's own output.
+
+    `gold`: the input's column that the answers are held against; `told` is called with how many rows were read so far.
+    Raises BadJob, with the remedy, if the page cannot be made.
+    """
+    from .report import check_page, write  # noqa: PLC0415 - what draws is an extra
+
+    job, table, reader, *_ = open_job(name)
+    path = output or job.output_path.with_name(f"{job.output_path.name}.report.html")
+    with contextlib.closing(reader):
+        check_page(path)
+        write(path, job, table, reader, history.read(job.folder), gold=gold, told=told)
+    return path
+
+
 def _nothing(rows: int, status: Status | None, row: int | None) -> str:
     if not rows:
         return "The input has no rows."
@@ -90,14 +114,6 @@ def _nothing(rows: int, status: Status | None, row: int | None) -> str:
 def _rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its number, from 1."""
     return enumerate((row for frame in frames for row in frame.iter_rows(named=True)), 1)
-
-
-def _prompt(prompts: Prompts, cells: dict[str, Any]) -> str:
-    try:
-        content = prompts.messages(cells)[-1].get("content")
-        return content if isinstance(content, str) else msgspec.json.encode(content).decode()
-    except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable, which is told here too
-        return f"({error})"
 
 
 def _told(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:

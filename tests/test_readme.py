@@ -97,6 +97,16 @@ def test_every_flag_that_it_names_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",), ("score",), ("compare",))
+        for command in (
+            (),
+            ("run",),
+            ("resume",),
+            ("show",),
+            ("export",),
+            ("preview",),
+            ("score",),
+            ("compare",),
+            ("report",),
+        )
     )
     assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own
