@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export")}
+GROUPS = {
+    "Start": ("preview", "run", "resume"),
+    "Watch": ("status", "tune", "stop"),
+    "Results": ("show", "export", "history"),
+}
+
+REDRAW_SECONDS = 2.0
 
 
 class Commands(click.Group):
@@ -184,6 +191,83 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
         run.invoke(again)
 
 
+JOB = click.argument("job", metavar="JOB")
+AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="for scripts: one JSON object, its keys as in the README"
+)
+
+
+@main.command()
+@JOB
+@click.option("--watch", is_flag=True, help="again every 2 s, until the run has ended")
+@AS_JSON
+def status(job: str, watch: bool, as_json: bool) -> None:  # noqa: FBT001 - flags
+    """Tell where a job stands, running, stopped or dead. JOB: an output, or its job folder.
+
+    Reads alone: it disturbs nothing. Exit code 0 if it could tell, 2 if there is no such job.
+    """
+    from .records import printable  # noqa: PLC0415
+    from .status import status, status_text  # noqa: PLC0415 - polars takes its time
+
+    redraws = watch and not as_json and sys.stdout.isatty()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            standing = status(job)
+            text = _json_text(standing) if as_json else printable(status_text(standing))
+            click.echo(f"\x1b[H\x1b[J{text}" if redraws else text)
+            if not watch or standing.state not in ("preparing", "running", "stopping", "unknown"):
+                break
+            time.sleep(REDRAW_SECONDS)
+
+
+@main.command()
+@JOB
+@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
+@_setting("--rpm", setting="limits.requests_per_minute", type=float)
+@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
+@_setting("--max-cost", setting="limits.max_cost", type=float)
+def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Change the limits of a running job, from a second terminal, until that run ends.
+
+    JOB: an output, or its job folder.
+    """
+    from .control import give_order  # noqa: PLC0415
+    from .history import folder_of  # noqa: PLC0415
+    from .job import Limits  # noqa: PLC0415
+    from .records import BadJob  # noqa: PLC0415
+
+    limits = {name.removeprefix("limits."): value for name, value in _settings(flags).items()}
+    if not limits:
+        raise BadJob("Name a limit: --concurrency, --rpm, --tpm or --max-cost. Nothing was changed.")
+    Limits().tuned(limits)
+    _tell(give_order(folder_of(job), limits=limits))
+
+
+@main.command()
+@JOB
+def stop(job: str) -> None:
+    """Stop a running job gently, from a second terminal: what is in flight may land. JOB: an output, or its folder.
+
+    The run writes its output as far as it is known, and exits with 4. Said again, it waits for nothing in flight.
+    """
+    from .control import give_order  # noqa: PLC0415
+    from .history import folder_of  # noqa: PLC0415
+
+    _tell(give_order(folder_of(job), stop=True))
+
+
+@main.command()
+@JOB
+@AS_JSON
+def history(job: str, as_json: bool) -> None:  # noqa: FBT001 - a flag
+    """List every run: when, who, what changed in the settings, what came of it. JOB: an output, or its job folder."""
+    from .records import printable  # noqa: PLC0415
+    from .status import history, history_text  # noqa: PLC0415
+
+    runs = history(job)
+    click.echo(_json_text(runs) if as_json else printable("\n".join(history_text(runs))))
+
+
 @main.command()
 @click.argument("job", metavar="JOB")
 @click.option("--status", help="only rows of this status, such as failed")
@@ -215,14 +299,7 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
     """The Job that a command line asks for. `stdin`: a file to read in its place, for a line that is run again."""
     from .job import Job, ThisRun, parse_setting  # noqa: PLC0415
 
-    settings = dict(parse_setting(text) for text in flags["settings"])
-    command = click.get_current_context().command
-    for option in command.params:
-        value = flags.get(option.name or "")
-        if isinstance(option, Setting) and value is not None:
-            settings[option.setting] = _text(value) if option.setting.startswith("prompt.") else value
-    if str(settings.get("limits.concurrency", "")).isdigit():
-        settings["limits.concurrency"] = int(settings["limits.concurrency"])
+    settings = {**dict(parse_setting(text) for text in flags["settings"]), **_settings(flags)}
     this_run = ThisRun(
         limit=flags.get("limit"),
         sample=flags.get("sample"),
@@ -234,6 +311,24 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
     )
     inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]
     return Job.load(inputs, flags.get("output"), config=flags["config"], settings=settings, this_run=this_run)
+
+
+def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags of single settings say, by dotted name."""
+    settings: dict[str, Any] = {}
+    for option in click.get_current_context().command.params:
+        value = flags.get(option.name or "")
+        if isinstance(option, Setting) and value is not None:
+            settings[option.setting] = _text(value) if option.setting.startswith("prompt.") else value
+    if str(settings.get("limits.concurrency", "")).isdigit():
+        settings["limits.concurrency"] = int(settings["limits.concurrency"])
+    return settings
+
+
+def _json_text(record: object) -> str:
+    import msgspec  # noqa: PLC0415 - `--help` does without
+
+    return msgspec.json.encode(record).decode()
 
 
 def _from_environment(ctx: click.Context) -> list[str]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from .client import Client
 from .desk import Desk
-from .job import Job, duration_seconds
+from .job import Job, Limits, duration_seconds
 from .prices import expected_usage
 from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
@@ -51,9 +51,10 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     that is to be tried again waits in a queue by time, not in a slot, and goes before fresh ones. Raises Stopped when
     the job cannot go on or was asked to stop; what was in flight is then pending again.
     """
-    _allow_connections(WINDOW_MAX if job.limits.concurrency == "auto" else job.limits.concurrency)
+    _allow_connections(job.limits)
     async with Client(job.endpoint, job.endpoint.key()) as client:
         lane = _Lane(job, requests, desk, client)
+        desk.on_tune = lane.tune
         working = asyncio.create_task(lane.work())
         watching = asyncio.create_task(lane.notice_sleep())
         stop_asked = asyncio.create_task(desk.stop_asked.wait())
@@ -82,8 +83,9 @@ def _estimate(known: Tally) -> Estimate:
     return Estimate((usage.prompt_tokens or 0) / many, (usage.completion_tokens or 0) / many)
 
 
-def _allow_connections(most: int) -> None:
+def _allow_connections(limits: Limits) -> None:
     """Each request in flight is an open file, of which some systems grant 256 until they are asked for more."""
+    most = WINDOW_MAX if limits.concurrency == "auto" else limits.concurrency
     try:
         import resource  # noqa: PLC0415 - there is none on Windows, and no such limit
     except ImportError:
@@ -170,6 +172,12 @@ class _Lane:
         except Stopped as stop:
             self._desk.stop(stop)
             self.changed.set()
+
+    def tune(self, limits: Limits) -> None:
+        """Go on under these limits."""
+        _allow_connections(limits)
+        self._throttle.tune(limits, self._desk.clock())
+        self.changed.set()
 
     def abandon(self) -> None:
         """Wait no longer for those in flight."""

@@ -159,17 +159,33 @@ def keys_hash(keys: Path) -> str:
 
 def tally_rows(folder: Path, reader: Reader) -> Tally:
     """How many rows of the last plan have which status, without reading an answer; for a run that stopped."""
-    digests = [_digests(frame["key"]) for frame in read_slices(keys_path(folder), ["key"])]
-    if not digests:
-        return Tally()
+    counts: dict[str, Any] = dict(row_statuses(folder, reader).value_counts().iter_rows())
+    return Tally(**{status: counts.get(status, 0) for status in STATUSES})
+
+
+def row_statuses(folder: Path, reader: Reader) -> pl.Series:
+    """The status of each row of the last plan, in order, as the store marks it."""
+    digests = [_digests(pl.Series([], dtype=pl.Binary))]
+    digests += [_digests(frame["key"]) for frame in read_slices(keys_path(folder), ["key"])]
     rows = pl.DataFrame({"digest": pl.concat(digests)})
-    joined = rows.join(_marks(reader), on="digest", how="left").with_columns(
+    marked = rows.join(_marks(reader), on="digest", how="left", maintain_order="left").select(
         status=pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
         .then(pl.lit("failed"))
-        .otherwise(pl.col("mark").fill_null("pending"))
+        .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
     )
-    counts: dict[str, Any] = dict(joined.group_by("status").len().iter_rows())
-    return Tally(**{status: counts.get(status, 0) for status in STATUSES})
+    return marked["status"]
+
+
+def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
+    """Of the rows of the last plan that are wanted (true): `row` from 1, `key` in hexadecimal, null with an `error`."""
+    keys = pl.scan_parquet(keys_path(folder), glob=False, hive_partitioning=False)
+    return (
+        keys.select("key", "error")
+        .with_row_index("row", 1)
+        .filter(rows)
+        .with_columns(pl.col("key").bin.encode("hex"))
+        .collect()
+    )
 
 
 def _part_schema() -> pl.Schema:

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 
 from . import columns, history
+from .control import forget_orders, obeying
 from .desk import Desk, lane_of, read_learnt, read_ledger
 from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
@@ -103,6 +104,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
     job.endpoint.key()
     with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
         sweep(job.folder, job.output_path)
+        forget_orders(job.folder)
         progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
         open_things.callback(progress.close)
         filed = named_by_weights(job)
@@ -232,9 +234,9 @@ async def ask(ready: Prepared) -> Stopped | None:
     requests = requests_to_ask(ready.table, ready.prompts, ready.plan.ask, keys_path(ready.job.folder))
     try:
         with served(ready.job) as reachable, interruptible(ready):
-            ready.progress.begin(ready.plan.to_ask)
-            ready.desk.progress = ready.progress
-            await answer_all(reachable, requests, ready.desk)
+            ready.desk.begin(ready.plan.to_ask, reachable.limits, ready.progress)
+            async with obeying(ready.job.folder, ready.desk):
+                await answer_all(reachable, requests, ready.desk)
     except Stopped as stop:
         return stop
     finally:

@@ -32,7 +32,8 @@ FLOORS = (
     ),
     ("the desk", {"desk"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
-    ("verbs", {"runs", "review"}),
+    ("steering", {"control"}),
+    ("verbs", {"runs", "review", "status"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
@@ -52,7 +53,21 @@ HOMES = {
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
     # JSON of records and bodies
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
+    "msgspec": {
+        "records",
+        "replies",
+        "prompts",
+        "desk",
+        "history",
+        "live",
+        "review",
+        "runs",
+        "watermark",
+        "salvage",
+        "control",
+        "status",
+        "cli",
+    },
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"lock"},
