@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 GROUPS = {
-    "Start": ("preview", "run", "resume"),
+    "Start": ("init", "preview", "estimate", "run", "resume"),
     "Watch": ("status", "tune", "stop"),
     "Results": ("show", "export", "history"),
 }
@@ -117,6 +118,50 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="job.toml", show_default=True)
+@_setting("-m", "--model", setting="endpoint.model")
+@_setting("--base-url", setting="endpoint.base_url")
+def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str | None) -> None:
+    """Write a job file from the table's columns, and show the first requests that it makes. Never sends."""
+    from . import review  # noqa: PLC0415 - polars takes its time
+    from .init import init  # noqa: PLC0415
+    from .job import Job  # noqa: PLC0415
+
+    init(inputs, output, base_url, model)
+    words = shlex.join([*inputs, "-c", str(output)])
+    next_steps = (
+        f"Change it as you like, then:\n  pipeline preview {words}\n  pipeline estimate {words}\n  pipeline run {words}"
+    )
+    try:
+        for text in review.preview(Job.load(inputs, config=output), 2):
+            click.echo(text)
+    finally:  # whatever is not right yet is told with its line
+        _tell(f"Wrote {output}. {next_steps} -o OUTPUT.csv --sample 20")
+
+
+@main.command()
+@asking
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="of a job that was begun: what is answered counts"
+)
+@click.option("--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)")
+@click.option("--limit", type=click.IntRange(1), help="the first rows alone")
+@RETRY
+@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
+@_setting("--rpm", setting="limits.requests_per_minute", type=float)
+@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
+@_setting("--max-cost", setting="limits.max_cost", type=float)
+def estimate(**flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Tell what a run would ask, use, cost and take. Never sends, and writes nothing."""
+    from .estimate import estimate, estimate_text  # noqa: PLC0415 - polars takes its time
+
+    job = _job(flags)
+    for line in estimate_text(job, estimate(job)):
+        click.echo(line)
+
+
+@main.command()
 @asking
 @click.option("-n", "rows", type=click.IntRange(1), default=3, show_default=True, help="how many rows")
 def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own values
@@ -141,6 +186,9 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
 @click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or that asks to wait long")
 @RETRY
 @YES
+@click.option(
+    "--on-finish", metavar="COMMAND", help="run this in the shell at the end, the summary as JSON on its stdin"
+)
 @click.option("-q", "--quiet", is_flag=True, help="silent unless something needs a person")
 @click.option("-v", "--verbose", is_flag=True, help="tell every refusal")
 @click.pass_context
@@ -150,6 +198,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
     INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
     """
     from . import review  # noqa: PLC0415 - polars takes its time
+    from .on_finish import on_finish  # noqa: PLC0415
     from .runs import run, signals_raised, summary_text  # noqa: PLC0415
 
     resumed: dict[str, Any] = ctx.obj or {}
@@ -163,6 +212,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
             click.echo(text)
     if not flags["quiet"] or summary.exit_code:
         _tell(summary_text(job, summary))
+    if flags["on_finish"] and (wrong := on_finish(flags["on_finish"], job, summary)):
+        _tell(f"--on-finish: {wrong}: {flags['on_finish']}")
     ctx.exit(summary.exit_code)
 
 
@@ -287,11 +338,16 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 @main.command()
 @click.argument("job", metavar="JOB")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
-def export(job: str, output: Path | None) -> None:
+@click.option("--for-excel", is_flag=True, help="a byte order mark before CSV, by which Excel knows that it is UTF-8")
+@click.option(
+    "--escape-formulas", is_flag=True, help="an apostrophe before text that begins with = + - @, a tab or a CR"
+)
+def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool) -> None:  # noqa: FBT001 - flags
     """Write the table as far as it is known. JOB: an output, or its job folder."""
     from . import review  # noqa: PLC0415
+    from .tables import Dress  # noqa: PLC0415
 
-    path, tally = review.export(job, output)
+    path, tally = review.export(job, output, Dress(mark=for_excel, escape_formulas=escape_formulas))
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 

@@ -1,7 +1,7 @@
 """A row's outcome becomes its cells: the columns that a run adds to the table."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,16 @@ class Cells:
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Slices of the output. Raises Stopped if the input changed."""
+    def frames(self, seen: Callable[[int], None] = lambda _rows: None) -> Iterator[pl.DataFrame]:
+        """Slices of the output; `seen` is told how many further rows were made. Raises Stopped if the input changed."""
         rows = self._table.slices(None, ROWS_AT_ONCE)
         for frame, keys in zip(rows, read_slices(self._keys, size=ROWS_AT_ONCE), strict=True):
             yield frame.hstack(self._added(keys))
+            seen(frame.height)
+
+    def added(self) -> pl.DataFrame:
+        """The added columns alone, of all rows at once: of a pilot, which is small."""
+        return pl.concat(self._added(keys) for keys in read_slices(self._keys, size=ROWS_AT_ONCE))
 
     def _added(self, keys: pl.DataFrame) -> pl.DataFrame:
         hexes = keys["key"].bin.encode("hex").to_list()

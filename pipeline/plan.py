@@ -6,7 +6,7 @@ outcome the same and its mark.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,22 @@ def named_by_weights(job: Job) -> Job:
     return job.model_copy(update={"endpoint": endpoint})
 
 
-def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: Path) -> Plan:
-    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
+def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is known, to where
+    job: Job,
+    table: Table,
+    prompts: Prompts,
+    reader: Reader | None,
+    folder: Path,
+    seen: Callable[[int], None] = lambda _rows: None,
+) -> Plan:
+    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked.
+
+    `reader`: None if there are no answers yet. `seen` is told how many further rows were rendered.
+    """
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
     try:
-        write_table(_keyed(table, prompts, digests), _part_schema(), part, {}, private=True)
+        write_table(_keyed(table, prompts, digests, seen), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
@@ -92,10 +102,10 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
         part.unlink(missing_ok=True)
 
 
-def _retried(job: Job, reader: Reader) -> pl.Series:
+def _retried(job: Job, reader: Reader | None) -> pl.Series:
     """What an unfinished run of the same `--retry` has asked already: what was paid for is not asked once more."""
     since = history.retried_since(job.folder, job.this_run.retry)
-    return _hex_digests(reader.stored_since(since) if since is not None else [])
+    return _hex_digests(reader.stored_since(since) if since is not None and reader is not None else [])
 
 
 def _compare(  # noqa: PLR0913, PLR0917 - two columns of the rows, two of the store
@@ -192,7 +202,9 @@ def _part_schema() -> pl.Schema:
     return pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
 
 
-def _keyed(table: Table, prompts: Prompts, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+def _keyed(
+    table: Table, prompts: Prompts, digests: list[pl.Series], seen: Callable[[int], None]
+) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
         keys: list[tuple[bytes | None, int | None, str | None]] = []
         for row in frame.iter_rows(named=True):
@@ -204,6 +216,7 @@ def _keyed(table: Table, prompts: Prompts, digests: list[pl.Series]) -> Iterator
         keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
         digests.append(_digests(keyed["key"]))
         yield keyed
+        seen(frame.height)
 
 
 def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:
@@ -218,9 +231,9 @@ def _digests(keys: pl.Series) -> pl.Series:
     return keys.bin.slice(0, 16).bin.reinterpret(dtype=pl.Int128).alias("digest")
 
 
-def _marks(reader: Reader) -> pl.DataFrame:
+def _marks(reader: Reader | None) -> pl.DataFrame:
     frames = [pl.DataFrame(schema={"digest": pl.Int128, "mark": pl.Categorical})]
-    for chunk in reader.marks():
+    for chunk in reader.marks() if reader is not None else ():
         marks = pl.Series("mark", [mark for _, mark in chunk], dtype=pl.Categorical)
         frames.append(pl.DataFrame([_hex_digests([key for key, _ in chunk]), marks]))
     return pl.concat(frames)

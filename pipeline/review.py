@@ -15,12 +15,12 @@ from .columns import Cells, metadata_of, output_schema
 from .job import Job
 from .lock import hold
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
-from .progress import money
+from .progress import Progress, money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
 from .schema import contract_of
 from .store import HalfWritten, Reader, take_back
-from .tables import Table, check_output, open_table, write_table
+from .tables import PLAIN, Dress, Table, check_output, check_rows, open_table, write_table
 
 
 def preview(job: Job, rows: int) -> Iterator[str]:
@@ -63,14 +63,15 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
         yield _nothing(table.rows, status, row)
 
 
-def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
+def export(name: str | Path, output: Path | None, dress: Dress = PLAIN) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
     job, table, reader, inputs = _opened(history.folder_of(name))
     path = output or job.output_path
-    check_output(path, inputs)
+    check_output(path, inputs, dress)
+    check_rows(path, table.rows)
     cells = Cells(job, table, keys_path(job.folder), reader)
-    with contextlib.closing(reader):
-        write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
+    with contextlib.closing(reader), Progress().counting("writing", table.rows) as seen:
+        write_table(cells.frames(seen), output_schema(job, table), path, metadata_of(job), dress=dress)
     return path, cells.tally
 
 

@@ -52,7 +52,19 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_command_has_a_help_and_a_place_in_it() -> None:
     listed = typed("--help").stdout
-    for command in ("preview", "run", "resume", "show", "export"):
+    for command in (
+        "init",
+        "preview",
+        "estimate",
+        "run",
+        "resume",
+        "status",
+        "tune",
+        "stop",
+        "show",
+        "export",
+        "history",
+    ):
         assert f"\n  {command} " in listed
         assert typed(command, "--help").returncode == 0
     assert "never more than this" in typed("run", "--help").stdout

@@ -28,12 +28,13 @@ FLOORS = (
             "prices",
             "progress",
             "history",
+            "on_finish",
         },
     ),
     ("the desk", {"desk"}),
-    ("answering", {"plan", "live", "columns", "salvage"}),
+    ("answering", {"plan", "live", "columns", "salvage", "forecast"}),
     ("steering", {"control"}),
-    ("verbs", {"runs", "review", "status"}),
+    ("verbs", {"runs", "review", "status", "estimate", "init"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
@@ -65,6 +66,7 @@ HOMES = {
         "watermark",
         "salvage",
         "control",
+        "on_finish",
         "status",
         "cli",
     },
@@ -76,7 +78,8 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "xlsxwriter": {"tables"},
+    "polars": {"tables", "plan", "columns", "runs", "review", "forecast", "init"},
 }
 
 
