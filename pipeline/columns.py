@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,12 +82,18 @@ class Cells:
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
-    def frames(self) -> Iterator[pl.DataFrame]:
-        """Slices of the output. Raises Stopped if the input changed."""
+    def frames(self, seen: Callable[[int], None] = lambda _rows: None) -> Iterator[pl.DataFrame]:
+        """Slices of the output; `seen` is told how many further rows were made. Raises Stopped if the input changed."""
         size = max(1, ROWS_AT_ONCE // self._opinions)
         rows = self._table.slices(None, size)
         for frame, keys in zip(rows, read_slices(self._keys, size=size * self._opinions), strict=True):
             yield frame.hstack(self._added(keys))
+            seen(frame.height)
+
+    def added(self) -> pl.DataFrame:
+        """The added columns alone, of all rows at once: of a pilot, which is small."""
+        size = max(1, ROWS_AT_ONCE // self._opinions) * self._opinions
+        return pl.concat(self._added(keys) for keys in read_slices(self._keys, size=size))
 
     def _added(self, keys: pl.DataFrame) -> pl.DataFrame:
         hexes = keys["key"].bin.encode("hex").to_list()

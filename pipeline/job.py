@@ -328,6 +328,17 @@ class Limits(Section):
         """How many requests may be in flight at the start: all, if a number is given."""
         return 8 if self.concurrency == "auto" else self.concurrency
 
+    def tuned(self, changes: Mapping[str, Any]) -> Self:
+        """The same with other values, by name. Raises BadJob for a wrong one."""
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            told = {
+                str(each["loc"][0]): each["msg"] for each in error.errors()
+            }  # of a union's members, the last speaks
+            lines = [f"limits.{name}: {message}" for name, message in told.items()]
+            raise BadJob("\n".join([*lines, "Nothing was changed."])) from None
+
 
 class ModelPrices(Section):
     """US dollars per million tokens."""

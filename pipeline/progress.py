@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Never, TextIO
@@ -151,6 +151,36 @@ class Progress:
             with contextlib.suppress(OSError):  # as in `say`
                 self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
                 self._log.flush()
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Silent work that may be long, of so many rows: the block calls what it is given with each further ones done.
+
+        On a terminal a bar, once a moment has passed; elsewhere a line if it takes longer than 30 s.
+        """
+        began = self._clock()
+        bar: tqdm[Never] | None = None
+        if not self._quiet and self._stream.isatty():
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n:,}/{total:,} rows" if total else "{desc} …"
+            bar = tqdm(desc=what, total=total, file=self._stream, dynamic_ncols=True, bar_format=form, leave=False)
+        done, told = 0, False
+
+        def seen(rows: int) -> None:
+            nonlocal done, told
+            done += rows
+            if bar is not None:
+                with contextlib.suppress(OSError):  # as in `say`
+                    bar.update(rows)
+            elif not told and self._clock() >= began + LINE_SECONDS:
+                told = True
+                self.say(f"{what}: {done:,}/{total or 0:,} rows so far")
+
+        try:
+            yield seen
+        finally:
+            if bar is not None:
+                with contextlib.suppress(OSError):  # as in `say`
+                    bar.close()
 
     def end(self) -> None:
         """Take the bar away."""

@@ -17,11 +17,11 @@ from .forms import FORMS, Forms
 from .job import Job
 from .opened import open_job
 from .plan import keys_path, named_by_weights
-from .progress import money
+from .progress import Progress, money
 from .prompts import Prompts
 from .records import Failure, Status, Tally, one_line, printable
 from .schema import contract_of
-from .tables import check_output, open_table, write_table
+from .tables import PLAIN, Dress, check_output, check_rows, open_table, write_table
 
 IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
 """An image within a body; a person sees its beginning."""
@@ -70,14 +70,15 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
         yield _nothing(table.rows, status, row)
 
 
-def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
+def export(name: str | Path, output: Path | None, dress: Dress = PLAIN) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
     job, table, reader, inputs, _ = open_job(name)
     path = output or job.output_path
-    check_output(path, inputs)
+    check_output(path, inputs, dress)
+    check_rows(path, table.rows)
     cells = Cells(job, table, keys_path(job.folder), reader)
-    with contextlib.closing(reader):
-        write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
+    with contextlib.closing(reader), Progress().counting("writing", table.rows) as seen:
+        write_table(cells.frames(seen), output_schema(job, table), path, metadata_of(job), dress=dress)
     return path, cells.tally
 
 

@@ -338,6 +338,19 @@ class Reader:
         with _telling(self.folder):
             return [_text(key, raw) for key, raw in _rows(self._connection, sql, (moment.timestamp(), NOTE_TAG))]
 
+    def count_since(self, moment: datetime) -> int:
+        """Count the outcomes that were stored at or after a moment, or stored anew."""
+        sql = "SELECT count(*) FROM Cache WHERE store_time >= ? AND tag IS NOT ?"
+        with _telling(self.folder):
+            return int(_rows(self._connection, sql, (moment.timestamp(), NOTE_TAG))[0][0])
+
+    def last_stored(self) -> datetime | None:
+        """Give when the latest outcome was stored, in UTC; None if there is none."""
+        sql = "SELECT store_time FROM Cache WHERE tag IS NOT ? ORDER BY store_time DESC LIMIT 1"
+        with _telling(self.folder):
+            rows = _rows(self._connection, sql, (NOTE_TAG,))
+        return datetime.fromtimestamp(rows[0][0], UTC) if rows else None
+
     def note(self, name: str) -> bytes | None:
         """Give the latest note of that name; None if there is none."""
         return self.get_many([NOTE_PREFIX + name])[0]

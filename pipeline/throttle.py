@@ -548,9 +548,9 @@ class Throttle:
         self.in_flight = 0
         self.cause = ""
         """Why everyone waits, while they do; empty if the endpoint said so."""
-        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
-        self._told_requests = Pace(now, _a_second(requests), level=1.0)
-        self._told_tokens = Pace(now, _a_second(tokens), cap=(tokens or 0.0) * (1 - MARGIN))
+        self._limits = limits
+        self._told_requests = _pace_of_requests(limits, now)
+        self._told_tokens = _pace_of_tokens(limits, now)
         self._estimate = estimate or Estimate()
         self._rate = Rate(now)
         size = WINDOW_FIRST
@@ -560,10 +560,7 @@ class Throttle:
             if learnt.requests_per_minute is not None or learnt.tokens_per_minute is not None:
                 calm = CALM_SECONDS_MIN if is_old else CALM_SECONDS
                 self._rate.seed(learnt.requests_per_minute, learnt.tokens_per_minute, calm, now)
-        if limits.concurrency == "auto":
-            self._window = Window(size, WINDOW_MAX, now, is_told=False)
-        else:
-            self._window = Window(limits.concurrency, limits.concurrency, now, is_told=True)
+        self._window = _window(limits, size, now)
         self._number = 0
         self._resume_at = now
         self._last_number = 0
@@ -582,6 +579,18 @@ class Throttle:
     def window(self) -> int:
         """How many may be in flight."""
         return self._window.whole
+
+    def tune(self, limits: Limits, now: float) -> None:
+        """Go on under these limits: those that changed hold in full from now on, what was learnt stays."""
+        self._fill(now)
+        before, self._limits = self._limits, limits
+        if limits.requests_per_minute != before.requests_per_minute:
+            self._told_requests = _pace_of_requests(limits, now)
+        if limits.tokens_per_minute != before.tokens_per_minute:
+            self._told_tokens = _pace_of_tokens(limits, now)
+        if limits.concurrency != before.concurrency:
+            self._window = _window(limits, max(WINDOW_FIRST, self.window), now)
+            self._window.forget_until(self._number)
 
     def wait_before_next(self, now: float) -> float:
         """Seconds until one more request may leave: 0 for now, infinity for when one in flight has landed."""
@@ -711,6 +720,22 @@ class Throttle:
         self._rate.fill(now)
         if now >= self._resume_at:
             self._rate.resume(self._resume_at)
+
+
+def _pace_of_requests(limits: Limits, now: float) -> Pace:
+    return Pace(now, _a_second(limits.requests_per_minute), level=1.0)
+
+
+def _pace_of_tokens(limits: Limits, now: float) -> Pace:
+    per_minute = limits.tokens_per_minute
+    return Pace(now, _a_second(per_minute), cap=(per_minute or 0.0) * (1 - MARGIN))
+
+
+def _window(limits: Limits, size: int, now: float) -> Window:
+    """As many as the user said; else to be found out, from `size` on."""
+    if limits.concurrency == "auto":
+        return Window(size, WINDOW_MAX, now, is_told=False)
+    return Window(limits.concurrency, limits.concurrency, now, is_told=True)
 
 
 def _a_second(per_minute: float | None) -> float:

@@ -58,7 +58,22 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_command_has_a_help_and_a_place_in_it() -> None:
     listed = typed("--help").stdout
-    for command in ("preview", "run", "resume", "show", "export", "score", "compare"):
+    for command in (
+        "init",
+        "preview",
+        "estimate",
+        "run",
+        "resume",
+        "status",
+        "tune",
+        "stop",
+        "show",
+        "export",
+        "score",
+        "compare",
+        "report",
+        "history",
+    ):
         assert f"\n  {command} " in listed
         assert typed(command, "--help").returncode == 0
     assert "never more than this" in typed("run", "--help").stdout
@@ -144,7 +159,11 @@ def test_a_pilot_shows_its_answers_and_what_the_rest_would_cost(here: Path, serv
     done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *prices, "--sample", "2")
     assert done.returncode == 0
     assert done.stdout.count("→ re:") == 2
-    assert "The other 1 rows would cost about $" in done.stderr
+    assert "Of 2 rows by chance 2 have a valid answer (100%)." in done.stderr
+    assert "  the other 1 rows  " in done.stderr
+    line = next(line for line in done.stderr.splitlines() if "Ask them: " in line)
+    assert line.startswith("  Ask them: pipeline run in.csv -o out.csv --base-url")
+    assert "--sample" not in line
 
 
 def test_quiet_is_silent_unless_something_needs_a_person(here: Path, server: ChatServer) -> None:

@@ -7,6 +7,7 @@ import re
 import struct
 import termios
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -316,3 +317,48 @@ def test_a_terminal_that_has_gone_does_not_stop_the_asking() -> None:
         progress.say("still going")
         progress.close()
         os.dup2(os.open(os.devnull, os.O_WRONLY), slave)  # so that what is left may be flushed at its end
+
+
+def test_a_mail_of_eight_hours_of_lines_stays_under_120(tmp_path: Path) -> None:
+    clock, mail = Clock(), io.StringIO()
+    progress = Progress(tmp_path / "log.txt", stream=mail, clock=clock)
+    progress.say("the plan")
+    with progress.counting("planning", 200_000) as seen:
+        for _ in range(100):
+            clock.now += 1
+            seen(2000)
+    progress.begin(200_000)
+    for _ in range(8 * 3600 // 2):
+        clock.now += 2
+        progress.show(HALF)
+    progress.say("the end\nin two lines")
+    progress.close()
+    lines = mail.getvalue().splitlines()
+    assert 100 < len(lines) < 120
+    assert lines[1] == "planning: 60,000/200,000 rows so far"
+
+
+def test_quick_work_is_not_worth_a_line_and_quiet_says_nothing() -> None:
+    clock, said = Clock(), io.StringIO()
+    with Progress(stream=said, clock=clock).counting("planning", 10) as seen:
+        clock.now += 5
+        seen(10)
+    with Progress(stream=said, clock=clock, quiet=True).counting("planning", 10) as seen:
+        clock.now += 500
+        seen(10)
+    assert said.getvalue() == ""
+
+
+def test_silent_work_has_a_bar_on_a_terminal_without_colour_that_leaves_nothing_behind() -> None:
+    with terminal(60) as screen:
+        with Progress(stream=screen.stream).counting("planning", 1000) as seen:
+            time.sleep(0.15)
+            seen(500)
+        with pytest.raises(KeyboardInterrupt), Progress(stream=screen.stream).counting("reading the input"):
+            raise KeyboardInterrupt
+        written = screen.close()
+    assert "planning:  50%|" in written
+    assert "500/1,000 rows" in written
+    assert "reading the input" in written
+    assert "\x1b[3" not in written
+    assert screen_of(written).strip() == ""
