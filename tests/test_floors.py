@@ -12,7 +12,7 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "wire"}),
     (
         "tools",
         {
@@ -53,7 +53,8 @@ HOMES = {
     "pydantic_core": {"job"},
     # JSON of records and bodies
     "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
-    "httpx": {"client"},
+    "httpx": {"client", "wire"},
+    "httptools": {"wire"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates"},
