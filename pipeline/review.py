@@ -12,13 +12,14 @@ import polars as pl
 
 from . import history
 from .columns import Cells, metadata_of, output_schema
+from .forms import FORMS, Forms
 from .job import Job
 from .lock import hold
 from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import contract_of
+from .schema import Ladder
 from .store import HalfWritten, Reader, take_back
 from .tables import Table, check_output, open_table, write_table
 
@@ -29,15 +30,18 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        contract_of(job)
+        Ladder(job)
+        forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
-            request = prompts.request(row)
+            requests = prompts.requests(row)
             yield f"row {number} → {one_line(job.endpoint.host)}"
-            if isinstance(request, Failure):
-                yield f"cannot be asked: {printable(request.reason)}"
-            else:
-                yield printable(json.dumps(msgspec.json.decode(request.body), ensure_ascii=False, indent=2))
+            if isinstance(requests, Failure):
+                yield f"cannot be asked: {printable(requests.reason)}"
+                continue
+            for request in requests:
+                body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
+                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
         if not table.rows:
             yield "The input has no rows."
 

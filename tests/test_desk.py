@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline.desk import Desk, judged, read_ledger, read_outcome
-from pipeline.job import Job
+from pipeline.desk import Desk, read_ledger, read_outcome
+from pipeline.job import Job, settings_id
 from pipeline.progress import Progress
 from pipeline.records import (
     UNSETTLED,
@@ -25,11 +26,10 @@ from pipeline.records import (
     Tally,
     Usage,
 )
-from pipeline.schema import contract_of
 from pipeline.store import Reader, Store
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-LABELS = {"answer.labels": ["yes", "no"]}
+LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 YES = Answer(
     text='{"label": "yes"}',
     finish_reason="stop",
@@ -70,9 +70,13 @@ def record(desk: Desk, *outcomes: Outcome) -> None:
 
 def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
     failure = Failure(kind="too_long", reason="4,097 tokens", attempts=1, cost=0.0)
-    record(desk_at(store), YES, failure)
+    desk = desk_at(store)
+    record(desk, YES, failure)
+    told = settings_id(job_with().seen_by_model())
     found = Reader(store.folder).get_many(["a" * 64, "b" * 64])
-    assert [read_outcome(stored) for stored in found if stored is not None] == [YES, failure]
+    assert [read_outcome(stored) for stored in found if stored is not None] == [
+        msgspec.structs.replace(outcome, settings=told) for outcome in (YES, failure)
+    ]
 
 
 def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
@@ -200,16 +204,6 @@ def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome,
     record(desk, outcome)
     assert [mark for chunk in Reader(store.folder).marks() for _, mark in chunk] == [mark]
     assert getattr(desk.asked, "failed" if mark == UNSETTLED else mark) == 1
-
-
-def test_a_contract_judges_whole_answers_alone() -> None:
-    contract = contract_of(job_with(**LABELS))
-    assert judged(YES, contract)[0] == "ok"
-    assert judged(Answer(text="yes"), contract)[0] == "invalid"
-    assert judged(Answer(text='{"label": "y', finish_reason="length"), contract)[0] == "truncated"
-    assert judged(Answer(text="I will not.", refusal="I will not."), contract)[0] == "refused"
-    assert judged(Failure(kind="x", reason="y"), contract)[0] == "failed"
-    assert judged(Answer(text="yes"), None)[0] == "ok"
 
 
 def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:

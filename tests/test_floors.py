@@ -12,13 +12,14 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "wire"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "wire"}),
     (
         "tools",
         {
             "tables",
             "prompts",
             "schema",
+            "forms",
             "client",
             "replies",
             "throttle",
@@ -31,6 +32,7 @@ FLOORS = (
         },
     ),
     ("the desk", {"desk"}),
+    ("walks", {"walks"}),
     ("answering", {"plan", "live", "columns", "salvage"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
@@ -44,6 +46,7 @@ STEPS_ON_ONE_FLOOR = {
     ("local_model", "folders"),
     ("watermark", "records"),
     ("watermark", "folders"),
+    ("shapes", "records"),
     ("__main__", "cli"),
 }
 
@@ -52,13 +55,27 @@ HOMES = {
     "pydantic": {"job", "client"},  # the client holds the key as pydantic's SecretStr
     "pydantic_core": {"job"},
     # JSON of records and bodies
-    "msgspec": {"records", "replies", "prompts", "desk", "history", "live", "review", "runs", "watermark", "salvage"},
+    "msgspec": {
+        "records",
+        "replies",
+        "prompts",
+        "schema",
+        "forms",
+        "desk",
+        "history",
+        "live",
+        "review",
+        "runs",
+        "watermark",
+        "salvage",
+    },
     "httpx": {"client", "wire"},
     "httptools": {"wire"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
+    "json_repair": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
