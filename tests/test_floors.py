@@ -12,7 +12,10 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "wire"}),
+    (
+        "nouns",
+        {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "wire"},
+    ),
     (
         "tools",
         {
