@@ -5,6 +5,7 @@ redirect, no HTTP/2, no retry; nothing is logged. The answers are parsed by http
 """
 
 import asyncio
+import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
@@ -33,9 +34,9 @@ class Wire(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The response as soon as its head is there; its body comes as it is on the wire."""
-        connection = await self._kept() or await self._connect(request.url)
+        connection = self._kept() or await self._connect(request.url)
         try:
-            status, headers = await connection.ask(_head(request), request.content)
+            status, headers = await connection.ask(_head(request), request.read())
         except BaseException:
             connection.abort()
             raise
@@ -47,15 +48,12 @@ class Wire(httpx.AsyncBaseTransport):
             self._idle.pop().abort()
         await asyncio.sleep(0)  # they close in the loop's next turn
 
-    async def _kept(self) -> "_Connection | None":
-        if self._idle:
-            # two turns of the loop, in which a connection that was closed meanwhile says so
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+    def _kept(self) -> "_Connection | None":
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_open:
+            if connection.is_open and connection.is_silent:
                 return connection
+            connection.abort()
         return None
 
     async def _connect(self, url: httpx.URL) -> "_Connection":
@@ -88,6 +86,11 @@ class _Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._is_asked = self._has_head = self._is_whole = False
         self._head_bytes = 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing has come that the loop has not told of yet, such as the end of the connection."""
+        return not _is_readable(self._transport.get_extra_info("socket").fileno())
 
     async def ask(self, head: bytes, body: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Send a request; give the status and headers of its answer."""
@@ -210,6 +213,14 @@ class _Body(httpx.AsyncByteStream):
             self._idle.append(self._connection)
         else:
             self._connection.abort()
+
+
+def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows, whose select takes any descriptor
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _head(request: httpx.Request) -> bytes:
