@@ -105,6 +105,8 @@ class Usage(Record, frozen=True):
 
     def __add__(self, other: Self) -> Self:
         """Field by field; a count known on one side only is that count, unknown on both stays unknown."""
+        if other == UNKNOWN:
+            return self
         pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
         return type(self)(*[b if a is None else a if b is None else a + b for a, b in pairs])
 
@@ -114,6 +116,10 @@ class Usage(Record, frozen=True):
         if self.total_tokens is None or self.prompt_tokens is None:
             return self.completion_tokens
         return max(self.completion_tokens or 0, self.total_tokens - self.prompt_tokens)
+
+
+UNKNOWN = Usage()
+"""Of what nothing was reported."""
 
 
 class Request(Record, frozen=True):
