@@ -43,13 +43,7 @@ class Client:
     a header or a proxy that cannot be used.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        key: SecretStr | None,
-        transport: Callable[[ssl.SSLContext], httpx.AsyncBaseTransport] | None = None,
-    ) -> None:
-        """`transport`: None for `Wire`, or `ByProxy` where the environment names a proxy."""
+    def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
         self._url = _checked_url(endpoint.base_url)
         self._headers = _checked_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
@@ -59,11 +53,9 @@ class Client:
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = is_here and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
-        proxied = not is_here and bool(getproxies().keys() - {"no"})
-        try:
-            self._transport = (transport or (ByProxy if proxied else Wire))(tls)
-        except (httpx.InvalidURL, ValueError, ImportError) as error:
-            raise BadJob(f"The proxy that the environment names cannot be used: {error}\nNothing was sent.") from None
+        if not is_here:
+            _check_proxies()
+        self._transport = Wire(tls, by_proxy=not is_here)
 
     async def __aenter__(self) -> Self:
         for name in LOGS:
@@ -110,86 +102,6 @@ class Client:
         return Reply(status, headers, whole, seconds, fault, self._mask.text(detail))
 
 
-class ByProxy(httpx.AsyncBaseTransport):
-    """httpx's own clients, with the environment's proxies: one for each request in flight, kept for the next one."""
-
-    def __init__(self, tls: ssl.SSLContext) -> None:
-        """Raises ValueError, InvalidURL or ImportError for a proxy that cannot be used."""
-        self._tls = tls
-        self._idle = [self._new_client()]
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response as soon as its head is there, as by any of httpx's transports."""
-        client = self._idle.pop() if self._idle else self._new_client()
-        opened = _Opened()
-        request.extensions["trace"] = opened
-        try:
-            response = await client.send(request, stream=True)
-        except BaseException:
-            await client.aclose()
-            await opened.aclose()
-            raise
-        response.stream = _Lent(response, client, opened, self._idle)
-        return response
-
-    async def aclose(self) -> None:
-        """Close the clients that no request uses."""
-        while self._idle:
-            await self._idle.pop().aclose()
-
-    def _new_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            verify=self._tls,
-            limits=ONE,
-            timeout=None,  # noqa: S113 - one deadline over the whole attempt stands in its place
-            follow_redirects=False,
-        )
-
-
-class _Lent(httpx.AsyncByteStream):
-    """A response's body; closing it gives its client back, or ends it."""
-
-    def __init__(
-        self, response: httpx.Response, client: httpx.AsyncClient, opened: "_Opened", idle: list[httpx.AsyncClient]
-    ) -> None:
-        self._body, self._client, self._opened, self._idle = response.stream, client, opened, idle
-        self._is_whole = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in cast(httpx.AsyncByteStream, self._body):
-            yield part
-        self._is_whole = True
-
-    async def aclose(self) -> None:
-        """After anything else than a whole answer a pool of one may take its place for taken, for ever."""
-        closed = False
-        try:
-            await cast(httpx.AsyncByteStream, self._body).aclose()
-            closed = True
-        finally:
-            if closed and self._is_whole:
-                self._idle.append(self._client)
-            else:
-                await self._client.aclose()
-                await self._opened.aclose()
-
-
-class _Opened:
-    """The connection that an attempt opened, if it did: httpcore forgets one that is cancelled in its TLS handshake."""
-
-    def __init__(self) -> None:
-        self._stream: Any = None
-
-    async def __call__(self, event: str, info: dict[str, Any]) -> None:
-        """Follow httpx's trace of a request."""
-        if event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-
-    async def aclose(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
-
-
 def _plain(headers: httpx.Headers) -> dict[str, str]:
     """By name in lower case; of several of one name the last."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
@@ -219,6 +131,15 @@ def _checked_url(base_url: str) -> httpx.URL:
     if url.port is not None and not 0 < url.port < 65536:
         raise BadJob(f"endpoint.base_url: {base_url!r}: there is no port {url.port}\nNothing was sent.")
     return url
+
+
+def _check_proxies() -> None:
+    for scheme, address in getproxies().items():
+        if scheme in ("http", "https") and not address.startswith("http://"):
+            raise BadJob(
+                f"The {scheme} proxy that the environment names cannot be used: its address is to begin with http://.\n"
+                "Nothing was sent."
+            )
 
 
 def _checked_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
