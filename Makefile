@@ -12,16 +12,17 @@ WEIGHTS := .venv/.weights
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench torture local-model clean
+.PHONY: help demo test check bench governor torture local-model clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-demo: local-model ## label 60 reviews with a small model on this machine, and show the answers
+demo: local-model ## label 60 reviews with a small model on this machine, and show and score the answers
 	@mkdir -p .demo
 	@# exit code 3: finished, though a few rows have no usable answer, which `show` then tells of
 	$(BIN)/pipeline run sample_data/reviews.csv -c configs/reviews-local.toml -o .demo/reviews.csv || [ $$? -eq 3 ]
 	$(BIN)/pipeline show .demo/reviews.csv
+	$(BIN)/pipeline score .demo/reviews.csv --gold gold
 
 test: check $(WEIGHTS) ## linters, types and every test
 	$(BIN)/python -m pytest
@@ -33,6 +34,9 @@ check: $(TOOLS) ## linters and types
 
 bench: $(TOOLS) ## what the program itself costs beside the model
 	$(BIN)/python tests/benchmarks/run_overhead.py
+
+governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
+	$(BIN)/python tests/scenarios.py
 
 torture: $(TOOLS) ## kill 300 runs at random moments and at every step, and hold the books against what was sent
 	$(BIN)/python tests/torture.py --kills 300
@@ -56,7 +60,7 @@ $(MADE):
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(MADE)
-	$(PIP) install --quiet --editable '.[local]'
+	$(PIP) install --quiet --editable '.[local,report]'
 	@touch $@
 
 $(TOOLS): pyproject.toml $(INSTALLED)

@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +22,13 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export")}
+GROUPS = {
+    "Start": ("init", "preview", "estimate", "run", "resume"),
+    "Watch": ("status", "tune", "stop"),
+    "Results": ("show", "export", "score", "compare", "report", "history"),
+}
+
+REDRAW_SECONDS = 2.0
 
 
 class Commands(click.Group):
@@ -110,6 +119,50 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="job.toml", show_default=True)
+@_setting("-m", "--model", setting="endpoint.model")
+@_setting("--base-url", setting="endpoint.base_url")
+def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str | None) -> None:
+    """Write a job file from the table's columns, and show the first requests that it makes. Never sends."""
+    from . import review  # noqa: PLC0415 - polars takes its time
+    from .init import init  # noqa: PLC0415
+    from .job import Job  # noqa: PLC0415
+
+    init(inputs, output, base_url, model)
+    words = shlex.join([*inputs, "-c", str(output)])
+    next_steps = (
+        f"Change it as you like, then:\n  pipeline preview {words}\n  pipeline estimate {words}\n  pipeline run {words}"
+    )
+    try:
+        for text in review.preview(Job.load(inputs, config=output), 2):
+            click.echo(text)
+    finally:  # whatever is not right yet is told with its line
+        _tell(f"Wrote {output}. {next_steps} -o OUTPUT.csv --sample 20")
+
+
+@main.command()
+@asking
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="of a job that was begun: what is answered counts"
+)
+@click.option("--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)")
+@click.option("--limit", type=click.IntRange(1), help="the first rows alone")
+@RETRY
+@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
+@_setting("--rpm", setting="limits.requests_per_minute", type=float)
+@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
+@_setting("--max-cost", setting="limits.max_cost", type=float)
+def estimate(**flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Tell what a run would ask, use, cost and take. Never sends, and writes nothing."""
+    from .estimate import estimate, estimate_text  # noqa: PLC0415 - polars takes its time
+
+    job = _job(flags)
+    for line in estimate_text(job, estimate(job)):
+        click.echo(line)
+
+
+@main.command()
 @asking
 @click.option("-n", "rows", type=click.IntRange(1), default=3, show_default=True, help="how many rows")
 def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own values
@@ -134,6 +187,9 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
 @click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or that asks to wait long")
 @RETRY
 @YES
+@click.option(
+    "--on-finish", metavar="COMMAND", help="run this in the shell at the end, the summary as JSON on its stdin"
+)
 @click.option("-q", "--quiet", is_flag=True, help="silent unless something needs a person")
 @click.option("-v", "--verbose", is_flag=True, help="tell every refusal")
 @click.pass_context
@@ -143,19 +199,24 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
     INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
     """
     from . import review  # noqa: PLC0415 - polars takes its time
+    from .on_finish import on_finish  # noqa: PLC0415
     from .runs import run, signals_raised, summary_text  # noqa: PLC0415
 
     resumed: dict[str, Any] = ctx.obj or {}
     job = _job(flags, stdin=resumed.get("stdin"))
     asked_of_a_person = sys.stdin is not None and sys.stdin.isatty()
     command = resumed.get("command") or [*ctx.meta["words"], *_from_environment(ctx)]
-    with signals_raised():
+    with signals_raised() as ignore_more:
         summary = run(job, confirm=_confirm if asked_of_a_person else None, command=command)
-    if job.this_run.sample is not None and summary.wrote:
-        for text in review.show(job.folder, status=None, row=None, most=20):
-            click.echo(text)
-    if not flags["quiet"] or summary.exit_code:
-        _tell(summary_text(job, summary))
+        if summary.exit_code > 128:
+            ignore_more()
+        if job.this_run.sample is not None and summary.wrote:
+            for text in review.show(job.folder, status=None, row=None, most=20):
+                click.echo(text)
+        if not flags["quiet"] or summary.exit_code:
+            _tell(summary_text(job, summary))
+        if flags["on_finish"] and (wrong := on_finish(flags["on_finish"], job, summary)):
+            _tell(f"--on-finish: {wrong}: {flags['on_finish']}")
     ctx.exit(summary.exit_code)
 
 
@@ -167,9 +228,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa: FBT001 - a flag
     """Run the last run's line again. JOB: an output, or its job folder."""
     from . import history  # noqa: PLC0415
+    from .job import folder_beside  # noqa: PLC0415
     from .records import BadJob  # noqa: PLC0415
 
-    began = history.last(history.folder_of(job))
+    folder = history.folder_of(job)
+    began = history.last(folder)
     if began is None or began.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     try:
@@ -179,9 +242,88 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
             f"{began.directory}, where the last run was started, cannot be entered: {error.strerror}."
         ) from None
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
+    if folder != folder_beside(Path(began.output)):  # named, or moved: a new one beside the output would pay again
+        extra += ["--job-dir", str(folder)]
     with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
         run.invoke(again)
+
+
+JOB = click.argument("job", metavar="JOB")
+AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="for scripts: one JSON object, its keys as in the README"
+)
+
+
+@main.command()
+@JOB
+@click.option("--watch", is_flag=True, help="again every 2 s, until the run has ended")
+@AS_JSON
+def status(job: str, watch: bool, as_json: bool) -> None:  # noqa: FBT001 - flags
+    """Tell where a job stands, running, stopped or dead. JOB: an output, or its job folder.
+
+    Reads alone: it disturbs nothing. Exit code 0 if it could tell, 2 if there is no such job.
+    """
+    from .records import printable  # noqa: PLC0415
+    from .status import status, status_text  # noqa: PLC0415 - polars takes its time
+
+    redraws = watch and not as_json and sys.stdout.isatty()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            standing = status(job)
+            text = _json_text(standing) if as_json else printable(status_text(standing))
+            click.echo(f"\x1b[H\x1b[J{text}" if redraws else text)
+            if not watch or standing.state not in ("preparing", "running", "stopping", "unknown"):
+                break
+            time.sleep(REDRAW_SECONDS)
+
+
+@main.command()
+@JOB
+@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
+@_setting("--rpm", setting="limits.requests_per_minute", type=float)
+@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
+@_setting("--max-cost", setting="limits.max_cost", type=float)
+def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
+    """Change the limits of a running job, from a second terminal, until that run ends.
+
+    JOB: an output, or its job folder.
+    """
+    from .control import give_order  # noqa: PLC0415
+    from .history import folder_of  # noqa: PLC0415
+    from .job import Limits  # noqa: PLC0415
+    from .records import BadJob  # noqa: PLC0415
+
+    limits = {name.removeprefix("limits."): value for name, value in _settings(flags).items()}
+    if not limits:
+        raise BadJob("Name a limit: --concurrency, --rpm, --tpm or --max-cost. Nothing was changed.")
+    Limits().tuned(limits)
+    _tell(give_order(folder_of(job), limits=limits))
+
+
+@main.command()
+@JOB
+def stop(job: str) -> None:
+    """Stop a running job gently, from a second terminal: what is in flight may land. JOB: an output, or its folder.
+
+    The run writes its output as far as it is known, and exits with 4. Said again, it waits for nothing in flight.
+    """
+    from .control import give_order  # noqa: PLC0415
+    from .history import folder_of  # noqa: PLC0415
+
+    _tell(give_order(folder_of(job), stop=True))
+
+
+@main.command()
+@JOB
+@AS_JSON
+def history(job: str, as_json: bool) -> None:  # noqa: FBT001 - a flag
+    """List every run: when, who, what changed in the settings, what came of it. JOB: an output, or its job folder."""
+    from .records import printable  # noqa: PLC0415
+    from .status import history, history_text  # noqa: PLC0415
+
+    runs = history(job)
+    click.echo(_json_text(runs) if as_json else printable("\n".join(history_text(runs))))
 
 
 @main.command()
@@ -203,26 +345,83 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 @main.command()
 @click.argument("job", metavar="JOB")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
-def export(job: str, output: Path | None) -> None:
+@click.option("--for-excel", is_flag=True, help="a byte order mark before CSV, by which Excel knows that it is UTF-8")
+@click.option(
+    "--escape-formulas", is_flag=True, help="an apostrophe before text that begins with = + - @, a tab or a CR"
+)
+def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool) -> None:  # noqa: FBT001 - flags
     """Write the table as far as it is known. JOB: an output, or its job folder."""
     from . import review  # noqa: PLC0415
+    from .tables import Dress  # noqa: PLC0415
 
-    path, tally = review.export(job, output)
+    path, tally = review.export(job, output, Dress(mark=for_excel, escape_formulas=escape_formulas))
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
+
+
+ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="all figures as JSON")
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("--gold", required=True, metavar="COLUMN", help="the input's column that holds what is right")
+@ANSWER
+@click.option("--by", metavar="COLUMN", help="the accuracy for each value of a column, too")
+@click.option(
+    "--review", type=click.Path(path_type=Path), help="a table to write: wrong and least sure rows, worst first"
+)
+@click.option("-n", "most", type=click.IntRange(1), default=1000, show_default=True, help="how many rows to review")
+@AS_JSON
+def score(job: str, as_json: bool, **asked: Any) -> None:  # noqa: ANN401, FBT001 - click's own values, a flag
+    """Score the answers against gold. JOB: an output, or its job folder."""
+    from . import judging, scoresheet  # noqa: PLC0415
+
+    scored = judging.score(job, **asked)
+    _print(judging.as_json(scored) if as_json else scoresheet.scored_text(scored, _width()))
+    if asked["review"] is not None:
+        _tell(scoresheet.review_text(scored, asked["review"], asked["most"]))
+
+
+@main.command()
+@click.argument("jobs", metavar="JOB JOB", nargs=2)
+@click.option("--gold", metavar="COLUMN", help="an input's column that holds what is right: which job is better?")
+@ANSWER
+@click.option("--key", metavar="COLUMN", help="a column that tells rows apart, where the inputs are not the same")
+@AS_JSON
+def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:  # noqa: ANN401, FBT001 - as above
+    """Compare two jobs' answers to the same rows. JOB: an output, or its job folder."""
+    from . import judging, scoresheet  # noqa: PLC0415
+
+    compared = judging.compare(*jobs, **asked)
+    _print(judging.as_json(compared) if as_json else scoresheet.compared_text(compared, _width()))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _width() -> int:
+    """The columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="the page (default: OUTPUT.report.html)")
+@click.option("--gold", metavar="COLUMN", help="the input's column of right answers, to hold the labels against")
+def report(job: str, output: Path | None, gold: str | None) -> None:
+    """Write one HTML page of what came out. JOB: an output, or its job folder."""
+    from . import review  # noqa: PLC0415
+
+    _tell(f"Wrote {review.report(job, output, gold=gold)}: one page, to be opened in any browser. Nothing was sent.")
 
 
 def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
     """The Job that a command line asks for. `stdin`: a file to read in its place, for a line that is run again."""
     from .job import Job, ThisRun, parse_setting  # noqa: PLC0415
 
-    settings = dict(parse_setting(text) for text in flags["settings"])
-    command = click.get_current_context().command
-    for option in command.params:
-        value = flags.get(option.name or "")
-        if isinstance(option, Setting) and value is not None:
-            settings[option.setting] = _text(value) if option.setting.startswith("prompt.") else value
-    if str(settings.get("limits.concurrency", "")).isdigit():
-        settings["limits.concurrency"] = int(settings["limits.concurrency"])
+    settings = {**dict(parse_setting(text) for text in flags["settings"]), **_settings(flags)}
     this_run = ThisRun(
         limit=flags.get("limit"),
         sample=flags.get("sample"),
@@ -234,6 +433,24 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
     )
     inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]
     return Job.load(inputs, flags.get("output"), config=flags["config"], settings=settings, this_run=this_run)
+
+
+def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags of single settings say, by dotted name."""
+    settings: dict[str, Any] = {}
+    for option in click.get_current_context().command.params:
+        value = flags.get(option.name or "")
+        if isinstance(option, Setting) and value is not None:
+            settings[option.setting] = _text(value) if option.setting.startswith("prompt.") else value
+    if str(settings.get("limits.concurrency", "")).isdigit():
+        settings["limits.concurrency"] = int(settings["limits.concurrency"])
+    return settings
+
+
+def _json_text(record: object) -> str:
+    import msgspec  # noqa: PLC0415 - `--help` does without
+
+    return msgspec.json.encode(record).decode()
 
 
 def _from_environment(ctx: click.Context) -> list[str]:

@@ -5,16 +5,18 @@ An outcome counts in a fixed order: on disk, then in the tally, then on the scre
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
-from .job import Job, settings_id
+from .job import Job, Limits, settings_id
 from .prices import Budget, Tariff
-from .progress import NO_WAIT, Progress, Wait, learnt_text
+from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from .records import (
     UNSETTLED,
     Answer,
@@ -50,6 +52,36 @@ LEARNT = "learnt"
 FOLLOWED: tuple[Status, ...] = ("invalid", "truncated")
 """An answer of such a status may be followed up by another request."""
 
+TOLD_PAUSE_SECONDS = 5.0
+"""The log tells of a pause of so long."""
+
+
+NOW = "now"
+"""The note that holds how the run stands: the numbers of its bar, for other terminals."""
+
+NOW_SECONDS = 1.0
+"""So often that note is brought up to date."""
+
+
+class Now(Record, frozen=True):
+    """How a run stood when it last said so; `at` and `began` in UTC."""
+
+    at: datetime
+    began: datetime
+    """When it began to ask."""
+    to_ask: int
+    asked: Tally
+    limits: dict[str, Any]
+    """As they are now, by name."""
+    wait_seconds: float = 0.0
+    """How long nothing leaves from `at` on, …"""
+    cause: str = ""
+    """… and why; empty if the endpoint said so."""
+    stopping: str = ""
+
+
+_nows = msgspec.json.Decoder(Now)
+
 
 class Found(Record, frozen=True):
     """What was found out, about whom, and when."""
@@ -79,6 +111,20 @@ def read_learnt(reader: Reader | None) -> dict[Lane, Found]:
     noted = reader.note(LEARNT) if reader is not None else None
     with _telling("what was learnt"):
         return {found.lane: found for found in _found.decode(noted)} if noted else {}
+
+
+def read_now(reader: Reader) -> Now | None:
+    """How the run stood that asked last; None if none ever said so, or in a way that this version does not know."""
+    try:
+        return _nows.decode(reader.note(NOW) or b"")
+    except ValueError:
+        return None
+
+
+def last_learnt(reader: Reader) -> Learnt | None:
+    """What was found out last, about whichever lane."""
+    found = max(read_learnt(reader).values(), key=lambda each: each.at, default=None)
+    return None if found is None else found.learnt
 
 
 def uptime_seconds() -> float:
@@ -136,18 +182,55 @@ class Desk:
         self.asked = Tally()
         # what a killed run had in flight may have been billed, and nobody will tell
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
+        self._wait = NO_WAIT
         self.found = dict(found or {})
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
-        self._job, self._limits = job, job.limits
+        self._job, self.limits = job, job.limits
+        """The limits as they are now (`tune`)."""
         self._settings = settings_id(job.seen_by_model())
         self._is_one_lane = len(job.models) == 1
+        self.on_tune: Callable[[Limits], None] | None = None
+        """How the executor is told of other limits."""
+        self._now: Now | None = None
+        self._now_at = -math.inf
         self._told_all = job.this_run.verbosity > 0
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
         self.hurried = asyncio.Event()
         self._store, self._ladder = store, Ladder(job)
+
+    def begin(self, to_ask: int, limits: Limits, progress: Progress) -> None:
+        """So many requests are asked now, under these limits: tell the screen, and other terminals."""
+        self.limits, self.progress = limits, progress
+        progress.begin(to_ask)
+        moment = datetime.now(tz=UTC)
+        self._now = Now(moment, moment, to_ask, self.asked, {})
+        self._say_now(NO_WAIT)
+
+    def tune(self, limits: Limits) -> None:
+        """Go on under other limits. Raises BadJob for a cap that cannot be held."""
+        self.budget.change_cap(limits.max_cost)
+        self.limits = limits
+        if self.on_tune is not None:
+            self.on_tune(limits)
+        self._say_now(NO_WAIT)
+
+    def _say_now(self, wait: Wait) -> None:
+        if self._now is None:
+            return
+        self._now_at = self.clock()
+        self._now = msgspec.structs.replace(
+            self._now,
+            at=datetime.now(tz=UTC),
+            asked=self.asked,
+            limits=self.limits.model_dump(mode="json"),
+            wait_seconds=wait.seconds,
+            cause=wait.cause,
+            stopping=str(self.stopping or ""),
+        )
+        self._store.note(NOW, _encoder.encode(self._now))
 
     async def record(self, request: Request, outcome: Outcome) -> Request | None:
         """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
@@ -176,7 +259,7 @@ class Desk:
 
     def _stop_at_failures(self) -> None:
         """Stop once more rows of this run have no answer than the user allows."""
-        limit, failed, rows = self._limits.max_failures, self.asked.unanswered, self.asked.rows
+        limit, failed, rows = self.limits.max_failures, self.asked.unanswered, self.asked.rows
         if limit is None or not failed:
             return
         share = 0 < limit < 1
@@ -191,10 +274,18 @@ class Desk:
                 )
             )
 
-    def show(self, wait: Wait = NO_WAIT) -> None:
-        """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""
+    def show(self, wait: Wait | None = None) -> None:
+        """Bring the screen up to date; `wait`: for how long, and why, nothing leaves just now; None for as before."""
+        before, self._wait = self._wait, self._wait if wait is None else wait
         if self.progress is not None:
-            self.progress.show(self.asked, wait, self.learnt(self._job.models[0]) if self._is_one_lane else None)
+            if self._wait.seconds >= TOLD_PAUSE_SECONDS and self._wait.seconds > before.seconds:
+                self.progress.note(wait_text(self._wait))
+            learnt = self.learnt(self._job.models[0]) if self._is_one_lane else None
+            self.progress.show(self.asked, self._wait, learnt)
+        if self._now is not None and (
+            self.clock() >= self._now_at + NOW_SECONDS or (self._wait.seconds and not self._now.wait_seconds)
+        ):
+            self._say_now(self._wait)
 
     def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.
@@ -250,6 +341,10 @@ class Desk:
         found = self.found.get(lane_of(self._job, model))
         return None if found is None else found.aged
 
+    def lanes(self) -> list[Learnt | None]:
+        """The same of each of the job's models."""
+        return [self.learnt(model) for model in self._job.models]
+
     def learn(self, model: str, learnt: Learnt) -> None:
         """Keep what was learnt of a lane, for the screen and for the next run; the log tells of a change."""
         lane = lane_of(self._job, model)
@@ -264,6 +359,7 @@ class Desk:
         if self.stopping is None:
             self.stopping = why
             self.stop_asked.set()
+            self._say_now(NO_WAIT)
 
     def hurry(self) -> None:
         """Wait for nothing in flight any more."""

@@ -143,7 +143,7 @@ def folder_of(name: str | Path) -> Path:
     """The job folder that JOB means: itself, or that of an output. Raises BadJob if there is none."""
     path = Path(name)
     for folder in (path, folder_beside(path)):
-        if (folder / "history.jsonl").is_file():
+        if (folder / "history.jsonl").is_file() or (folder / "lock.json").is_file():  # the first run is planning yet
             return folder.absolute()
     raise BadJob(f"{path}: there is no job of this name. Name an output, or its job folder (OUTPUT.job, or --job-dir).")
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from .client import Client
 from .desk import Desk
 from .forms import FORMS, Forms
-from .job import Job, duration_seconds
+from .job import Job, Limits, duration_seconds
 from .prices import expected_usage
 from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
@@ -30,6 +30,9 @@ LANDING_SECONDS = 3.0
 
 DRAIN_SECONDS = 20.0
 """After a stop, what is in flight may land for so long."""
+
+SHOW_SECONDS = 1.0
+"""While everyone waits, the screen counts down so often."""
 
 LEARNT_SECONDS = 5.0
 """What was learnt of the endpoint is noted so often."""
@@ -58,9 +61,10 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     before fresh ones. Raises Stopped when the job cannot go on or was asked to stop; what was in flight is then pending
     again.
     """
-    _allow_connections(len(job.models) * (WINDOW_MAX if job.limits.concurrency == "auto" else job.limits.concurrency))
+    _allow_connections(len(job.models), job.limits)
     async with Client(job.endpoint, job.endpoint.key()) as client:
         lanes = _Lanes(job, requests, desk, client)
+        desk.on_tune = lanes.tune
         working = asyncio.create_task(lanes.work())
         watching = asyncio.create_task(lanes.notice_sleep())
         stop_asked = asyncio.create_task(desk.stop_asked.wait())
@@ -89,8 +93,9 @@ def _estimate(known: Tally) -> Estimate:
     return Estimate((usage.prompt_tokens or 0) / many, (usage.completion_tokens or 0) / many)
 
 
-def _allow_connections(most: int) -> None:
+def _allow_connections(lanes: int, limits: Limits) -> None:
     """Each request in flight is an open file, of which some systems grant 256 until they are asked for more."""
+    most = lanes * (WINDOW_MAX if limits.concurrency == "auto" else limits.concurrency)
     try:
         import resource  # noqa: PLC0415 - there is none on Windows, and no such limit
     except ImportError:
@@ -192,6 +197,13 @@ class _Lanes:
         """Requests that have left and not landed, of all models."""
         return sum(lane.in_flight for lane in self._lanes.values())
 
+    def tune(self, limits: Limits) -> None:
+        """Go on under these limits, each lane for itself."""
+        self._job = self._job.model_copy(update={"limits": limits})
+        _allow_connections(len(self._lanes), limits)
+        for lane in self._lanes.values():
+            lane.tune(limits)
+
     def look_again(self) -> None:
         """Whoever waits at a gate looks again: a stop was asked, money or room became free."""
         for lane in self._lanes.values():
@@ -290,6 +302,11 @@ class _Lane:
             self._desk.stop(stop)
             self.changed.set()
 
+    def tune(self, limits: Limits) -> None:
+        """Go on under these limits."""
+        self._throttle.tune(limits, self._desk.clock())
+        self.changed.set()
+
     def abandon(self) -> None:
         """Wait no longer for those in flight."""
         for task in self._asking:
@@ -381,6 +398,8 @@ class _Lane:
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())
         self._desk.show(Wait(paused, self._throttle.cause) if paused >= 1 else NO_WAIT)
+        if paused >= 1:
+            seconds = min(seconds, SHOW_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()

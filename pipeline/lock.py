@@ -22,8 +22,8 @@ from typing import Any
 
 import filelock
 
-from .folders import file_mode, open_inside
-from .records import BadJob, Exit, Process, Stopped, one_line
+from .folders import file_mode, open_inside, read_inside
+from .records import BadJob, Exit, Process, Record, Stopped, one_line
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MACHINE_ID = Path("/etc/machine-id")
@@ -31,6 +31,41 @@ NAME_BYTES = 4096
 """As much of `lock.json` is read; one that is longer is none of ours."""
 SHOWN = 80
 """Characters of each thing that it claims which a message repeats."""
+
+
+class Holder(Record, frozen=True):
+    """Who left their name as the holder of a job folder."""
+
+    process: Process
+    since: datetime
+    alive: bool | None
+    """Its process lives; None if that cannot be seen from here: another host's, or another container's."""
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who holds the folder, or was killed while they did; None if nobody. Reads alone: it never takes the lock."""
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        told = _told(folder / "lock.json") or {}
+        process = Process(_shown(told, "user"), _shown(told, "host"), int(told["pid"]))
+        return Holder(process, datetime.fromisoformat(told["since"]), _lives(told))
+    return None
+
+
+def _lives(told: dict[str, Any]) -> bool | None:
+    if not _from_here(told):
+        return None
+    here = _process(told["pid"])
+    if here["space"] != told.get("space", here["space"]):
+        return None
+    if here["started"] or told.get("started"):  # a number may be given again, the tick of its start with it is not
+        return here["started"] == told.get("started")
+    try:
+        os.kill(told["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a colleague's
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -72,7 +107,8 @@ def _put_name(path: Path) -> bytes:
         raise Stopped(_held_elsewhere(path, left), Exit.LOCKED)
     who = Process.this()
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-    name = json.dumps({"user": who.user, "host": who.host, "pid": who.pid, "since": since, **_identity()}).encode()
+    told = {"user": who.user, "host": who.host, "pid": who.pid, "since": since, **_identity(), **_process(who.pid)}
+    name = json.dumps(told).encode()
     draft = path.with_name(f"lock.{os.urandom(4).hex()}.new")
     try:
         with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "wb") as file:
@@ -100,11 +136,8 @@ def _place(draft: Path, path: Path, *, over: bool) -> None:
 
 def _told(path: Path) -> dict[str, Any] | None:
     """What `lock.json` claims; nothing in it if it makes no sense, None if it is not there. Raises OSError."""
-    # Neither a link nor a pipe may be followed or waited for: a group may share the folder.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            told = json.loads(file.read(NAME_BYTES))
+        told = json.loads(read_inside(path, NAME_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
@@ -122,6 +155,20 @@ def _identity() -> dict[str, str]:
         "boot": _first_line(BOOT_ID),
         "machine": hashlib.sha256(f"pipeline {machine}".encode()).hexdigest()[:16] if machine else "",
     }
+
+
+def _process(pid: int) -> dict[str, str]:
+    """What tells a process from a later one of its number, and whose numbers they are; empty on other systems."""
+    try:
+        # after the name, which may hold anything, come the state and 18 numbers more (proc(5))
+        started = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = ""
+    try:
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        space = ""
+    return {"started": started, "space": space}
 
 
 def _first_line(path: Path) -> str:

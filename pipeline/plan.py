@@ -7,17 +7,20 @@ of row i stands at i * k + j.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from msgspec import structs
 
 from . import history
 from .desk import FOLLOWED
 from .job import Job
+from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
-from .records import UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
+from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
 from .store import Reader
 from .tables import Table, read_slices, write_table
 from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
@@ -59,6 +62,8 @@ class Plan(Record, frozen=True):
     """For each request, whether its opinion would be asked."""
     walked: pl.Series
     """For each of these, whether it has an outcome that is gone on from."""
+    kept: int = 0
+    """Requests that are answered by what was said to an earlier contract."""
 
 
 def keys_path(folder: Path) -> Path:
@@ -85,19 +90,31 @@ def named_by_weights(job: Job) -> Job:
     return job.model_copy(update={"endpoint": endpoint})
 
 
-def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: Path) -> Plan:
-    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
+def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is known, to where
+    job: Job,
+    table: Table,
+    prompts: Prompts,
+    reader: Reader,
+    folder: Path,
+    seen: Callable[[int], None] = lambda _rows: None,
+) -> Plan:
+    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked.
+
+    `seen` is told how many further rows were rendered.
+    """
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    old = OldAnswers(job, prompts, reader)
     try:
-        write_table(_keyed(table, prompts, job.opinions, digests), _part_schema(), part, {}, private=True)
+        write_table(_keyed(table, prompts, job.opinions, old, digests, seen), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
         told = {OPINIONS: str(job.opinions)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
         marks = _marks(reader)
-        return _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
+        plan = _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
+        return structs.replace(plan, kept=old.taken)
     finally:
         part.unlink(missing_ok=True)
 
@@ -206,10 +223,11 @@ async def requests_to_ask(
         is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
         for number, row in zip(rows.arg_true(), frame.filter(rows).iter_rows(named=True), strict=True):
             for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.opinions):
+                if not is_asked[place]:
+                    continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()
-                if is_asked[place]:
-                    yield walks.of([request])[0].next if goes_on[place] else request
+                yield walks.of([request])[0].next if goes_on[place] else request
 
 
 def _as_planned(requests: list[Request] | Failure) -> list[Request]:
@@ -232,7 +250,13 @@ def keys_hash(keys: Path) -> str:
 
 
 def tally_rows(job: Job, folder: Path, reader: Reader) -> Tally:
-    """How many rows of the last plan have which status, without reading what is answered well; for a run that stopped.
+    """How many rows of the last plan have which status; for a run that stopped."""
+    counts: dict[str, Any] = dict(row_statuses(job, folder, reader).value_counts().iter_rows())
+    return Tally(**{status: counts.get(status, 0) for status in STATUSES})
+
+
+def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
+    """The status of each row of the last plan, in order, without reading what is answered well.
 
     A row's status is that of its best opinion, and it is pending if one of them is.
     """
@@ -254,11 +278,28 @@ def tally_rows(job: Job, folder: Path, reader: Reader) -> Tally:
         found = [STANDING[walk.status] for walk in walks.of(firsts)]
         standings.append(standing.scatter(walked.arg_true(), found) if found else standing)
     standing, opinions = pl.concat(standings), opinions_in(keys)
-    rows = (
-        standing.to_frame().group_by(pl.int_range(pl.len()) // opinions).min() if opinions > 1 else standing.to_frame()
+    if opinions > 1:
+        by_row = standing.to_frame().group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
+        standing = by_row.min()["standing"]
+    names = {at: status for status, at in STANDING.items()}
+    return standing.replace_strict(names, return_dtype=pl.String).alias("status")
+
+
+def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
+    """Of the rows of the last plan that are wanted (true): `row` from 1, its first `key` in hexadecimal, its `error`.
+
+    The key is null where there is an error.
+    """
+    keys = keys_path(folder)
+    return (
+        pl.scan_parquet(keys, glob=False, hive_partitioning=False)
+        .select("key", "error")
+        .gather_every(opinions_in(keys))
+        .with_row_index("row", 1)
+        .filter(rows)
+        .with_columns(pl.col("key").bin.encode("hex"))
+        .collect()
     )
-    counts = dict(rows["standing"].value_counts(name="rows").iter_rows())
-    return Tally(**{status: counts.get(standing, 0) for status, standing in STANDING.items()})
 
 
 def _part_schema() -> pl.Schema:
@@ -269,18 +310,28 @@ def _rows_at_once(opinions: int) -> int:
     return max(1, RENDERED_AT_ONCE // opinions)
 
 
-def _keyed(table: Table, prompts: Prompts, opinions: int, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+def _keyed(  # noqa: PLR0913, PLR0917 - what is rendered, and who is told
+    table: Table,
+    prompts: Prompts,
+    opinions: int,
+    old: OldAnswers,
+    digests: list[pl.Series],
+    seen: Callable[[int], None],
+) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
-        keys: list[tuple[bytes | None, int | None, str | None]] = []
-        for row in frame.iter_rows(named=True):
-            requests = prompts.requests(row)
+        rows = frame.rows(named=True)
+        keys: list[tuple[str | None, int | None, str | None]] = []
+        for requests in map(prompts.requests, rows):
             if isinstance(requests, Failure):
                 keys += [(None, None, requests.reason)] * opinions
             else:
-                keys += [(bytes.fromhex(request.key), len(request.body), None) for request in requests]
-        keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
+                keys += [(request.key, len(request.body), None) for request in requests]
+        named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
+        keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
+        keyed = keyed.with_columns(named.str.decode("hex"))
         digests.append(_digests(keyed["key"]))
         yield keyed
+        seen(frame.height)
 
 
 def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:

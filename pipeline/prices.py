@@ -88,25 +88,35 @@ class Budget:
 
     def __init__(self, job: Job, tariff: Tariff, spent: float) -> None:
         """`spent`: US dollars so far, over the job folder's life. Raises BadJob for a cap that could not be held."""
-        self.cap = None if job.endpoint.is_local else job.limits.max_cost
+        self.cap: float | None = None
         self.spent = spent
         self.reserved = 0.0
         """US dollars set aside for what is in flight."""
         self._tariff = tariff
         self._output_tokens_max = max([*job.output_caps.values(), job.limits.reserve_tokens or 0]) or None
-        if self.cap is None:
+        self._endpoint = job.endpoint
+        try:
+            self.change_cap(job.limits.max_cost)
+        except BadJob as error:
+            raise BadJob(f"{error} Nothing was sent.") from None
+
+    def change_cap(self, cap: float | None) -> None:
+        """Hold another cap from now on; what is in flight was not set aside for it. Raises BadJob if it cannot be."""
+        if cap is None or self._endpoint.is_local:
+            self.cap = None
             return
-        if tariff.unknown is not None:
+        if self._tariff.unknown is not None:
             raise BadJob(
-                f"limits.max_cost is set, but no price is known of {tariff.unknown!r} at {job.endpoint.host}.\n"
-                "Give it in [prices] (US dollars per million tokens). Nothing was sent."
+                f"limits.max_cost is set, but no price is known of {self._tariff.unknown!r} at {self._endpoint.host}.\n"
+                "Give it in [prices] (US dollars per million tokens)."
             )
         if self._output_tokens_max is None:
             raise BadJob(
                 "limits.max_cost is set, but nothing bounds the length of an answer.\n"
                 "Set parameters.max_tokens (or max_completion_tokens); where the endpoint takes neither, set\n"
-                "limits.reserve_tokens to the longest answer that is to be expected. Nothing was sent."
+                "limits.reserve_tokens to the longest answer that is to be expected."
             )
+        self.cap = cap
 
     def reserve(self, request: Request) -> float | None:
         """US dollars set aside for the worst case of one attempt; None if the cap has no room for it.

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Never, TextIO
@@ -54,6 +54,11 @@ class Wait(NamedTuple):
 
 
 NO_WAIT = Wait(0.0)
+
+
+def wait_text(wait: Wait) -> str:
+    """`paused 12 s: the endpoint said so`."""
+    return f"paused {duration(wait.seconds)}: {wait.cause or 'the endpoint said so'}"
 
 
 def learnt_text(learnt: Learnt | None) -> str:
@@ -122,15 +127,14 @@ class Progress:
         if now < self._next:
             return
         rate = tally.rows / (now - self._began) if now > self._began else 0.0
-        left = (self._total - tally.rows) / rate if rate else None
         if self._bar is not None:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
-                self._bar.set_description_str(_facts(self._total, tally, rate, left, wait, learnt), refresh=True)
+                self._bar.set_description_str(_facts(self._total, tally, rate, wait, learnt), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
-            self.say(_line(self._total, tally, left, wait, learnt))
+            self.say(_line(self._total, tally, rate, wait, learnt))
 
     def say(self, text: str) -> None:
         """Lines of their own, above the bar. On the screen only if not quiet."""
@@ -147,6 +151,36 @@ class Progress:
             with contextlib.suppress(OSError):  # as in `say`
                 self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
                 self._log.flush()
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Silent work that may be long, of so many rows: the block calls what it is given with each further ones done.
+
+        On a terminal a bar, once a moment has passed; elsewhere a line if it takes longer than 30 s.
+        """
+        began = self._clock()
+        bar: tqdm[Never] | None = None
+        if not self._quiet and self._stream.isatty():
+            form = "{desc}: {percentage:3.0f}%|{bar}| {n:,}/{total:,} rows" if total else "{desc} …"
+            bar = tqdm(desc=what, total=total, file=self._stream, dynamic_ncols=True, bar_format=form, leave=False)
+        done, told = 0, False
+
+        def seen(rows: int) -> None:
+            nonlocal done, told
+            done += rows
+            if bar is not None:
+                with contextlib.suppress(OSError):  # as in `say`
+                    bar.update(rows)
+            elif not told and self._clock() >= began + LINE_SECONDS:
+                told = True
+                self.say(f"{what}: {done:,}/{total or 0:,} rows so far")
+
+        try:
+            yield seen
+        finally:
+            if bar is not None:
+                with contextlib.suppress(OSError):  # as in `say`
+                    bar.close()
 
     def end(self) -> None:
         """Take the bar away."""
@@ -167,7 +201,7 @@ def _to_add_to(path: Path) -> TextIO:
     return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
+def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -175,19 +209,19 @@ def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait
     if tally.cost:
         facts.append(money(tally.cost))
     facts.append(f"{rate:,.1f} rows/s")
-    if left is not None:
-        facts.append(f"{duration(left)} left")
+    if rate:
+        facts.append(f"{duration((total - tally.rows) / rate)} left")
     if wait.seconds:
-        facts.append(f"paused {wait.seconds:.0f} s: {wait.cause or 'the endpoint said so'}")
+        facts.append(wait_text(wait))
     if text := learnt_text(learnt):
         facts.append(text)
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
+def _line(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
-    if left is not None:
-        facts.append(f"eta={duration(left).replace(' ', '')}")
+    if rate:
+        facts.append(f"eta={duration((total - tally.rows) / rate).replace(' ', '')}")
     if wait.seconds:
         facts.append(f"waiting={wait.seconds:.0f}s ({wait.cause or 'endpoint asked'})")
     if text := learnt_text(learnt):

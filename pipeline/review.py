@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import msgspec
 import polars as pl
 
 from . import history
-from .columns import Cells, metadata_of, output_schema
+from .columns import Cells, metadata_of, output_schema, with_all_columns
 from .forms import FORMS, Forms
 from .job import Job
-from .lock import hold
-from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
-from .progress import money
+from .opened import open_job
+from .plan import keys_path, named_by_weights
+from .progress import Progress, money
 from .prompts import Prompts
-from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import Ladder
-from .store import HalfWritten, Reader, take_back
-from .tables import Table, check_output, open_table, write_table
+from .records import Failure, Status, Tally, one_line, printable
+from .schema import contract_of
+from .tables import PLAIN, Dress, check_output, check_rows, open_table, write_table
+
+IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
+"""An image within a body; a person sees its beginning."""
 
 
 def preview(job: Job, rows: int) -> Iterator[str]:
@@ -30,7 +33,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        Ladder(job)
+        contract_of(job)
         forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
@@ -41,25 +44,25 @@ def preview(job: Job, rows: int) -> Iterator[str]:
                 continue
             for request in requests:
                 body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
-                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
+                yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."
 
 
 def show(name: str | Path, *, status: Status | None, row: int | None, most: int) -> Iterator[str]:
     """Prompts, answers and errors of a job's rows as text: those of one status, one row (from 1), or the first."""
-    job, table, reader, _ = _opened(history.folder_of(name))
+    job, table, reader, *_ = open_job(name)
     prompts = Prompts(job, list(table.schema))
     # what is shown may not be among the columns that the output wants, or go by the name of one of the input
-    prefix = max(table.schema, key=len, default="") + "."
-    whole = job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
+    whole = with_all_columns(job, table)
+    prefix = whole.output.prefix
     shown = 0
     with contextlib.closing(reader):
         for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
-                yield _told(number, _prompt(prompts, cells), typed, added)
+                yield _told(number, prompts.shown(cells), typed, added)
                 shown += 1
             if number == row or shown == most:
                 break
@@ -67,46 +70,38 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
         yield _nothing(table.rows, status, row)
 
 
-def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
+def export(name: str | Path, output: Path | None, dress: Dress = PLAIN) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
-    job, table, reader, inputs = _opened(history.folder_of(name))
+    job, table, reader, inputs, _ = open_job(name)
     path = output or job.output_path
-    check_output(path, inputs)
+    check_output(path, inputs, dress)
+    check_rows(path, table.rows)
     cells = Cells(job, table, keys_path(job.folder), reader)
-    with contextlib.closing(reader):
-        write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
+    with contextlib.closing(reader), Progress().counting("writing", table.rows) as seen:
+        write_table(cells.frames(seen), output_schema(job, table), path, metadata_of(job), dress=dress)
     return path, cells.tally
 
 
-def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
-    """The last run's job, its rows, their answers, and the files that no output may stand in for."""
-    began = history.last(folder)
-    if began is None:
-        raise BadJob(f"{folder}: nothing was ever run here.")
-    job = history.job_of(folder, began)
-    originals = [str(Path(began.directory, name)) for name in began.inputs if name != "-"]
-    table = open_table(job.inputs, folder)
-    if folder not in table.path.parents and table.content_hash != began.input_hash:
-        raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
-    keys = keys_path(folder)
-    if not keys.exists() or keys_hash(keys) != began.keys_hash:
-        raise BadJob(
-            f"{folder}: the last run is just beginning, or was cut short as it began: run it again, then look."
-        )
-    try:
-        reader = _reader(folder)
-    except FileNotFoundError as error:
-        raise BadJob(f"{error}.") from None
-    return job, chosen_rows(job, table), reader, [str(table.path), *originals]
+def report(
+    name: str | Path,
+    output: Path | None = None,
+    *,
+    gold: str | None = None,
+    told: Callable[[int], None] = lambda _: None,
+) -> Path:
+    """Write a job as one HTML page, and give where: `output`, or OUTPUT.report.html beside the job's own output.
 
+    `gold`: the input's column that the answers are held against; `told` is called with how many rows were read so far.
+    Raises BadJob, with the remedy, if the page cannot be made.
+    """
+    from .report import check_page, write  # noqa: PLC0415 - what draws is an extra
 
-def _reader(folder: Path) -> Reader:
-    try:
-        return Reader(folder / "store")
-    except HalfWritten:
-        with hold(folder):
-            take_back(folder / "store")
-        return Reader(folder / "store")
+    job, table, reader, *_ = open_job(name)
+    path = output or job.output_path.with_name(f"{job.output_path.name}.report.html")
+    with contextlib.closing(reader):
+        check_page(path)
+        write(path, job, table, reader, history.read(job.folder), gold=gold, told=told)
+    return path
 
 
 def _nothing(rows: int, status: Status | None, row: int | None) -> str:
@@ -120,14 +115,6 @@ def _nothing(rows: int, status: Status | None, row: int | None) -> str:
 def _rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its number, from 1."""
     return enumerate((row for frame in frames for row in frame.iter_rows(named=True)), 1)
-
-
-def _prompt(prompts: Prompts, cells: dict[str, Any]) -> str:
-    try:
-        content = prompts.messages(cells)[-1].get("content")
-        return content if isinstance(content, str) else msgspec.json.encode(content).decode()
-    except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable, which is told here too
-        return f"({error})"
 
 
 def _told(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:

@@ -16,8 +16,10 @@ import msgspec
 import polars as pl
 
 from . import columns, history
+from .control import forget_orders, obeying
 from .desk import Desk, read_learnt, read_ledger
 from .folders import make_inside
+from .forecast import Interval, Known, Pilot, expect, learn_from
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
@@ -32,13 +34,12 @@ from .plan import (
     requests_to_ask,
     tally_rows,
 )
-from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary, one_line
+from .records import STATUSES, BadJob, Exit, Stopped, Summary, Tally, one_line
 from .salvage import open_store
 from .store import Reader, Store, make_folder
-from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
+from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
 from .walks import Walks
 
 ELSEWHERE_SHARE = 0.001
@@ -93,6 +94,7 @@ class Prepared:
     store: Store
     reader: Reader
     progress: Progress
+    command: Sequence[str] | None
     began: float
 
 
@@ -104,11 +106,14 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
     job.endpoint.key()
     with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
         sweep(job.folder, job.output_path)
+        forget_orders(job.folder)
         progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
         open_things.callback(progress.close)
         filed = named_by_weights(job)
-        whole = open_table(job.inputs, job.folder)
+        with progress.counting("reading the input"):
+            whole = open_table(job.inputs, job.folder)
         table = chosen_rows(job, whole)
+        check_rows(job.output_path, table.rows)
         schema = columns.output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
         store = open_store(job.folder, lambda what: job.this_run.assume_yes or (confirm is not None and confirm(what)))
@@ -117,7 +122,8 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(reader.close)
         desk = Desk(filed, store, read_ledger(reader), read_learnt(reader))
         draft = open_things.enter_context(drafts(job.folder))
-        plan = make_plan(filed, table, prompts, reader, draft)
+        with progress.counting("planning", table.rows) as seen:
+            plan = make_plan(filed, table, prompts, reader, draft, seen)
         progress.say(plan_line(job, plan, desk))
         guard(filed, plan, desk, confirm)
         desk.earlier = reader if plan.asked_again else None
@@ -125,7 +131,26 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         history.begin(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
         keys_path(draft).replace(keys_path(job.folder))
         forget_snapshots(job.folder, whole)
-        yield Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, began)
+        ready = Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, command, began)
+        try:
+            yield ready
+        except (BadJob, Stopped) as end:  # before the books were closed, which is told there
+            history.end(job.folder, _cut_short(ready, end))
+            raise
+
+
+def _cut_short(ready: Prepared, end: BadJob | Stopped) -> Summary:
+    """How a run ended that could not even close its books."""
+    return Summary(
+        exit_code=end.exit_code if isinstance(end, Stopped) else Exit.USAGE,
+        message=str(end),
+        output=str(ready.job.output_path),
+        rows=Tally(pending=ready.table.rows),
+        run=ready.desk.asked,
+        spent=ready.desk.ledger.cost,
+        seconds=time.monotonic() - ready.began,
+        wrote=False,
+    )
 
 
 @contextlib.contextmanager
@@ -166,12 +191,14 @@ def drafts(folder: Path) -> Iterator[Path]:
 def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     """`80,000 rows → api.openai.com, gpt-x · 75,000 answered before, 4,415 to ask · about $2.10, 25 min, cap $5.00`."""
     facts = [f"{plan.answered:,} answered before"] if plan.answered else []
+    if plan.kept:
+        facts.append(f"{plan.kept:,} of them to an earlier [answer] that still fit")
     facts.append(f"{plan.to_ask:,} to ask")
     if plan.equal:
         facts.append(f"{plan.equal:,} equal to others")
     if plan.unaskable:
         facts.append(f"{plan.unaskable:,} cannot be asked ({plan.why_unaskable})")
-    price, seconds = expectation(job, desk, plan.request_bytes, plan.to_ask)
+    _, price, seconds = expect(job, known_of(desk), plan.request_bytes, plan.to_ask)
     guesses = []
     if plan.to_ask:
         guesses.append("price unknown" if price is None else f"about {money(price)}" if price else "free")
@@ -185,25 +212,6 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def expectation(job: Job, desk: Desk, request_bytes: int, requests: int) -> tuple[float | None, float | None]:
-    """US dollars and seconds that so many requests will likely take; None where nothing is known to tell from."""
-    usage = expected_usage(desk.ledger, request_bytes, requests)
-    share = requests / len(job.models)  # the models' lanes go side by side
-    paces = []
-    for learnt in map(desk.learnt, job.models):
-        if desk.ledger.answers:
-            window = learnt.window if learnt is not None else 0
-            paces.append(share * desk.ledger.seconds / desk.ledger.answers / (window or job.limits.width))
-        if learnt is not None and learnt.requests_per_minute is not None:
-            paces.append(60 * share / learnt.requests_per_minute)
-    if job.limits.requests_per_minute is not None:
-        paces.append(60 * share / job.limits.requests_per_minute)
-    if job.limits.tokens_per_minute is not None:
-        tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        paces.append(60 * tokens / len(job.models) / job.limits.tokens_per_minute)
-    return desk.tariff.expected_cost(usage), max(paces, default=None)
-
-
 def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
     """Before a changed setting buys answers again, name it and its price. Raises BadJob unless that is agreed to."""
     # a pilot of the new settings must not make them the old ones
@@ -215,7 +223,7 @@ def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
     bought_again = min(plan.unused, plan.to_ask)
     if not changed or bought_again <= min(GUARDED_ANSWERS, GUARDED_SHARE * plan.stored):
         return
-    price = expectation(job, desk, plan.request_bytes, plan.to_ask)[0]
+    price = expect(job, known_of(desk), plan.request_bytes, plan.to_ask).price
     cost = "at an unknown price" if price is None else f"about {money(price)}"
     fit = f"{plan.stored - plan.unused:,} of {plan.stored:,} answers fit"
     asked = "rows" if plan.opinions == 1 else "opinions"
@@ -234,9 +242,9 @@ async def ask(ready: Prepared) -> Stopped | None:
     requests = requests_to_ask(ready.table, ready.prompts, ready.plan, keys, walks)
     try:
         with served(ready.job) as reachable, interruptible(ready):
-            ready.progress.begin(ready.plan.to_ask)
-            ready.desk.progress = ready.progress
-            await answer_all(reachable, requests, ready.desk)
+            ready.desk.begin(ready.plan.to_ask, reachable.limits, ready.progress)
+            async with obeying(ready.job.folder, ready.desk):
+                await answer_all(reachable, requests, ready.desk)
     except Stopped as stop:
         return stop
     finally:
@@ -305,8 +313,10 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
+def signals_raised() -> Iterator[Callable[[], None]]:
     """While rows are planned or written, a signal that stops is a Stopped, raised where it strikes: all is tidied up.
+
+    Gives what is called once the run is over: more signals are then ignored, so that how it ended can be said.
 
     SIGINT stops even where it was inherited as ignored, as by what a script starts with `&`: how else would one stop it
     gently? SIGHUP does not where it is ignored: that is what nohup is for. For the main thread of a program alone.
@@ -319,8 +329,13 @@ def signals_raised() -> Iterator[None]:
         )
 
     before = {number: signal.signal(number, stop) for number in STOPPING if not _meant_to_outlive(number)}
+
+    def ignore_more() -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+
     try:
-        yield
+        yield ignore_more
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -333,10 +348,11 @@ def _meant_to_outlive(number: signal.Signals) -> bool:
 def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     """Write the output where the run came to its end, close the books, and say how it went."""
     job, folder = ready.job, ready.job.folder
+    notes_lost = None
     try:
         ready.store.close()
-    except Stopped as unwritten:  # its last notes: a person is needed, and the books are closed all the same
-        stop = stop or unwritten
+    except Stopped as unwritten:  # a person is needed, but every outcome is on disk, and so the output can be
+        notes_lost = unwritten
     rows = tally_rows(job, folder, ready.reader)
     ledger, asked = ready.desk.ledger, ready.desk.asked
     if stop is None:
@@ -348,7 +364,8 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     if wrote:
         cells = columns.Cells(job, ready.table, keys_path(folder), ready.reader)
         try:
-            write_table(cells.frames(), ready.schema, job.output_path, columns.metadata_of(job))
+            with ready.progress.counting("writing", ready.table.rows) as seen:
+                write_table(cells.frames(seen), ready.schema, job.output_path, columns.metadata_of(job))
             marked, rows = rows, cells.tally
             stop = stop or unbalanced(
                 ("rows were written", rows.rows, ready.table.rows),
@@ -357,6 +374,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
             )
         except Stopped as unwritten:
             stop, wrote = unwritten, False
+    stop = stop or notes_lost
     summary = Summary(
         exit_code=stop.exit_code if stop else Exit.INCOMPLETE if rows.unanswered else Exit.DONE,
         message=str(stop) if stop else "",
@@ -377,9 +395,17 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         )
     rest = ready.rows_in_all - ready.table.rows
     if wrote and rest and ledger.answers:
-        ready.progress.say(rest_text(job, ready.desk, rest))
+        ready.progress.say(_told_by_pilot(ready, rest) if job.this_run.sample else rest_text(job, ready.desk, rest))
     ready.progress.note(summary_text(job, summary))
     return summary
+
+
+def _told_by_pilot(ready: Prepared, rest: int) -> str:
+    # all added columns, whatever the output wants, and whatever the input's are called
+    plain = ready.job.output.model_copy(update={"columns": None, "prefix": ""})
+    job = ready.job.model_copy(update={"output": plain})
+    cells = columns.Cells(job, ready.table, keys_path(job.folder), ready.reader)
+    return pilot_text(learn_from(job, ready.desk.lanes(), cells.added(), rest), rest, ready.command)
 
 
 def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
@@ -393,14 +419,48 @@ def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
     )
 
 
+def known_of(desk: Desk) -> Known:
+    """What a run knows by now, to tell from what further requests will cost and take."""
+    return Known(desk.tariff, desk.ledger, desk.lanes())
+
+
 def rest_text(job: Job, desk: Desk, rows: int) -> str:
     """After a pilot: what the rows that it left out would cost and take."""
     requests = rows * job.opinions
     request_bytes = round(requests * desk.ledger.request_bytes / desk.ledger.answers)
-    price, seconds = expectation(job, desk, request_bytes, requests)
+    _, price, seconds = expect(job, known_of(desk), request_bytes, requests)
     cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
     time_left = f" and take about {duration(seconds)}" if seconds is not None else ""
     return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."
+
+
+def pilot_text(pilot: Pilot, rest: int, command: Sequence[str] | None) -> str:
+    """After a sample: how good its answers are, how long, what the rest would cost and take, and the line for it."""
+    lines = [f"Of {pilot.rows:,} rows by chance {pilot.valid:,} have a valid answer ({pilot.valid / pilot.rows:.0%})."]
+    for what, found in (("a prompt", pilot.prompt_tokens), ("an answer", pilot.output_tokens)):
+        if found:
+            low, middle, high = found
+            lines.append(f"  tokens of {what:<10} {middle:,.0f} in the middle, 8 of 10 from {low:,.0f} to {high:,.0f}")
+    cost = "an unknown price" if pilot.cost is None else _interval(pilot.cost, money)
+    took = "" if pilot.seconds is None else f", {_interval(pilot.seconds, duration)}"
+    lines.append(f"  the other {rest:,} rows  {cost}{took} (9 times of 10)")
+    if command is not None:
+        lines.append(f"  Ask them: pipeline {shlex.join(_without_sample(command))}")
+    return "\n".join(lines)
+
+
+def _interval(interval: Interval, text: Callable[[float], str]) -> str:
+    low, high = text(interval.low), text(interval.high)
+    return ("free" if not interval.high else f"about {low}") if low == high else f"{low} to {high}"
+
+
+def _without_sample(command: Sequence[str]) -> Iterator[str]:
+    words = iter(command)
+    for word in words:
+        if word == "--sample":
+            next(words, None)
+        elif not word.startswith("--sample="):
+            yield word
 
 
 def summary_text(job: Job, summary: Summary) -> str:

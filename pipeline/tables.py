@@ -10,6 +10,7 @@ import glob
 import gzip
 import hashlib
 import json
+import logging
 import math
 import os
 import random
@@ -19,9 +20,10 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -47,6 +49,15 @@ ARROW_FILE, ARROW_STREAM, PARQUET = b"ARROW1", b"\xff\xff\xff\xff", b"PAR1"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 UNREADABLE = (PolarsError, PanicException, OSError, EOFError)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HEARD_SECONDS = 0.2
+"""While a table is written, a signal is heard within so long."""
+EXCEL = ".xlsx"
+EXCEL_ROWS, EXCEL_CHARACTERS, EXCEL_WHOLE = 1_048_576, 32_767, 10**15
+"""Rows of a sheet, the header's among them; characters of a cell; whole numbers that it does not round."""
+EXCEL_LIBRARIES = ("fastexcel", "xlsxwriter")
+FORMULA = r"^[=+\-@\t\r]"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+TEXT = (pl.String, pl.Categorical, pl.Enum)
 QUOTED_MOST = 200
 """Characters of a library's own words that a message repeats."""
 
@@ -115,6 +126,19 @@ class Table:
             raise Stopped(f"{self.path} has changed since the job began to read it.\n{_REOPEN}")
 
 
+@dataclass(frozen=True)
+class Dress:
+    """How a table is dressed for a spreadsheet program."""
+
+    mark: bool = False
+    """A byte order mark before CSV or TSV, by which Excel knows that it is UTF-8."""
+    escape_formulas: bool = False
+    """An apostrophe before text that a spreadsheet would run: all that begins with = + - @ tab or CR, but numbers."""
+
+
+PLAIN = Dress()
+
+
 _REOPEN = "The answers so far are kept. When the input stands still, run the same command again: it is read anew."
 
 
@@ -174,13 +198,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     return pl.read_parquet_metadata(path)
 
 
-def write_table(
+def write_table(  # noqa: PLR0913 - what, to where, and how
     frames: Iterable[pl.DataFrame],
     schema: pl.Schema,
     path: Path,
     metadata: Mapping[str, str],
     *,
     private: bool = False,
+    dress: Dress = PLAIN,
 ) -> None:
     """Write `frames`, each of `schema`, one after the other, in the format that the suffix names.
 
@@ -193,7 +218,7 @@ def write_table(
     `frames` is drawn from another thread, one frame at a time. What it raises comes through as it is; a full disk and
     a file that cannot be written are Stopped.
     """
-    writer = WRITERS[_suffix(path)]
+    writer = _dressed(WRITERS[_suffix(path)], dress)
     given_up = threading.Event()
 
     def shaped() -> Iterator[pl.DataFrame]:
@@ -207,19 +232,25 @@ def write_table(
         table = _lazily(shaped(), writer.shape(schema.to_frame()).schema)
         writing = beside.submit(writer.sink, table, temporary, metadata)
         try:
+            while not wait([writing], timeout=HEARD_SECONDS).done:
+                pass  # a signal that struck another thread is heard when this one wakes
             writing.result()
         except BaseException:
             given_up.set()
             raise
 
 
-def check_output(path: Path, inputs: Sequence[str]) -> None:
+def check_output(path: Path, inputs: Sequence[str], dress: Dress = PLAIN) -> None:
     """Raise BadJob if the output could not be written when its time comes, or would overwrite an input."""
     try:
         if path.is_dir():
             raise BadJob(f"{path} is a folder. Name a file, such as {path / 'output.csv'}.")
         if _suffix(path) not in WRITERS:
             raise BadJob(f"{path}: this ending names no format that can be written. Known are {', '.join(WRITERS)}.")
+        if _suffix(path) == EXCEL:
+            _need_excel(path)
+        if dress.mark and not _suffix(path).startswith(tuple(_SEPARATORS)):
+            raise BadJob(f"{path}: a byte order mark for Excel belongs before CSV and TSV alone. Name such an output.")
         target = path.resolve()
         if not target.parent.is_dir():
             raise BadJob(f"{path}: there is no folder {target.parent}. Make it first: mkdir -p '{target.parent}'")
@@ -229,6 +260,15 @@ def check_output(path: Path, inputs: Sequence[str]) -> None:
         _new_file(target).unlink()
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
+
+
+def check_rows(path: Path, rows: int) -> None:
+    """Raise BadJob if the output's format cannot hold so many."""
+    if _suffix(path) == EXCEL and rows >= EXCEL_ROWS:
+        raise BadJob(
+            f"{path}: a sheet of Excel holds {EXCEL_ROWS - 1:,} rows below its header, and these are {rows:,}. Name "
+            f"another format, such as {path.with_suffix('.parquet')} or {path.with_suffix('.csv')}. Nothing was sent."
+        )
 
 
 @dataclass(frozen=True)
@@ -447,6 +487,22 @@ def _read_arrow(source: _Source) -> pl.LazyFrame:
     frame = pl.scan_ipc(source.path, glob=False, hive_partitioning=False)
     frame.null_count().collect()
     return frame
+
+
+def _need_excel(path: Path) -> None:
+    lacking = [name for name in EXCEL_LIBRARIES if find_spec(name) is None]
+    if lacking:
+        raise BadJob(
+            f"{path}: Excel files need {' and '.join(lacking)}:  pip install 'batch-prompt-pipeline[excel]'\n"
+            "Or name another format, such as .csv. Nothing was sent."
+        )
+
+
+def _read_excel(source: _Source) -> pl.LazyFrame:
+    """The first sheet; its first row has the names."""
+    _need_excel(source.path)
+    logging.getLogger("fastexcel").setLevel(logging.ERROR)  # else it warns of each column without a cell
+    return pl.read_excel(source.path, engine="calamine", infer_schema_length=None).lazy()
 
 
 def _byte_lines(source: _Source) -> Iterator[bytes]:
@@ -829,9 +885,76 @@ def _sink_arrow(frame: pl.LazyFrame, path: Path, _metadata: Mapping[str, str]) -
 
 
 def _sink_csv(
-    frame: pl.LazyFrame, path: Path, _metadata: Mapping[str, str], *, separator: str, compression: Compression
+    frame: pl.LazyFrame,
+    path: Path,
+    _metadata: Mapping[str, str],
+    *,
+    separator: str,
+    compression: Compression,
+    mark: bool = False,
 ) -> None:
-    frame.sink_csv(path, separator=separator, compression=compression, check_extension=False)
+    frame.sink_csv(path, separator=separator, compression=compression, check_extension=False, include_bom=mark)
+
+
+def _sink_excel(frame: pl.LazyFrame, path: Path, _metadata: Mapping[str, str]) -> None:
+    """One sheet, row by row: none is kept in memory. Text stays text, whatever it looks like."""
+    import xlsxwriter  # noqa: PLC0415 - an extra, and slow to import
+
+    options = {
+        "constant_memory": True,
+        "strings_to_formulas": False,
+        "strings_to_urls": False,
+        "strings_to_numbers": False,
+        "remove_timezone": True,
+        "default_date_format": "yyyy-mm-dd hh:mm:ss",
+        "tmpdir": str(path.parent),
+    }
+    with xlsxwriter.Workbook(path, options) as book:
+        sheet = book.add_worksheet()
+        for column, name in enumerate(frame.collect_schema()):
+            sheet.write_string(0, column, name)
+        rows = (row for batch in frame.collect_batches(maintain_order=True) for row in batch.iter_rows())
+        for number, row in enumerate(rows, 1):
+            for column, cell in enumerate(row):
+                _write_cell(sheet, number, column, cell)
+
+
+def _write_cell(sheet: Any, row: int, column: int, cell: object) -> None:  # noqa: ANN401 - xlsxwriter is untyped
+    match cell:
+        case None:
+            return
+        case bool():
+            sheet.write_boolean(row, column, cell)
+        case int() | float() if math.isfinite(cell) and abs(cell) <= EXCEL_WHOLE:
+            sheet.write_number(row, column, cell)
+        case dt.datetime() | dt.date() | dt.time():
+            sheet.write_datetime(row, column, cell)
+        case _:
+            text = str(cell)
+            if len(text.encode("utf-16-le")) > 2 * EXCEL_CHARACTERS:
+                raise Stopped(
+                    f"Row {row:,}, column {column + 1}: {len(text):,} characters, and a cell of Excel holds "
+                    f"{EXCEL_CHARACTERS:,}.\nEvery answer is kept: export the table in another format (-o OUTPUT.csv)."
+                )
+            sheet.write_string(row, column, text)
+
+
+def _dressed(writer: "_Writer", dress: Dress) -> "_Writer":
+    sink = functools.partial(writer.sink, mark=True) if dress.mark else writer.sink
+    if not dress.escape_formulas:
+        return _Writer(sink, writer.shape)
+    return _Writer(sink, lambda frame: _escaped(writer.shape(frame)))
+
+
+def _escaped(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text that a spreadsheet would run, after an apostrophe."""
+    return frame.with_columns(_escaped_text(column) for column in frame if column.dtype in TEXT)
+
+
+def _escaped_text(column: pl.Series) -> pl.Series:
+    cells = column.cast(pl.String)
+    runs = cells.str.contains(FORMULA) & ~cells.str.contains(NUMBER)
+    return pl.select(pl.when(runs).then("'" + cells).otherwise(cells).alias(column.name)).to_series()
 
 
 def _sink_ndjson(frame: pl.LazyFrame, path: Path, _metadata: Mapping[str, str], *, compression: Compression) -> None:
@@ -839,7 +962,8 @@ def _sink_ndjson(frame: pl.LazyFrame, path: Path, _metadata: Mapping[str, str], 
 
 
 class _Writer(NamedTuple):
-    sink: Callable[[pl.LazyFrame, Path, Mapping[str, str]], None]
+    sink: Callable[..., None]
+    """Of a frame, a path and the metadata; a CSV's takes `mark` too."""
     shape: Callable[[pl.DataFrame], pl.DataFrame]
     """Each frame as the format can hold it."""
 
@@ -857,6 +981,7 @@ READERS: dict[str, Callable[[_Source], pl.LazyFrame]] = {
     },
     **{kind + packed: _read_ndjson for kind in _JSON_LINES for packed in COMPRESSIONS},
     **dict.fromkeys(_ARROW, _read_arrow),
+    EXCEL: _read_excel,
 }
 """How each format is read: one file in, its rows out, all of them known to be readable."""
 
@@ -873,5 +998,6 @@ WRITERS: dict[str, _Writer] = {
         for packed, how in COMPRESSIONS.items()
     },
     **dict.fromkeys(_ARROW, _Writer(_sink_arrow, _as_it_is)),
+    EXCEL: _Writer(_sink_excel, _as_text),
 }
 """How each format is written."""

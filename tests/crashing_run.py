@@ -62,10 +62,11 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
         passed("answered")
         return reply
 
-    async def recording(self: Desk, request: Any, outcome: Any) -> None:
-        await record(self, request, outcome)
+    async def recording(self: Desk, request: Any, outcome: Any) -> Any:
+        following = await record(self, request, outcome)
         os.write(acks, f"{request.key}\n".encode())
         passed("acknowledged")
+        return following
 
     async def putting(self: Store, *entry: Any) -> None:
         await stopping_over(put(self, *entry))

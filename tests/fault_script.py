@@ -118,6 +118,8 @@ class Script:
     odd: float = 0.1
     """Of the rows, such as end otherwise than with a plain answer."""
     delay_seconds: float = 0.0
+    limits: bool = True
+    """Whether requests are refused as too many: that teaches a pace, which then holds for minutes."""
     history: list[Sent] = field(default_factory=list)
 
     def __call__(self, seen: Seen, attempt: int) -> Canned:
@@ -135,5 +137,6 @@ class Script:
     def course(self, prompt: str) -> list[str]:
         """What this prompt meets, one attempt after the other; the last again and again."""
         dice = random.Random(f"{self.seed} {prompt}")
-        faults = dice.choices(list(PASSING), k=dice.randint(1, 3)) if dice.random() < self.share else []
+        passing = [name for name in PASSING if self.limits or not name.startswith("429")]
+        faults = dice.choices(passing, k=dice.randint(1, 3)) if dice.random() < self.share else []
         return [*faults, dice.choice(list(LASTING)) if dice.random() < self.odd else "answer"]

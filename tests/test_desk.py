@@ -10,15 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.desk import Desk, read_ledger, read_outcome
+from pipeline.desk import Desk, read_learnt, read_ledger, read_outcome
 from pipeline.job import Job, settings_id
-from pipeline.progress import Progress
+from pipeline.progress import NO_WAIT, Progress, Wait
 from pipeline.records import (
     UNSETTLED,
     Answer,
     BadJob,
     Exit,
     Failure,
+    Learnt,
     Outcome,
     Refusal,
     Request,
@@ -237,3 +238,37 @@ def test_a_refusal_is_in_the_log_and_on_the_screen_where_all_is_to_be_seen(
     desk.progress.close()
     assert "rate: busy" in (tmp_path / "log.txt").read_text("utf-8")
     assert ("rate: busy" in capsys.readouterr().err) == told
+
+
+def test_what_was_learnt_is_found_by_the_next_run_of_the_same_endpoint_model_and_key(store: Store) -> None:
+    desk = desk_at(store)
+    desk.learn("m", Learnt(598.0, 41_000.0, 24))
+    record(desk, YES)
+    known = read_learnt(Reader(store.folder))
+    found = Desk(job_with(), store, Tally(), known).learnt("m")
+    assert found is not None
+    assert 0 <= found.age_seconds < 60
+    assert (found.requests_per_minute, found.tokens_per_minute, found.window) == (598.0, 41_000.0, 24)
+    others = {"endpoint.model": "n", "endpoint.base_url": "http://127.0.0.1:8/v1", "endpoint.api_key_env": "K"}
+    for other in ({name: value} for name, value in others.items()):
+        job = job_with(**other)
+        assert Desk(job, store, Tally(), known).learnt(job.endpoint.model) is None
+
+
+def test_the_log_tells_each_long_pause_once_and_what_was_learnt_when_it_changes(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.touch()
+    desk = desk_at(store)
+    desk.progress = Progress(log, quiet=True)
+    desk.progress.begin(10)
+    for wait in (Wait(12.0), Wait(11.0), None, Wait(10.0), NO_WAIT, Wait(3.0), NO_WAIT, Wait(60.0, "after HTTP 503")):
+        desk.show(wait)
+    for learnt in (Learnt(598.0, None, 24), Learnt(598.0, None, 24), Learnt(600.0, None, 24)):
+        desk.learn("m", learnt)
+    desk.progress.close()
+    assert [line.partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
+        "paused 12 s: the endpoint said so",
+        "paused 60 s: after HTTP 503",
+        "learnt: 598 requests/min, window 24",
+        "learnt: 600 requests/min, window 24",
+    ]

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,21 @@ PACKAGE = Path(pipeline.__file__).parent
 FLOORS = (
     (
         "nouns",
-        {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes", "wire"},
+        {
+            "records",
+            "folders",
+            "masks",
+            "templates",
+            "job",
+            "mounts",
+            "watermark",
+            "local_model",
+            "shapes",
+            "strict",
+            "examples",
+            "images",
+            "wire",
+        },
     ),
     (
         "tools",
@@ -32,12 +47,20 @@ FLOORS = (
             "prices",
             "progress",
             "history",
+            "scoring",
+            "figures",
+            "on_finish",
         },
     ),
-    ("the desk", {"desk"}),
+    ("pictures", {"charts"}),
+    ("the desk", {"desk", "typed"}),
     ("walks", {"walks"}),
-    ("answering", {"plan", "live", "columns", "salvage"}),
-    ("verbs", {"runs", "review"}),
+    ("what is kept", {"kept"}),
+    ("answering", {"plan", "live", "columns", "salvage", "forecast"}),
+    ("spread", {"report"}),
+    ("steering", {"control"}),
+    ("the look", {"opened", "scoresheet"}),
+    ("verbs", {"runs", "review", "judging", "status", "estimate", "init"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
@@ -50,6 +73,13 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "records"),
     ("watermark", "folders"),
     ("shapes", "records"),
+    ("strict", "shapes"),
+    ("examples", "records"),
+    ("examples", "shapes"),
+    ("images", "records"),
+    ("images", "templates"),
+    ("job", "examples"),
+    ("job", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -60,10 +90,11 @@ HOMES = {
     # JSON of records and bodies
     "msgspec": {
         "records",
+        "forms",
         "replies",
         "prompts",
         "schema",
-        "forms",
+        "plan",
         "desk",
         "history",
         "live",
@@ -71,21 +102,43 @@ HOMES = {
         "runs",
         "watermark",
         "salvage",
+        "judging",
+        "control",
+        "on_finish",
+        "status",
+        "cli",
     },
     "httpx": {"client", "wire"},
     "httptools": {"wire"},
     "diskcache": {"store"},
     "filelock": {"lock"},
-    "jinja2": {"templates"},
+    "jinja2": {"templates", "report"},
     "jsonschema_rs": {"schema"},
     "json_repair": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "xlsxwriter": {"tables"},
+    "polars": {
+        "tables",
+        "plan",
+        "columns",
+        "typed",
+        "runs",
+        "review",
+        "scoring",
+        "judging",
+        "figures",
+        "report",
+        "forecast",
+        "init",
+    },
+    "altair": {"charts"},
+    "vl_convert": {"charts"},
 }
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.glob("*.py"))}
 

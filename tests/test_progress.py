@@ -7,6 +7,7 @@ import re
 import struct
 import termios
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, money
-from pipeline.records import Tally, Usage
+from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, learnt_text, money, wait_text
+from pipeline.records import Learnt, Tally, Usage
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
 
@@ -145,6 +146,40 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     line = r"running 1,810/4,415 failed=3 cost=\$0\.86 eta=14min waiting=12s \(endpoint asked\)\n"
     assert re.fullmatch(f"{time} {line}", stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("learnt", "text"),
+    [
+        (Learnt(598.4, 41_234.0, 24), "learnt: 598 requests/min, 41,000 tokens/min, window 24"),
+        (Learnt(598.4, None, 1_024), "learnt: 598 requests/min, window 1,024"),
+        (Learnt(None, None, 24), "learnt: window 24"),
+        (Learnt(), ""),
+        (None, ""),
+    ],
+)
+def test_what_was_learnt_is_told_in_its_units(learnt: Learnt | None, text: str) -> None:
+    assert learnt_text(learnt) == text
+
+
+def test_a_pause_is_told_with_its_cause() -> None:
+    assert wait_text(Wait(12.0)) == "paused 12 s: the endpoint said so"
+    assert wait_text(Wait(60.0, "after HTTP 503")) == "paused 60 s: after HTTP 503"
+
+
+def test_bar_and_plain_line_tell_the_pause_and_what_was_learnt() -> None:
+    learnt = Learnt(598.4, 41_234.0, 24)
+    clock, stream = Clock(), io.StringIO()
+    with terminal(200) as tty:
+        for progress in (Progress(stream=tty.stream, clock=clock), Progress(stream=stream, clock=clock)):
+            progress.begin(4_415)
+            clock.now += 600
+            progress.show(HALF, Wait(12.0), learnt)
+            progress.end()
+        written = tty.close()
+    told = "learnt: 598 requests/min, 41,000 tokens/min, window 24"
+    assert f"paused 12 s: the endpoint said so · {told}" in written
+    assert stream.getvalue().endswith(f"waiting=12s (endpoint asked) {told}\n")
 
 
 def test_before_the_first_row_no_end_is_promised() -> None:
@@ -282,3 +317,48 @@ def test_a_terminal_that_has_gone_does_not_stop_the_asking() -> None:
         progress.say("still going")
         progress.close()
         os.dup2(os.open(os.devnull, os.O_WRONLY), slave)  # so that what is left may be flushed at its end
+
+
+def test_a_mail_of_eight_hours_of_lines_stays_under_120(tmp_path: Path) -> None:
+    clock, mail = Clock(), io.StringIO()
+    progress = Progress(tmp_path / "log.txt", stream=mail, clock=clock)
+    progress.say("the plan")
+    with progress.counting("planning", 200_000) as seen:
+        for _ in range(100):
+            clock.now += 1
+            seen(2000)
+    progress.begin(200_000)
+    for _ in range(8 * 3600 // 2):
+        clock.now += 2
+        progress.show(HALF)
+    progress.say("the end\nin two lines")
+    progress.close()
+    lines = mail.getvalue().splitlines()
+    assert 100 < len(lines) < 120
+    assert lines[1] == "planning: 60,000/200,000 rows so far"
+
+
+def test_quick_work_is_not_worth_a_line_and_quiet_says_nothing() -> None:
+    clock, said = Clock(), io.StringIO()
+    with Progress(stream=said, clock=clock).counting("planning", 10) as seen:
+        clock.now += 5
+        seen(10)
+    with Progress(stream=said, clock=clock, quiet=True).counting("planning", 10) as seen:
+        clock.now += 500
+        seen(10)
+    assert said.getvalue() == ""
+
+
+def test_silent_work_has_a_bar_on_a_terminal_without_colour_that_leaves_nothing_behind() -> None:
+    with terminal(60) as screen:
+        with Progress(stream=screen.stream).counting("planning", 1000) as seen:
+            time.sleep(0.15)
+            seen(500)
+        with pytest.raises(KeyboardInterrupt), Progress(stream=screen.stream).counting("reading the input"):
+            raise KeyboardInterrupt
+        written = screen.close()
+    assert "planning:  50%|" in written
+    assert "500/1,000 rows" in written
+    assert "reading the input" in written
+    assert "\x1b[3" not in written
+    assert screen_of(written).strip() == ""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import polars as pl
-from chat_server import ChatServer
+from chat_server import ChatServer, Seen
 from generate import readme_with_table
 
 from pipeline.job import ADDED_COLUMNS
@@ -53,6 +53,49 @@ def test_every_command_runs_in_the_order_they_are_told(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "so-far.parquet").height == 60
 
 
+def test_the_session_that_it_shows_goes_as_it_is_shown(tmp_path: Path) -> None:
+    """Its very lines, against a chat server that takes its time; what is said differs in numbers alone."""
+    (session,) = blocks("console")
+    lines = re.findall(r"^\$ (pipeline .*)$", session, re.MULTILINE)
+
+    def take_time(_seen: Seen, _attempt: int) -> None:
+        server.delay_seconds = 2.0 if (tmp_path / "slow").exists() else 0.0
+
+    with ChatServer(take_time) as server:
+        environment = checkout(tmp_path, server.url)
+        script = ["exec 2>&1"]
+        for line in lines:
+            script += ["touch slow"] if line.endswith("&") else []
+            script.append(line.replace("local:smollm2-135m", f"{server.url} -m m"))
+            if line.endswith("&"):
+                script.append("RUN=$!; until grep -q running <(pipeline status out.csv); do sleep 0.1; done")
+            if line.startswith("pipeline stop"):
+                script += ["wait $RUN || echo exit code $?; rm slow"]
+        script.insert(2, "sed -i 's/^# concurrency = .*/concurrency = 4/' job.toml")
+        done = subprocess.run(
+            ["bash", "-uc", "\n".join(script)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert server.arrived == 60
+    said = done.stdout
+    assert "Traceback" not in said
+    assert "exit code 4" in said
+    for told in (
+        "60 to ask, 0 answered before", "Of 8 rows by chance 8 have a valid answer", "8 answered before, 52 to ask",
+        "· running, begun", "concurrency 4 → 2", "said `pipeline stop`.", "60 ok = 60", "60 of 60 rows have an outcome",
+        "--sample: 8 → none",
+    ):  # fmt: skip
+        assert told in said, said
+    shown = [re.sub(r"\W+", " ", line)[:6] for line in session.splitlines() if not line.startswith("$")]
+    assert {line for line in shown if line.startswith(("Wrote", "Tuned", "Done i", "Stoppe"))} <= {
+        re.sub(r"\W+", " ", line)[:6] for line in said.splitlines()
+    }
+
+
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (example,) = blocks("python")
     with ChatServer() as server:
@@ -68,6 +111,13 @@ def test_the_make_targets_that_it_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in set(re.findall(r"\bmake ([a-z-]+)", README)) - {"it"}:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_test_that_it_names_exists() -> None:
+    written = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    told = re.findall(r"`(test_\w+)`", README)
+    assert len(told) > 20
+    assert [name for name in told if f"def {name}(" not in written] == []
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
@@ -90,6 +140,19 @@ def test_every_flag_that_it_names_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",))
+        for command in (
+            (),
+            ("run",),
+            ("resume",),
+            ("show",),
+            ("export",),
+            ("preview",),
+            ("score",),
+            ("compare",),
+            ("report",),
+            ("tune",),
+            ("status",),
+            ("init",),
+        )
     )
     assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own

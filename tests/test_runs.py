@@ -54,30 +54,30 @@ def counts(summary: Summary) -> dict[str, int]:
 # ---- every row has its own answer, whatever happens
 
 
-def test_five_thousand_rows_killed_three_times_end_as_an_unkilled_run_does(tmp_path: Path) -> None:
-    source = questions(tmp_path / "in.csv", range(5000))
+def test_two_thousand_rows_killed_three_times_end_as_an_unkilled_run_does(tmp_path: Path) -> None:
+    source = questions(tmp_path / "in.csv", range(2000))
     concurrency = 32
     with chat_process(tmp_path / "log", delay_seconds=0.02) as server:
         line = command_line(server.url, source, tmp_path / "out.parquet", "--concurrency", str(concurrency))
         for kill in range(1, 4):
             child = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-            wait_for_lines(server, 1200 * kill, child)
+            wait_for_lines(server, 500 * kill, child)
             child.kill()
             assert child.wait() == -signal.SIGKILL
             assert not (tmp_path / "out.parquet").exists()
         done = subprocess.run(line, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert "5,000 ok = 5,000" in done.stderr
+        assert "2,000 ok = 2,000" in done.stderr
         sent = Counter(entry["prompt"] for entry in server.log_lines())
         unkilled = run(job(server.url, source, tmp_path / "unkilled.parquet", limits__concurrency=concurrency))
     assert unkilled.exit_code is Exit.DONE
     out, other = pl.read_parquet(tmp_path / "out.parquet"), pl.read_parquet(tmp_path / "unkilled.parquet")
-    assert out["id"].to_list() == [f"{n:05d}" for n in range(5000)]
-    assert out["answer"].to_list() == [answer_to(f"Answer question {n}") for n in range(5000)]
+    assert out["id"].to_list() == [f"{n:05d}" for n in range(2000)]
+    assert out["answer"].to_list() == [answer_to(f"Answer question {n}") for n in range(2000)]
     assert_frame_equal(out.drop(VOLATILE), other.drop(VOLATILE))
     # a kill costs what was in flight and one small uncommitted group, which is no larger than the width either
-    assert sum(sent.values()) - 5000 <= 3 * 2 * concurrency
-    assert set(sent) == {f"Answer question {n}" for n in range(5000)}
+    assert sum(sent.values()) - 2000 <= 3 * 2 * concurrency
+    assert set(sent) == {f"Answer question {n}" for n in range(2000)}
 
 
 def wait_for_lines(server: ChatProcess, lines: int, child: subprocess.Popen[bytes]) -> None:
@@ -104,6 +104,20 @@ def test_only_what_changed_is_asked_and_a_second_table_shares_its_rows(tmp_path:
     run(job(server.url, questions(tmp_path / "half.csv", half), tmp_path / "half.csv.gz", this_run))
     assert server.arrived == 310 + 150
     assert max(asked(server).values()) == 1
+
+
+def test_a_run_goes_on_at_the_pace_that_the_one_before_found_out(tmp_path: Path) -> None:
+    told = {"x-ratelimit-limit-req-minute": "120"}
+    source, out = questions(tmp_path / "in.csv", range(12)), tmp_path / "out.csv"
+    with ChatServer(lambda seen, _attempt: Canned(body=completion(answer_to(seen.prompt)), headers=told)) as server:
+        run(job(server.url, source, out, ThisRun(limit=2, verbosity=-1)))
+        server.reply, first = None, server.arrived
+        assert first == 2
+        run(job(server.url, source, out))
+        went = server.log[first:]
+    assert len(went) == 10
+    assert went[-1].at - went[0].at > 60 / 120 * 6  # nothing told this run; it knows
+    assert "learnt: 114 requests/min" in (tmp_path / "out.csv.job" / "log.txt").read_text("utf-8")
 
 
 def test_equal_rows_are_asked_once_and_repeat_the_answer_at_no_cost(tmp_path: Path, server: ChatServer) -> None:
@@ -573,7 +587,10 @@ def test_an_answer_that_is_none_of_the_labels_is_invalid_and_kept(tmp_path: Path
 
 def test_a_parquet_that_changes_during_the_run_stops_it(tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
-    pl.DataFrame({"q": [f"question {n}" for n in range(5_200)]}).write_parquet(source)
+    equal = [
+        f"question {n if n < 20 or n > 5_000 else 0}" for n in range(5_200)
+    ]  # so few are asked before the rest is read
+    pl.DataFrame({"q": equal}).write_parquet(source)
 
     def reply(seen: Seen, _attempt: int) -> None:
         if seen.prompt.endswith("question 10"):

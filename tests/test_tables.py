@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 
 from pipeline import tables
 from pipeline.records import BadJob, Exit, Stopped
-from pipeline.tables import Table, check_output, forget_snapshots, open_table, read_slices, write_table
+from pipeline.tables import (
+    PLAIN,
+    Dress,
+    Table,
+    check_output,
+    check_rows,
+    forget_snapshots,
+    open_table,
+    read_slices,
+    write_table,
+)
 
 CITIES = pl.DataFrame({"city": ["Oslo", "Bern", None, "日本 😀"], "n": ["00123", "", "2", 'a,"b"\r\nc']})
 
@@ -701,3 +711,70 @@ def test_an_output_that_is_an_input_is_refused_by_whatever_name(tmp_path: Path) 
         (tmp_path / "job").mkdir(exist_ok=True)
         assert "is also an input" in refusal(output, source)
     assert "is also an input" in refusal(source, tmp_path / "*.csv")
+
+
+# ---- for spreadsheets
+
+
+def dressed(folder: Path, frame: pl.DataFrame, name: str, dress: Dress = PLAIN) -> Path:
+    write_table([frame], frame.schema, folder / name, {}, dress=dress)
+    return folder / name
+
+
+def test_an_excel_file_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    frame = pl.DataFrame({
+        "id": ["001", "002", "003"],
+        "text": ["=1+1", "https://example.org", None],
+        "number": [1.5, float("nan"), None],
+        "big": [2**60, 1, None],
+        "flag": [True, False, None],
+        "at": pl.Series([dt.datetime(2026, 11, 24, 22, 5, tzinfo=dt.UTC), None, None]),
+        "tags": [["a"], [], None],
+    })  # fmt: skip
+    back = open_table([str(dressed(tmp_path, frame, "out.xlsx"))], tmp_path)
+    rows = pl.concat(back.slices()).to_dicts()
+    assert [row["id"] for row in rows] == ["001", "002", "003"]
+    assert [row["text"] for row in rows] == ["=1+1", "https://example.org", None]
+    assert (rows[0]["number"], rows[0]["flag"], rows[0]["tags"]) == (1.5, True, '["a"]')
+    assert rows[0]["at"] == dt.datetime(2026, 11, 24, 22, 5)  # noqa: DTZ001 - Excel knows no zones
+    assert str(rows[0]["big"]) == str(2**60)
+    assert rows[2]["number"] is None
+
+
+def test_what_excel_cannot_hold_is_said_and_what_stood_there_stands(tmp_path: Path) -> None:
+    path = tmp_path / "out.xlsx"
+    path.write_text("before")
+    with pytest.raises(Stopped, match=r"(?s)Row 2, column 1: 32,768 characters, .* export the table in another format"):
+        dressed(tmp_path, pl.DataFrame({"a": ["short", "x" * 32_768]}), "out.xlsx")
+    assert path.read_text() == "before"
+    check_rows(path, 1_048_575)
+    with pytest.raises(
+        BadJob, match=r"holds 1,048,575 rows below its header, and these are 1,048,576\. .*out\.parquet"
+    ):
+        check_rows(path, 1_048_576)
+    check_rows(tmp_path / "out.csv", 5_000_000)
+
+
+def test_without_the_extra_excel_files_are_refused_with_the_line_that_installs_it(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['xlsxwriter'] = None\n"
+        "from pipeline.tables import check_output; from pathlib import Path\n"
+        f"check_output(Path({str(tmp_path / 'out.xlsx')!r}), [])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "pip install 'batch-prompt-pipeline[excel]'" in done.stderr
+
+
+def test_csv_for_excel_begins_with_a_mark_and_formulas_become_text_where_numbers_stay(tmp_path: Path) -> None:
+    cells = ["=1+1", "+49 30", "-1.5", "+2e3", "@x", "\ta", "\ra", "a=b", "-", None, "é"]
+    frame = pl.DataFrame({"text": cells, "n": [-1] * len(cells)}).with_columns(
+        pl.lit("=x").cast(pl.Enum(["=x"])).alias("e")
+    )
+    path = dressed(tmp_path, frame, "out.csv", Dress(mark=True, escape_formulas=True))
+    assert path.read_bytes().startswith(b"\xef\xbb\xbftext,n,e")
+    back = pl.read_csv(path, infer_schema=False)
+    assert back["text"].to_list() == ["'=1+1", "'+49 30", "-1.5", "+2e3", "'@x", "'\ta", "'\ra", "a=b", "'-", None, "é"]
+    assert set(back["n"]) == {"-1"}
+    assert set(back["e"]) == {"'=x"}
+    with pytest.raises(BadJob, match="belongs before CSV and TSV alone"):
+        check_output(tmp_path / "out.parquet", [], Dress(mark=True))

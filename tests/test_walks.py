@@ -1,0 +1,153 @@
+"""What is asked after an answer is found again from its first request, whatever came between; nothing is paid twice."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from chat_server import Canned, ChatServer, Seen, completion
+
+from pipeline import Job, Summary, ThisRun, run
+from pipeline.records import Exit
+
+GOOD, BAD = Canned(body=completion('{"label": "yes"}')), Canned(body=completion("Hm, perhaps."))
+PRICES = {"prices.input": 1.0, "prices.output": 1.0}
+
+
+def asked_before(seen: Seen) -> int:
+    """How many times this row's answer was asked for before."""
+    return sum(message["role"] == "assistant" for message in seen.body["messages"])
+
+
+def row_of(seen: Seen) -> str:
+    return str(seen.body["messages"][0]["content"]).split("\n")[0]
+
+
+def rows(path: Path, count: int) -> Path:
+    pl.DataFrame({"prompt": [f"row {number}" for number in range(count)]}).write_csv(path)
+    return path
+
+
+def job(url: str, source: Path, *, retry: tuple[Any, ...] = (), **settings: Any) -> Job:
+    named = {"endpoint.base_url": url, "endpoint.model": "m", "answer.labels": ["yes", "no"], "limits.concurrency": 4}
+    named |= PRICES | {name.replace("__", "."): value for name, value in settings.items()}
+    this_run = ThisRun(verbosity=-1, retry=retry)
+    return Job.load([source], source.with_name("out.parquet"), settings=named, this_run=this_run)
+
+
+def table(summary: Summary) -> pl.DataFrame:
+    return pl.read_parquet(summary.output)
+
+
+@pytest.mark.parametrize("answered", [1, 2])
+def test_a_run_that_is_killed_between_an_answer_and_its_repair_goes_on_from_the_repair(
+    tmp_path: Path, answered: int
+) -> None:
+    killed = False
+
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        if asked_before(seen) < answered:
+            return BAD
+        return GOOD if killed else Canned(hang=True)
+
+    source = rows(tmp_path / "in.csv", 4)
+    with ChatServer(reply) as server:
+        line = f"run {source} -o {tmp_path}/out.parquet --base-url {server.url} -m m --concurrency 4 -q --set"
+        line += ' answer.labels=["yes","no"] --set prices.input=1.0 --set prices.output=1.0'
+        child = subprocess.Popen([sys.executable, "-m", "pipeline", *line.split()])
+        server.wait_for(4 * answered + 4)  # each row's last request hangs: all before are answered, and on disk
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        killed, before = True, server.arrived
+        summary = run(job(server.url, source))
+        assert server.arrived == before + 4
+        sent = Counter((row_of(seen), asked_before(seen)) for seen in server.log)
+    assert all(times == (1 if asked < answered else 2) for (_, asked), times in sent.items())
+    assert summary.rows.ok == summary.run.ok == 4
+    out = table(summary)
+    assert out["status"].to_list() == ["ok"] * 4
+    assert out["repaired"].to_list() == ["asked again"] * 4
+    assert out["attempts"].to_list() == [answered + 1] * 4
+    assert out["cost"].sum() == pytest.approx(summary.spent) == pytest.approx(4 * (answered + 1) * 18e-6)
+
+
+def test_what_never_fits_is_invalid_after_all_repairs_and_is_counted_once(tmp_path: Path) -> None:
+    source = rows(tmp_path / "in.csv", 5)
+    with ChatServer(lambda _seen, _attempt: BAD) as server:
+        summary = run(job(server.url, source))
+        assert server.arrived == 15
+        assert run(job(server.url, source)).rows.invalid == 5
+        assert server.arrived == 15
+    assert summary.exit_code is Exit.INCOMPLETE
+    assert (summary.rows.invalid, summary.run.invalid, summary.run.rows) == (5, 5, 5)
+    assert summary.run.attempts == 15
+    out = table(summary)
+    assert out["answer"].to_list() == ["Hm, perhaps."] * 5
+    assert out["attempts"].to_list() == [3] * 5
+
+
+def test_a_retry_of_what_is_invalid_asks_the_last_step_alone_again(tmp_path: Path) -> None:
+    mended = False
+    source = rows(tmp_path / "in.csv", 3)
+    with ChatServer(lambda seen, _attempt: GOOD if mended and asked_before(seen) == 2 else BAD) as server:
+        run(job(server.url, source))
+        mended, before = True, server.arrived
+        summary = run(job(server.url, source, retry=("invalid",)))
+        assert [asked_before(seen) for seen in server.log[before:]] == [2, 2, 2]
+    assert summary.rows.ok == 3
+    assert table(summary)["cost"].sum() == pytest.approx(summary.spent)
+
+
+def test_a_repair_that_fails_leaves_the_first_answer_in_its_place(tmp_path: Path) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        return Canned(status=413, body=b"{}") if asked_before(seen) else BAD
+
+    source = rows(tmp_path / "in.csv", 2)
+    with ChatServer(reply) as server:
+        summary = run(job(server.url, source))
+        assert server.arrived == 4
+        run(job(server.url, source))
+        assert server.arrived == 4
+    out = table(summary)
+    assert out["status"].to_list() == ["invalid"] * 2
+    assert out["answer"].to_list() == ["Hm, perhaps."] * 2
+
+
+def test_more_repairs_go_on_where_fewer_ended(tmp_path: Path) -> None:
+    source = rows(tmp_path / "in.csv", 2)
+    with ChatServer(lambda seen, _attempt: GOOD if asked_before(seen) == 3 else BAD) as server:
+        assert run(job(server.url, source, answer__repairs=1)).rows.invalid == 2
+        assert server.arrived == 4
+        assert run(job(server.url, source, answer__repairs=3)).rows.ok == 2
+        assert server.arrived == 8
+
+
+def test_a_stopped_run_tells_a_row_between_two_asks_as_pending(tmp_path: Path) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        if asked_before(seen) and row_of(seen) == "row 1":
+            return Canned(status=402, body=b"{}")
+        return Canned(status=200, body=BAD.body) if row_of(seen) == "row 1" else GOOD
+
+    source = rows(tmp_path / "in.csv", 2)
+    with ChatServer(reply) as server:
+        summary = run(job(server.url, source, limits__concurrency=1))
+    assert summary.exit_code is Exit.NEEDS_PERSON
+    assert (summary.rows.ok, summary.rows.pending) == (1, 1)
+
+
+def test_a_truncated_answer_is_asked_for_once_more_with_more_room(tmp_path: Path) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        room = seen.body["max_tokens"] > 8
+        return GOOD if room else Canned(body=completion('{"label": "y', finish_reason="length"))
+
+    source = rows(tmp_path / "in.csv", 3)
+    with ChatServer(reply) as server:
+        settings = {"parameters": {"max_tokens": 8}, "answer__grow_on_truncation": 64, "limits__max_cost": 1.0}
+        summary = run(job(server.url, source, **settings))
+        assert [seen.body["max_tokens"] for seen in server.log].count(64) == 3
+        assert server.arrived == 6
+    assert summary.rows.ok == 3
