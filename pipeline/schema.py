@@ -101,10 +101,13 @@ class Contract:
             return None, Held({}, f"not JSON: {error}")
 
     def _fit(self, value: object, mended: Mended = "") -> Held:
-        told = [
-            f"at /{'/'.join(map(str, error.instance_path))}: {error.message}"
-            for error in self._validator.iter_errors(value)
-        ]
+        try:
+            told = [
+                f"at /{'/'.join(map(str, error.instance_path))}: {error.message}"
+                for error in self._validator.iter_errors(value)
+            ]
+        except ValueError:  # the validator's own limit
+            return Held({}, "nested too deeply")
         if not told and isinstance(value, dict):
             misfits = (misfit(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())
             told = [each for each in misfits if each]

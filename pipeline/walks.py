@@ -20,7 +20,7 @@ OPINIONS = "pipeline.opinions"
 
 def opinions_in(keys: Path) -> int:
     """How many requests each row has in a `keys.parquet`."""
-    return int(read_metadata(keys)[OPINIONS])
+    return int(read_metadata(keys).get(OPINIONS, "1"))
 
 
 class Step(NamedTuple):
