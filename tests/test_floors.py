@@ -109,7 +109,7 @@ HOMES = {
         "cli",
     },
     "httpx": {"client", "wire"},
-    "httptools": {"wire"},
+    "aiohttp": {"wire"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates", "report"},
