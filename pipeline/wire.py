@@ -23,8 +23,8 @@ OWN_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
 class Wire(httpx.AsyncBaseTransport):
     """Any number of requests at once, a connection for each, kept for the next one.
 
-    Raises httpx's own errors: UnsupportedProtocol · ConnectError and ProxyError, and nothing was sent · ReadError if the
-    connection ended before the answer did · RemoteProtocolError for what is not HTTP.
+    Raises httpx's own errors: UnsupportedProtocol · ConnectError and ProxyError, and nothing was sent · ReadError if
+    the connection ended before the answer did · RemoteProtocolError for what is not HTTP.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, by_proxy: bool) -> None:
