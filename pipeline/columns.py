@@ -12,7 +12,7 @@ import polars as pl
 
 from . import __version__
 from .job import Job
-from .records import Answer, BadJob, Failure, Request, Status, Tally
+from .records import UNKNOWN, Answer, BadJob, Failure, Request, Status, Tally
 from .schema import Held
 from .shapes import Shape
 from .store import Reader
@@ -122,19 +122,17 @@ class Cells:
             "cost": None if None in costs or not known else math.fsum(cost for cost in costs if cost is not None),
             "attempts": sum(outcome.attempts for outcome in paid) if known else None,
         }
-        counted = Tally(cost=row["cost"] or 0.0, unpriced=int(None in costs), attempts=row["attempts"] or 0)
         chosen = choose(opinions, self._comparable)
-        status = chosen.step.status if chosen.step is not None else "pending"
-        row |= {
-            "status": status,
-            "agreement": chosen.agreement,
-            "opinions": [_said(walk, self._job) for walk in opinions],
-        }
+        status, used = chosen.step.status if chosen.step is not None else "pending", UNKNOWN
+        row |= {"status": status, "agreement": chosen.agreement}
+        if "opinions" in self._dtypes:
+            row["opinions"] = [_said(walk, self._job) for walk in opinions]
         if chosen.step is not None:
             row |= self._shown(chosen.step)
             if any(firsts) and isinstance(chosen.step.outcome, Answer):
-                counted += Tally(usage=chosen.step.outcome.usage)
-        self.tally += counted.plus(status)
+                used = chosen.step.outcome.usage
+        counted: dict[str, Any] = {status: 1, "cost": row["cost"] or 0.0, "unpriced": int(None in costs)}
+        self.tally += Tally(**counted, attempts=row["attempts"] or 0, usage=used)
         return row
 
     def _shown(self, step: Step) -> dict[str, Any]:
@@ -190,6 +188,8 @@ def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
     shown = [step for walk in opinions if (step := walk.shown) is not None]
     if len(shown) < len(opinions):
         return Chosen(None)
+    if len(shown) == 1:
+        return Chosen(shown[0], 1.0 if names and shown[0].status == "ok" else None)
     best = min(STANDING[step.status] for step in shown)
     candidates = [step for step in shown if STANDING[step.status] == best]
     held = [_compared(step, names) for step in candidates]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 HIDDEN = "***"
 SECRET_CHARACTERS_MIN = 8
 """A shorter key is no secret, and might be a word of an answer."""
-SPELLED = re.compile(rb'\\+(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]|%25|&(?:#|amp|quot|lt|gt)')
+SPELLED = re.compile(rb'\\\\*(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]|%25|&(?:#|amp|quot|lt|gt)')
 """Where JSON, a URL or HTML has spelled a plain character: without it, a key stands as it is or not at all."""
 
 

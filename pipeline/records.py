@@ -6,6 +6,7 @@ import re
 import socket
 from datetime import datetime
 from enum import IntEnum
+from operator import add
 from typing import Literal, Self
 
 import msgspec
@@ -104,8 +105,10 @@ class Usage(Record, frozen=True):
 
     def __add__(self, other: Self) -> Self:
         """Field by field; a count known on one side only is that count, unknown on both stays unknown."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
-        return type(self)(*(b if a is None else a if b is None else a + b for a, b in pairs))
+        if other == UNKNOWN:
+            return self
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return type(self)(*[b if a is None else a if b is None else a + b for a, b in pairs])
 
     @property
     def billed_output_tokens(self) -> int | None:
@@ -113,6 +116,10 @@ class Usage(Record, frozen=True):
         if self.total_tokens is None or self.prompt_tokens is None:
             return self.completion_tokens
         return max(self.completion_tokens or 0, self.total_tokens - self.prompt_tokens)
+
+
+UNKNOWN = Usage()
+"""Of what nothing was reported."""
 
 
 class Request(Record, frozen=True):
@@ -282,7 +289,7 @@ class Tally(Record, frozen=True, omit_defaults=False):
     """… and the time it took, summed."""
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
+        return type(self)(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def plus(self, status: Status) -> Self:
         """One more of this status."""

@@ -224,9 +224,11 @@ def _a_minute(headers: Mapping[str, str], names: tuple[str, str]) -> float | Non
     if said:
         return said
     limit = _number(headers.get(names[1]))
+    if not limit:
+        return None
     left = _number(headers.get(names[1].replace("-limit-", "-remaining-", 1)))
     full_after = _duration(headers.get(names[1].replace("-limit-", "-reset-", 1), ""))
-    if not limit or left is None or full_after is None or left >= limit:
+    if left is None or full_after is None or left >= limit:
         return None
     period_seconds = full_after * limit / (limit - left)
     return limit if 40 <= period_seconds <= 80 else None

@@ -69,6 +69,7 @@ class Template:
             if any(tree.find(kind) for kind in OTHER_TEMPLATES):
                 raise BadJob(f"{setting}: a template stands alone: it cannot include, import or extend another.{_SENT}")
             self._template = self._environment.from_string(_Counted().visit(tree))
+            self._template.globals = dict(self._template.globals)  # a ChainMap, which each rendering copies slowly
         except jinja2.TemplateSyntaxError as error:
             raise BadJob(f"{setting}, line {error.lineno}: {error.message}{_SENT}") from None
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, ValueError, AssertionError) as error:

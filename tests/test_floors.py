@@ -28,6 +28,7 @@ FLOORS = (
             "strict",
             "examples",
             "images",
+            "wire",
         },
     ),
     (
@@ -107,7 +108,8 @@ HOMES = {
         "status",
         "cli",
     },
-    "httpx": {"client"},
+    "httpx": {"client", "wire"},
+    "aiohttp": {"wire"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates", "report"},

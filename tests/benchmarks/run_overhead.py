@@ -1,6 +1,6 @@
 """What a row costs beside the endpoint's own time: `pipeline run` against the least that could ask the same.
 
-    python tests/benchmarks/run_overhead.py [--rows 10000 100000] [--concurrency 256] [--delay-ms 50] [--repeats 3]
+    python tests/benchmarks/run_overhead.py [--rows 10000 100000] [--concurrency 64 256 1024] [--delay-ms 0 50 1000]
 
 Both are processes of their own, run by turns on the first core against tests/chat_server.py on the second, and told
 from start to exit: interpreter, imports, reading and writing included. Every answer is checked; no time is. The least
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -299,30 +300,37 @@ def pin(own: set[int] | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--concurrency", type=int, default=256)
-    parser.add_argument("--delay-ms", type=float, default=50, help="the endpoint answers after so long")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[256])
+    parser.add_argument("--delay-ms", type=float, nargs="+", default=[50], help="the endpoint answers after so long")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="2,000 rows once: whether it works, not how fast")
     options = parser.parse_args()
     if options.quick:
         options.rows, options.repeats = [2_000], 1
+    for delay_ms, concurrency in product(options.delay_ms, options.concurrency):
+        measure_at(delay_ms / 1000, concurrency, options.rows, options.repeats)
+
+
+def measure_at(delay_seconds: float, concurrency: int, sizes: Sequence[int], repeats: int) -> None:
+    """Print a table of all sizes, at one width and with one latency of the endpoint."""
     client_core, server_core = cores() or (None, None)
     contenders = 2 + len(libraries())
-    bound_seconds = sum(options.repeats * contenders * seconds_max(rows) for rows in options.rows)
+    bound_seconds = sum(repeats * contenders * seconds_max(rows) for rows in sizes)
     pin(server_core)  # a server is bound as it is started: its thread is out of reach afterwards
-    with chat_process(delay_seconds=options.delay_ms / 1000, for_seconds=bound_seconds) as server:
+    with chat_process(delay_seconds=delay_seconds, for_seconds=bound_seconds) as server:
         pin(client_core)
         print(
-            f"Python {platform.python_version()}, httpx {version('httpx')}, {options.concurrency} at once, "
-            f"answers after {options.delay_ms:g} ms, medians of {options.repeats}, "
+            f"\nPython {platform.python_version()}, httpx {version('httpx')}, {concurrency} at once, "
+            f"answers after {1000 * delay_seconds:g} ms, medians of {repeats}, "
             f"client and server {'on a core each' if client_core else 'on no core of their own'}.\n"
         )
         print("| rows | | seconds | rows a second | CPU ms a row | peak memory, MB |\n|--:|---|--:|--:|--:|--:|")
-        for rows in options.rows:
+        for rows in sizes:
             with tempfile.TemporaryDirectory() as folder:
-                setting = Setting(server.url, options.concurrency, rows, Path(folder))
-                rounds = list(measure_all(setting, options.repeats))
+                setting = Setting(server.url, concurrency, rows, Path(folder))
+                rounds = list(measure_all(setting, repeats))
             print("\n".join(lines_of(rows, rounds)), flush=True)
+    pin(client_core | server_core if client_core and server_core else None)
 
 
 if __name__ == "__main__":
