@@ -25,7 +25,7 @@ demo: local-model ## label 60 reviews with a small model on this machine, and sh
 	$(BIN)/pipeline score .demo/reviews.csv --gold gold
 
 test: check $(WEIGHTS) ## linters, types and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(TOOLS) ## linters and types
 	$(BIN)/ruff format --check .
