@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -124,10 +124,12 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
         uptime: Callable[[], float] = uptime_seconds,
+        reader: Reader | None = None,
     ) -> None:
         """`ledger`: all that the job folder ever asked; `learnt`: what earlier runs found out about the pace.
 
-        `uptime` tells of a sleep, which `clock` may pass over.
+        `reader`: of the same store, for what earlier runs left in it. `uptime` tells of a sleep, which `clock` may pass
+        over.
 
         Raises BadJob for a budget or contract that cannot be held.
         """
@@ -147,12 +149,13 @@ class Desk:
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
         self.hurried = asyncio.Event()
-        self._store, self._contract = store, contract_of(job)
+        self._store, self._reader, self._contract = store, reader, contract_of(job)
 
-    async def record(self, request: Request, outcome: Outcome) -> None:
+    async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
         """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
 
-        Raises Stopped if it cannot be written.
+        `counts`: it is of those that this run asks for, not only one that it came by. Raises Stopped if it cannot be
+        written.
         """
         status, _ = judged(outcome, self._contract)
         counted = _tally_of(request, outcome, status)
@@ -162,9 +165,11 @@ class Desk:
             status, _ = judged(outcome, self._contract)
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark)
-        self.asked += counted
+        if counts:
+            self.asked += counted
         self._stop_at_failures()
         self.show()
+        return None
 
     def _stop_at_failures(self) -> None:
         """Stop once more rows of this run have no answer than the user allows."""
@@ -232,6 +237,28 @@ class Desk:
         if self.progress is not None:
             tell = self.progress.say if self._told_all else self.progress.note
             tell(f"{refusal.kind}: {refusal.message}")
+
+    def noted(self, name: str) -> bytes | None:
+        """What an earlier run left under this name with `note`; None if none did."""
+        return None if self._reader is None else self._reader.note(name)
+
+    async def note(self, name: str, value: bytes) -> None:
+        """Returns once the value is on disk under this name, for the next run. Raises Stopped as `record`."""
+        self._store.note(name, value)
+        await self._store.flush()
+
+    def asked_at(self, keys: Sequence[str]) -> dict[str, datetime | None]:
+        """When the outcomes were asked for that these keys have in the store by now; others are not in it."""
+        if self._reader is None:
+            return {}
+        stored = zip(keys, self._reader.get_many(keys), strict=True)
+        return {key: read_outcome(value).asked_at for key, value in stored if value is not None}
+
+    async def pause(self, seconds: float) -> None:
+        """Returns after so long, or as soon as a stop is asked."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop_asked.wait()
 
     def _note(self, counted: Tally) -> None:
         self.ledger += counted

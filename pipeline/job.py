@@ -289,6 +289,16 @@ class OutputSection(Section):
     )
 
 
+class RunSection(Section):
+    """How requests travel."""
+
+    how: Literal["live", "batch"] = Field(
+        default="live", description="`live`: one by one, now; `batch`: by the provider's Batch API, within a day"
+    )
+    batch_requests: int = Field(default=50_000, ge=1, description="`batch`: the most requests in one batch")
+    poll_seconds: float = Field(default=60, gt=0, description="`batch`: how often is asked whether a batch is done")
+
+
 class JobFile(Section):
     """The job file: every key that it may hold."""
 
@@ -301,6 +311,7 @@ class JobFile(Section):
     limits: Limits = Limits()
     prices: Prices = Prices()
     output: OutputSection = OutputSection()
+    run: RunSection = RunSection()
 
     @field_validator("parameters")
     @classmethod
@@ -325,6 +336,8 @@ class JobFile(Section):
             raise ValueError(f"output.columns: {_near(wrong[0], self.added_columns, 'no such added column')}")
         if self.answer.contract is not None and "response_format" in self.parameters:
             raise ValueError("give [answer] or parameters.response_format, not both")
+        if self.endpoint.is_local and self.run.how == "batch":
+            raise ValueError("run.how: a model on this machine has no Batch API; it is asked live")
         return self
 
     @property
@@ -375,6 +388,8 @@ class ThisRun(Section):
     retry: tuple[Status, ...] = ()
     job_dir: Path | None = None
     assume_yes: bool = False
+    no_wait: bool = False
+    """Under `run.how = "batch"`: send what can be sent, fetch what is done, and end."""
     wait_for_endpoint: bool = False
     """The endpoint may be down as the run begins, or ask for a long wait: it is waited for."""
     verbosity: int = 0

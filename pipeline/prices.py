@@ -25,12 +25,15 @@ def expected_usage(known: Tally, request_bytes: int, requests: int) -> Usage:
 class Tariff:
     """The prices of a job's model: `[prices]` over the price list; a model on this machine costs nothing.
 
+    In batches the list's batch rates count; `[prices]` are taken for what is paid, however the requests travel.
+
     The list (genai-prices) is asked only when the base URL is that of a provider it knows: a local server may call
     its model by any name. All figures are estimates of what the provider will bill.
     """
 
     def __init__(self, job: Job) -> None:
         self._endpoint, self._own = job.endpoint, job.prices
+        self._context = {"processing": "batch"} if job.run.how == "batch" else None
         self._free = job.endpoint.is_local
         self._listed = not self._free and job.prices.input is None
         self.known = not self._listed or self._listed_cost(1, 0, 1) is not None
@@ -66,7 +69,9 @@ class Tariff:
             input_tokens=prompt_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
         )
         try:
-            found = genai_prices.calc_price(used, self._endpoint.model, provider_api_url=self._endpoint.base_url)
+            found = genai_prices.calc_price(
+                used, self._endpoint.model, provider_api_url=self._endpoint.base_url, price_context=self._context
+            )
         except LookupError:
             return None
         return float(found.total_price)

@@ -121,6 +121,8 @@ class Request(Record, frozen=True):
     key: str
     """64 hexadecimal digits: sha256 over all that the model would see and who it is (`prompts.Prompts`)."""
     body: bytes
+    model: str = ""
+    """As it is asked for."""
 
 
 class Reply(Record, frozen=True):

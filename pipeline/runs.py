@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
@@ -15,11 +15,11 @@ from typing import Never
 import msgspec
 import polars as pl
 
-from . import columns, history
+from . import batch, columns, history, live
 from .desk import Desk, lane_of, read_learnt, read_ledger
 from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
-from .live import DRAIN_SECONDS, answer_all
+from .live import DRAIN_SECONDS
 from .local_model import find_gguf, serve
 from .lock import hold
 from .plan import (
@@ -35,7 +35,7 @@ from .plan import (
 from .prices import expected_usage
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary, one_line
+from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, one_line
 from .salvage import open_store
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
@@ -114,7 +114,8 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader, lane_of(filed)))
+        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader, lane_of(filed)), reader=reader)
+        refuse_to_pay_twice(job, desk)
         draft = open_things.enter_context(drafts(job.folder))
         plan = make_plan(filed, table, prompts, reader, draft)
         progress.say(plan_line(job, plan, desk))
@@ -234,12 +235,29 @@ async def ask(ready: Prepared) -> Stopped | None:
         with served(ready.job) as reachable, interruptible(ready):
             ready.progress.begin(ready.plan.to_ask)
             ready.desk.progress = ready.progress
-            await answer_all(reachable, requests, ready.desk)
+            await executor(ready.job)(reachable, requests, ready.desk)
     except Stopped as stop:
         return stop
     finally:
         ready.progress.end()
     return None
+
+
+def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitable[None]]:
+    """The way in which the requests travel."""
+    return {"live": live.answer_all, "batch": batch.answer_all}[job.run.how]
+
+
+def refuse_to_pay_twice(job: Job, desk: Desk) -> None:
+    """Raise BadJob if requests are with the provider in batches, and would be asked another way as well."""
+    if job.run.how == "batch" or not (sheets := batch.known_batches(desk.noted).sheets):
+        return
+    requests = sum(sheet.requests for sheet in sheets)
+    raise BadJob(
+        f"{requests:,} requests of this job are with the provider in batches, and would be paid for twice.\n"
+        'Fetch them first, with run.how = "batch" (and --no-wait, to look once). To have the rest answered live,\n'
+        "cancel the batches at the provider, then fetch what they have. Nothing was sent."
+    )
 
 
 @contextlib.contextmanager
