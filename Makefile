@@ -12,7 +12,7 @@ WEIGHTS := .venv/.weights
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench torture local-model clean
+.PHONY: help demo test check bench governor torture local-model clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -33,6 +33,9 @@ check: $(TOOLS) ## linters and types
 
 bench: $(TOOLS) ## what the program itself costs beside the model
 	$(BIN)/python tests/benchmarks/run_overhead.py
+
+governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
+	$(BIN)/python tests/scenarios.py
 
 torture: $(TOOLS) ## kill 300 runs at random moments and at every step, and hold the books against what was sent
 	$(BIN)/python tests/torture.py --kills 300

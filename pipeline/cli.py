@@ -150,13 +150,15 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
     job = _job(flags, stdin=resumed.get("stdin"))
     asked_of_a_person = sys.stdin is not None and sys.stdin.isatty()
     command = resumed.get("command") or [*ctx.meta["words"], *_from_environment(ctx)]
-    with signals_raised():
+    with signals_raised() as ignore_more:
         summary = run(job, confirm=_confirm if asked_of_a_person else None, command=command)
-    if job.this_run.sample is not None and summary.wrote:
-        for text in review.show(job.folder, status=None, row=None, most=20):
-            click.echo(text)
-    if not flags["quiet"] or summary.exit_code:
-        _tell(summary_text(job, summary))
+        if summary.exit_code > 128:
+            ignore_more()
+        if job.this_run.sample is not None and summary.wrote:
+            for text in review.show(job.folder, status=None, row=None, most=20):
+                click.echo(text)
+        if not flags["quiet"] or summary.exit_code:
+            _tell(summary_text(job, summary))
     ctx.exit(summary.exit_code)
 
 

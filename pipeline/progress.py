@@ -122,15 +122,14 @@ class Progress:
         if now < self._next:
             return
         rate = tally.rows / (now - self._began) if now > self._began else 0.0
-        left = (self._total - tally.rows) / rate if rate else None
         if self._bar is not None:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
-                self._bar.set_description_str(_facts(self._total, tally, rate, left, wait, learnt), refresh=True)
+                self._bar.set_description_str(_facts(self._total, tally, rate, wait, learnt), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
-            self.say(_line(self._total, tally, left, wait, learnt))
+            self.say(_line(self._total, tally, rate, wait, learnt))
 
     def say(self, text: str) -> None:
         """Lines of their own, above the bar. On the screen only if not quiet."""
@@ -167,7 +166,7 @@ def _to_add_to(path: Path) -> TextIO:
     return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
+def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -175,8 +174,8 @@ def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait
     if tally.cost:
         facts.append(money(tally.cost))
     facts.append(f"{rate:,.1f} rows/s")
-    if left is not None:
-        facts.append(f"{duration(left)} left")
+    if rate:
+        facts.append(f"{duration((total - tally.rows) / rate)} left")
     if wait.seconds:
         facts.append(f"paused {wait.seconds:.0f} s: {wait.cause or 'the endpoint said so'}")
     if text := learnt_text(learnt):
@@ -184,10 +183,10 @@ def _facts(total: int, tally: Tally, rate: float, left: float | None, wait: Wait
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, left: float | None, wait: Wait, learnt: Learnt | None) -> str:
+def _line(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
-    if left is not None:
-        facts.append(f"eta={duration(left).replace(' ', '')}")
+    if rate:
+        facts.append(f"eta={duration((total - tally.rows) / rate).replace(' ', '')}")
     if wait.seconds:
         facts.append(f"waiting={wait.seconds:.0f}s ({wait.cause or 'endpoint asked'})")
     if text := learnt_text(learnt):

@@ -321,8 +321,10 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
+def signals_raised() -> Iterator[Callable[[], None]]:
     """While rows are planned or written, a signal that stops is a Stopped, raised where it strikes: all is tidied up.
+
+    Gives what is called once the run is over: more signals are then ignored, so that how it ended can be said.
 
     SIGINT stops even where it was inherited as ignored, as by what a script starts with `&`: how else would one stop it
     gently? SIGHUP does not where it is ignored: that is what nohup is for. For the main thread of a program alone.
@@ -335,8 +337,13 @@ def signals_raised() -> Iterator[None]:
         )
 
     before = {number: signal.signal(number, stop) for number in STOPPING if not _meant_to_outlive(number)}
+
+    def ignore_more() -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+
     try:
-        yield
+        yield ignore_more
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -349,10 +356,11 @@ def _meant_to_outlive(number: signal.Signals) -> bool:
 def finish(ready: Prepared, stop: Stopped | None) -> Summary:
     """Write the output where the run came to its end, close the books, and say how it went."""
     job, folder = ready.job, ready.job.folder
+    notes_lost = None
     try:
         ready.store.close()
-    except Stopped as unwritten:  # its last notes: a person is needed, and the books are closed all the same
-        stop = stop or unwritten
+    except Stopped as unwritten:  # a person is needed, but every outcome is on disk, and so the output can be
+        notes_lost = unwritten
     rows = tally_rows(folder, ready.reader)
     ledger, asked = ready.desk.ledger, ready.desk.asked
     if stop is None:
@@ -373,6 +381,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
             )
         except Stopped as unwritten:
             stop, wrote = unwritten, False
+    stop = stop or notes_lost
     summary = Summary(
         exit_code=stop.exit_code if stop else Exit.INCOMPLETE if rows.unanswered else Exit.DONE,
         message=str(stop) if stop else "",

@@ -487,6 +487,9 @@ def _leave_wal(folder: Path) -> None:
     with contextlib.closing(connect(folder, "rw")) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = TRUNCATE")
+        with contextlib.suppress(sqlite3.OperationalError):  # there is no table yet
+            # diskcache obeys what it finds there before what it is told
+            connection.execute("UPDATE Settings SET value = 'truncate' WHERE key = 'sqlite_journal_mode'")
 
 
 def _open_with(folder: Path, journal: str) -> diskcache.Cache:
@@ -593,7 +596,8 @@ def _rows(connection: sqlite3.Connection, sql: str, values: Sequence[object] = (
         try:
             return connection.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK or time.monotonic() > until:
+            passing = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK
+            if not passing or time.monotonic() > until:
                 raise
             time.sleep(0.01)
 
@@ -648,6 +652,8 @@ def _cause(error: BaseException) -> BaseException:
 
 def _code(cause: BaseException) -> int:
     """Give SQLite's primary result code; 0 for what is not SQLite's."""
+    if isinstance(cause, sqlite3.OperationalError) and not hasattr(cause, "sqlite_errorcode"):
+        return sqlite3.SQLITE_CORRUPT  # Python's own complaint, of a text that is no UTF-8
     return getattr(cause, "sqlite_errorcode", 0) & 0xFF
 
 

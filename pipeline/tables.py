@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +47,8 @@ ARROW_FILE, ARROW_STREAM, PARQUET = b"ARROW1", b"\xff\xff\xff\xff", b"PAR1"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 UNREADABLE = (PolarsError, PanicException, OSError, EOFError)
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HEARD_SECONDS = 0.2
+"""While a table is written, a signal is heard within so long."""
 QUOTED_MOST = 200
 """Characters of a library's own words that a message repeats."""
 
@@ -202,6 +204,8 @@ def write_table(
         table = _lazily(shaped(), writer.shape(schema.to_frame()).schema)
         writing = beside.submit(writer.sink, table, temporary, metadata)
         try:
+            while not wait([writing], timeout=HEARD_SECONDS).done:
+                pass  # a signal that struck another thread is heard when this one wakes
             writing.result()
         except BaseException:
             given_up.set()

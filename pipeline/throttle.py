@@ -12,11 +12,12 @@ Pure: monotonic seconds are given in, nothing sleeps, reads a clock or opens a s
 - A pause is one for all. After a long one, or a second without success, one request goes first; if it is not refused
   in the time that refusals take here, that is consent, however long its answer takes.
 
-`tests/simulator.py` shows what a change of any constant does.
+`make governor` shows what a change of any constant does, at each kind of endpoint.
 """
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 from .job import Limits
 from .records import Allowance, Learnt, Pressure, Refusal, Usage
@@ -34,8 +35,8 @@ DIP = 0.03
 CALM_SECONDS, CALM_SECONDS_MIN, CALM_SECONDS_MAX = 30.0, 10.0, 90.0
 """How long the cubic takes to be back at the limit: short while the limit is known roughly, longer each time that it is
 met where it was before. Two and a half of it pass before a limit that was raised is noticed."""
-CALM_REQUESTS = 100.0
-"""… and at least so many requests: each probe of the limit costs a refusal or two."""
+CALM_REQUESTS, CALM_REQUESTS_MIN = 100.0, 10.0
+"""… and at least so many requests: each probe of the limit costs a refusal or two. Fewer while it is only guessed."""
 FREE_GROWTH = 1.1
 """So far above the limit it is no limit any more: the rate doubles, …"""
 DOUBLING_SECONDS, DOUBLING_REQUESTS = 15.0, 30.0
@@ -45,7 +46,9 @@ LOST_GROWTH = 1.5
 HEADROOM = 1.25
 """The rate never runs further ahead of what really leaves, when something else than the rate holds it back."""
 FIRST_CUT = 0.85
-"""Of what left when a limit was met that was not known."""
+"""Of what left when a limit was met that was not known, …"""
+FIRST_RATE = 4.0
+"""… and so many a second at least: whoever is refused at once has found no limit, only an empty bucket."""
 SEED_SHARE = 0.95
 """Of a limit that headers tell."""
 MEASURED_REQUESTS, MEASURED_WELL = 12, 100
@@ -98,22 +101,19 @@ DOWN_REFUSALS = 3
 CONSENT_SECONDS_MIN, CONSENT_SECONDS_MAX, CONSENT_TIMES = 1.0, 15.0, 4.0
 
 
-class Flight:
+class Flight(NamedTuple):
     """One request on its way, and what was known when it left."""
 
-    __slots__ = ("in_flight", "left_at", "number", "size", "spent", "tokens", "tokens_most")
-
-    def __init__(
-        self, number: int, left_at: float, in_flight: int, size: int, tokens: tuple[float, float], spent: float
-    ) -> None:
-        self.number, self.left_at = number, left_at
-        self.in_flight = in_flight
-        """How many were, with this one."""
-        self.size = size
-        """Bytes."""
-        self.tokens, self.tokens_most = tokens
-        self.spent = spent
-        """Tokens of all that left before it."""
+    number: int
+    left_at: float
+    in_flight: int
+    """How many were, with this one."""
+    size: int
+    """Bytes."""
+    tokens: float
+    tokens_most: float
+    spent: float
+    """Tokens of all that left before it."""
 
 
 class Pace:
@@ -221,6 +221,7 @@ class Rate:
         """A second."""
         self.spent = 0.0
         self.met_at = -math.inf
+        self._began = now
         self._by_requests, self._by_tokens = Pace(now), Pace(now)
         self._mean_tokens = 0.0
         self._metered, self._metered_at = 0.0, now
@@ -265,7 +266,7 @@ class Rate:
         self._now_met = Met(flight)
         self.met_at = now
         if self.requests == math.inf:
-            self.requests = FIRST_CUT * max(self._leaving(now), in_flight / max(0.1, latency))
+            self.requests = max(FIRST_RATE, FIRST_CUT * max(self._leaving(now), in_flight / max(0.1, latency)))
             self.tokens = self.requests * max(1.0, self._mean_tokens or flight.tokens)
         elif self._was_lost:
             self.requests, self.tokens = FIRST_CUT * self._by_requests.rate, FIRST_CUT * self._by_tokens.rate
@@ -287,13 +288,17 @@ class Rate:
         self._grow_from = resumed_at
         met.limits = self.requests, self.tokens
         met.at += max(0.0, resumed_at - met.left_at - ROUNDING_SECONDS)
-        if before is None or self._was_lost:
-            self._before, calm = met, CALM_SECONDS_MIN
+        is_period = resumed_at - met.left_at > LONG_PAUSE_SECONDS  # and so many for it, whenever they leave
+        if before is None and is_period and met.number > MEASURED_REQUESTS:
+            self.requests = min(self.requests, met.number / (resumed_at - self._began))
+            self.tokens = min(self.tokens, met.spent / (resumed_at - self._began))
+        if before is None or (self._was_lost and not is_period):
+            self._before = met
+            self._calm = max(CALM_SECONDS_MIN, CALM_REQUESTS_MIN / self.requests)
         else:
             met.accepted = met.number - before.number - before.refused
             met.tokens, met.seconds = max(1.0, met.spent - before.spent), max(0.1, met.at - before.at)
-            calm = self._measure(met, before, resumed_at)
-        self._calm = self._calm_enough(calm)
+            self._calm = self._calm_enough(self._measure(met, before, resumed_at))
         self._refill(met, 0.0 if before is None else resumed_at - met.left_at)
 
     def fill(self, now: float) -> None:
@@ -321,12 +326,13 @@ class Rate:
             self.requests, self.tokens = share * self.requests, share * self.tokens
             before.refused += met.refused
             return self._calm
-        requests, is_rough = met.accepted / met.seconds, met.accepted < MEASURED_WELL
-        off = abs(requests / self.requests - 1)
+        requests, tokens = met.accepted / met.seconds, met.tokens / met.seconds
+        is_rough = met.accepted < MEASURED_WELL
+        off = min(abs(requests / self.requests - 1), abs(tokens / self.tokens - 1))
         if is_rough and before.accepted >= MEASURED_WELL and off < 4 / met.accepted:
             before.refused += met.refused  # what was measured better is not contradicted
             return self._calm
-        self.requests, self.tokens = requests, met.tokens / met.seconds
+        self.requests, self.tokens = requests, tokens
         self._before = met
         if is_rough:
             return CALM_SECONDS_MIN
@@ -416,17 +422,17 @@ class Window:
         self.latency += (took - self.latency) / samples if self.latency else took
         self._score = max(0.0, self._score - max(STRAY_SHARE, 2 * self._stray))
         if self._is_opening:
-            self._open(took, in_flight >= self.whole, now)
+            self._open(took, is_full=in_flight >= self.whole, now=now)
             return
         self._stray -= self._stray / 100
         if now >= self._probe_at:
             self._reopen(self.size + max(1.0, PROBE_STEP * self.size))
         elif self._ceiling == math.inf and not self._is_told:
-            self._climb(in_flight, rate_binds, now)
+            self._climb(in_flight, rate_binds=rate_binds, now=now)
 
     def refused(self, flight: Flight, last_number: int, now: float) -> None:
         """An overload: one too many at once, or one of those that come whatever the width."""
-        if flight.number <= self._cut_number:
+        if flight.number <= self._cut_number or flight.in_flight == 1:
             return
         self._score += 1
         if not self._is_opening:
@@ -453,7 +459,7 @@ class Window:
         """Refusals of requests that left before say nothing of the window: the endpoint was down."""
         self._cut_number = number
 
-    def _open(self, took: float, is_full: bool, now: float) -> None:
+    def _open(self, took: float, *, is_full: bool, now: float) -> None:
         self._logs.append(math.log(took))
         end = min(self.most, self._target)
         if is_full and self.size < end:
@@ -499,7 +505,7 @@ class Window:
     def _settle(self, now: float) -> None:
         self._unsettled, self._measured, self._measured_from = self.size, 0, now
 
-    def _climb(self, in_flight: int, rate_binds: bool, now: float) -> None:
+    def _climb(self, in_flight: int, *, rate_binds: bool, now: float) -> None:
         if not self.whole <= in_flight <= self.size + 1:  # something else binds, or a wider window still empties
             self._settle(now)
         elif rate_binds:
@@ -600,8 +606,7 @@ class Throttle:
         self._fill(now)
         self.in_flight += 1
         self._number += 1
-        tokens = self._estimate.tokens(size)
-        flight = Flight(self._number, now, self.in_flight, size, tokens, self._rate.spent)
+        flight = Flight(self._number, now, self.in_flight, size, *self._estimate.tokens(size), self._rate.spent)
         self._told_requests.level -= 1
         self._told_tokens.level -= flight.tokens_most
         self._rate.left(flight.tokens, now)

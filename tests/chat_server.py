@@ -184,7 +184,7 @@ class ChatServer:
         if self._errors:
             raise self._errors[0]
 
-    def wait_for(self, count: int, timeout_seconds: float = 20) -> None:
+    def wait_for(self, count: int, timeout_seconds: float = 60) -> None:
         """Return once so many requests have arrived in all; raise TimeoutError if they do not."""
         with self._arrival:
             if not self._arrival.wait_for(lambda: self.arrived >= count, timeout_seconds):

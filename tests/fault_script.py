@@ -49,6 +49,9 @@ PASSING: dict[str, Callable[[], Canned]] = {
 }
 """Faults after which a row may be asked again."""
 
+WEIGHTS = [0.1 if name.startswith("429") else 1.0 for name in PASSING]
+"""A limit of requests is met rarely: each time teaches a pace that holds for minutes, and a crash series has many runs."""
+
 BILLED = frozenset({"no content", "finish reason error"})
 """Of these, such as report what they used."""
 
@@ -135,5 +138,5 @@ class Script:
     def course(self, prompt: str) -> list[str]:
         """What this prompt meets, one attempt after the other; the last again and again."""
         dice = random.Random(f"{self.seed} {prompt}")
-        faults = dice.choices(list(PASSING), k=dice.randint(1, 3)) if dice.random() < self.share else []
+        faults = dice.choices(list(PASSING), WEIGHTS, k=dice.randint(1, 3)) if dice.random() < self.share else []
         return [*faults, dice.choice(list(LASTING)) if dice.random() < self.odd else "answer"]

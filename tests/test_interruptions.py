@@ -1,6 +1,7 @@
 """A run that is told to stop, however it was started: by a person, a script, a login that ends, cron."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,17 +9,28 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 import pytest
-from chat_server import Canned, ChatServer, Seen
+from chat_server import Canned, ChatServer, Seen, problem
 
+from pipeline.live import DRAIN_SECONDS
 from pipeline.records import Stopped
 from pipeline.runs import signals_raised
 from pipeline.tables import write_table
 
 PIPELINE = f"{sys.executable} -m pipeline"
 ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def started_from_a_login() -> Iterator[None]:
+    """What is started here hears the end of a login, though the tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def questions(folder: Path, rows: int = ROWS) -> Path:
@@ -147,3 +159,112 @@ def test_the_third_signal_is_no_worse_than_the_second(tmp_path: Path) -> None:
     assert child.returncode in (130, -signal.SIGINT)
     assert f"{ROWS - 1} ok, 1 pending".encode() in told
     assert b"Traceback" not in told
+
+
+# a pipeline whose drain, probes of a quota and notion of a sleep are a second long, not twenty, thirty and sixty
+HASTY = """
+from pipeline import live, retry, runs
+from pipeline.cli import main
+retry.QUOTA_PROBES_SECONDS = 1.0
+live.DRAIN_SECONDS = runs.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LANDING_SECONDS = 1.0
+live.TICK_SECONDS = 0.2
+main(prog_name="pipeline")
+"""
+
+
+def hasty(server: ChatServer, folder: Path) -> subprocess.Popen[str]:
+    questions(folder)
+    words = ["run", "in.csv", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "{{ q }}"]
+    return subprocess.Popen([sys.executable, "-c", HASTY, *words], cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def hangs_at(number: int, otherwise: Canned | None = None) -> Any:
+    def reply(seen: Seen, attempt: int) -> Canned | None:
+        return Canned(hang=True) if (seen.prompt, attempt) == (f"question {number}", 1) else otherwise
+
+    return reply
+
+
+def test_one_signal_waits_so_long_for_what_hangs_and_no_longer(tmp_path: Path) -> None:
+    assert DRAIN_SECONDS == 20
+    with ChatServer(hangs_at(2)) as server:
+        child = hasty(server, tmp_path)
+        server.wait_for(ROWS)
+        child.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert time.monotonic() - began < 10
+    assert f"{ROWS - 1} ok, 1 pending" in told
+    assert "1 attempts broke off and may be billed" in told
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (401, "invalid_api_key", "The key was revoked."),
+        (429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details."),
+    ],
+)
+def test_a_stop_that_needs_a_person_waits_no_longer_either_and_says_the_servers_words(
+    tmp_path: Path, status: int, code: str | None, words: str
+) -> None:
+    def reply(seen: Seen, attempt: int) -> Canned | None:
+        if seen.prompt == "question 2":
+            return Canned(hang=True)
+        return Canned(status, problem(words, code=code)) if server.arrived > 20 else None
+
+    with ChatServer(reply) as server:
+        child = hasty(server, tmp_path)
+        server.wait_for(21)
+        began = time.monotonic()
+        _, told = child.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    assert child.returncode == 1, told
+    assert words in told
+    assert "pipeline resume out.csv" in told
+    ok, pending = (int(found[1]) for found in (re.search(rf"(\d+) {name}", told) for name in ("ok", "pending")))
+    assert ok + pending == ROWS
+    assert ok >= 18
+
+
+def test_a_process_that_was_stopped_for_long_asks_again_what_was_in_flight(tmp_path: Path) -> None:
+    """SIGSTOP for some seconds: what a closed lid is to a process, but that its connections live."""
+    with ChatServer(hangs_at(2)) as server:
+        child = hasty(server, tmp_path)
+        server.wait_for(ROWS)
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        child.send_signal(signal.SIGCONT)
+        _, told = child.communicate(timeout=30)
+    assert child.returncode == 0, told
+    assert "woke after" in told
+    assert Counter(seen.prompt for seen in server.log)["question 2"] == 2
+    assert server.arrived == ROWS + 1
+
+
+def test_an_endpoint_that_dies_midway_is_waited_for_and_each_row_answered_once(tmp_path: Path) -> None:
+    questions(tmp_path, 300)
+    with ChatServer(delay_seconds=0.02) as first:
+        child = subprocess.Popen(["sh", "-c", f"exec {line(first, tmp_path)}"], cwd=tmp_path, stderr=subprocess.PIPE)
+        first.wait_for(30)
+    time.sleep(1)  # nobody is there
+    with ChatServer(port=urlsplit(first.url).port or 0) as second:
+        _, told = child.communicate(timeout=60)
+    assert child.returncode == 0, told
+    sent = Counter(seen.prompt for seen in [*first.log, *second.log])
+    assert set(sent) == {f"question {n}" for n in range(300)}
+    assert sum(sent.values()) <= 300 + 2  # what was in flight when it died
+
+
+def test_an_endpoint_that_dies_midway_for_good_is_given_up_to_be_tried_later(tmp_path: Path) -> None:
+    questions(tmp_path, 300)
+    with ChatServer(delay_seconds=0.02) as server:
+        words = f"{line(server, tmp_path)} --set limits.give_up_after=2s"
+        child = subprocess.Popen(["sh", "-c", f"exec {words}"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        server.wait_for(30)
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 75, told
+    assert "limits.give_up_after" in told
+    assert "pipeline resume out.csv" in told
+    assert "failed" not in told.splitlines()[-2]

@@ -296,10 +296,10 @@ def test_a_retry_after_pauses_everyone_and_costs_the_row_no_attempt(tmp_path: Pa
 
 def test_more_429s_than_a_row_has_attempts_do_not_fail_it(tmp_path: Path) -> None:
     limited = Canned(429, problem("slow down"), {"retry-after-ms": "5"})
-    with ChatServer(only("row 1", *[limited] * (ATTEMPTS + 4), Canned(body=completion("at last")))) as server:
+    with ChatServer(only("row 1", *[limited] * (ATTEMPTS + 1), Canned(body=completion("at last")))) as server:
         done = run(tmp_path, make_job(server.url), numbered(3))
     assert done.answers["row 1"] == "at last"
-    assert done.outcomes["row 1"].attempts == ATTEMPTS + 5
+    assert done.outcomes["row 1"].attempts == ATTEMPTS + 2
 
 
 # ---- rows that fail

@@ -453,6 +453,15 @@ def test_damage_within_the_database_is_refused_before_anything_is_asked(tmp_path
         Store(folder)
 
 
+def test_a_key_that_is_no_text_any_more_is_damage(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    put_all(folder, [(f"{i:064x}", b"a", "ok") for i in range(3)])
+    with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE Cache SET key = CAST(x'41ff' AS TEXT) WHERE rowid = 2")
+    with pytest.raises(Damaged, match="Could not decode to UTF-8"):
+        marks(folder)
+
+
 def test_a_value_that_changed_on_the_disk_is_refused_where_sqlite_sees_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     put_all(folder, [(f"{i:064x}", b"a" * 20_000, "ok") for i in range(50)])

@@ -27,6 +27,7 @@ SETTINGS = {"prompt.template": "{{ q }}", "endpoint.model": "m", "prices.input":
 GIVEN_UP_AFTER_SECONDS = 0.4
 """The deadline of one attempt: some faults are silent for ever."""
 RUNS_MAX = 20
+RUN_SECONDS_MAX = 300
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Trial:
     def finish(self, url: str) -> None:
         """Run until the job says that it has come to its end."""
         for _ in range(RUNS_MAX):
-            code = self.start(url).wait(timeout=120)
+            code = self.start(url).wait(timeout=RUN_SECONDS_MAX)
             if code in (0, 3):
                 return
             # what passes may stop a run, such as a first row that is never answered: the same line goes on
@@ -122,7 +123,7 @@ class Trial:
         with ChatServer(script) as server:
             codes = []
             for nth in (times, 1):
-                codes.append(self.start(server.url, step, nth).wait(timeout=120))
+                codes.append(self.start(server.url, step, nth).wait(timeout=RUN_SECONDS_MAX))
                 self.check_kept()
             self.finish(server.url)
             kills = codes.count(-9)
