@@ -292,11 +292,16 @@ class OutputSection(Section):
 class RunSection(Section):
     """How requests travel."""
 
-    how: Literal["live", "batch"] = Field(
-        default="live", description="`live`: one by one, now; `batch`: by the provider's Batch API, within a day"
+    how: Literal["live", "batch", "ray"] = Field(
+        default="live",
+        description="`live`: by this process; `batch`: by the provider's Batch API, within a day; `ray`: by Ray actors",
     )
     batch_requests: int = Field(default=50_000, ge=1, description="`batch`: the most requests in one batch")
     poll_seconds: float = Field(default=60, gt=0, description="`batch`: how often is asked whether a batch is done")
+    workers: int = Field(default=2, ge=1, description="`ray`: how many actors; limits are divided among them")
+    address: str = Field(
+        default="", description="`ray`: of the cluster, such as `ray://head:10001`; default: this machine"
+    )
 
 
 class JobFile(Section):

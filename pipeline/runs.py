@@ -15,7 +15,7 @@ from typing import Never
 import msgspec
 import polars as pl
 
-from . import batch, columns, history, live
+from . import batch, cluster, columns, history, live
 from .desk import Desk, lane_of, read_learnt, read_ledger
 from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
@@ -245,7 +245,7 @@ async def ask(ready: Prepared) -> Stopped | None:
 
 def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitable[None]]:
     """The way in which the requests travel."""
-    return {"live": live.answer_all, "batch": batch.answer_all}[job.run.how]
+    return {"live": live.answer_all, "batch": batch.answer_all, "ray": cluster.answer_all}[job.run.how]
 
 
 def refuse_to_pay_twice(job: Job, desk: Desk) -> None:

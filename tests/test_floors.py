@@ -34,6 +34,7 @@ FLOORS = (
     ),
     ("the desk", {"desk"}),
     ("answering", {"plan", "live", "batch", "columns", "salvage"}),
+    ("spread", {"cluster"}),
     ("verbs", {"runs", "review"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
@@ -76,6 +77,7 @@ HOMES = {
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
+    "ray": {"cluster"},
     "polars": {"tables", "plan", "columns", "runs", "review"},
 }
 
