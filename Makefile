@@ -17,11 +17,12 @@ WEIGHTS := .venv/.weights
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-demo: local-model ## label 60 reviews with a small model on this machine, and show the answers
+demo: local-model ## label 60 reviews with a small model on this machine, and show and score the answers
 	@mkdir -p .demo
 	@# exit code 3: finished, though a few rows have no usable answer, which `show` then tells of
 	$(BIN)/pipeline run sample_data/reviews.csv -c configs/reviews-local.toml -o .demo/reviews.csv || [ $$? -eq 3 ]
 	$(BIN)/pipeline show .demo/reviews.csv
+	$(BIN)/pipeline score .demo/reviews.csv --gold gold
 
 test: check $(WEIGHTS) ## linters, types and every test
 	$(BIN)/python -m pytest

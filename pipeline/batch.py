@@ -12,7 +12,7 @@ list of batches tells whether there is one of that file. The order of results me
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from msgspec.structs import replace
 from .client import BatchApi
 from .desk import Desk
 from .folders import make_inside
+from .forms import FORMS, Forms
 from .job import Job, duration_seconds
 from .prices import expected_usage
 from .progress import Wait
 from .records import Answer, Exit, Failure, Record, Refusal, Reply, Request, Stopped
-from .replies import clean_message, parse_json, read_reply
+from .replies import clean_message, parse_json, read_reply, refuses_form
 from .retry import ATTEMPTS, Again, Patience, Tries
 from .sheets import Line, LinesByKey, Result, Sheet, Spool, read_lines, read_results, write_upload
 
@@ -52,6 +53,8 @@ class Known(Record, frozen=True):
 
     sheets: tuple[Sheet, ...] = ()
     queued_tokens_most: float | None = None
+    form: int = 0
+    """In which of `FORMS` the answer's contract is conveyed: those before it were not taken."""
 
 
 _known = msgspec.json.Decoder(Known)
@@ -90,6 +93,8 @@ class _Batches:
         self._calls = _Calls(job, desk)
         known = known_batches(desk.noted)
         self._queue_most = known.queued_tokens_most
+        self._conveying, self._form = Forms(job), known.form
+        self._has_contract = job.answer.contract is not None
         self._queued_with: dict[str, int] = {}
         """Tokens in the provider's queue when a sheet was sent, its own among them."""
         self._open = {sheet.name: sheet for sheet in known.sheets}
@@ -165,7 +170,7 @@ class _Batches:
                 self._ready.appendleft(sheet)
                 if affordable or self._open:
                     return  # what is with the provider makes room as it lands
-                raise self._desk.budget.exhausted()
+                raise self._desk.budget.exhausted(next(read_lines(self._folder / sheet.name)).request)
 
     def _room(self, sheet: Sheet) -> int:
         """How many of its requests the provider's queue has room for; all, where its limit was never met."""
@@ -187,7 +192,7 @@ class _Batches:
             return sheet.requests, 0.0
         left, reserved, fit = budget.cap - budget.spent - budget.reserved, 0.0, 0
         for line in read_lines(self._folder / sheet.name):
-            worst = budget.worst(line.request)
+            worst = budget.worst(self._sent(line.request))
             if worst is None or reserved + worst > left:
                 break
             reserved, fit = reserved + worst, fit + 1
@@ -207,7 +212,7 @@ class _Batches:
         await self._note(sheet)
         self._queued_with[sheet.name] = sum(self._tokens(other) for other in self._open.values())
         upload = self._folder / f"{sheet.name}.upload"
-        write_upload(upload, read_lines(self._folder / sheet.name))
+        write_upload(upload, (self._sent(line.request) for line in read_lines(self._folder / sheet.name)))
         said = await self._calls.json(lambda: self._api.upload(upload))
         upload.unlink()
         await self._note(sheet := replace(sheet, file_id=str(said.get("id") or ""), made_at=datetime.now(tz=UTC)))
@@ -320,9 +325,27 @@ class _Batches:
                     await self._record(sheet, group)
                     group = []
             await self._record(sheet, group)
+            if self._takes_another_form(refused.values()):
+                for key in lines.left():
+                    self._add(lines.take(key))
             silent = Refusal("retry", "broken", "the batch ended without a word on this request")
             for key in lines.left():
                 await self._refused(sheet, lines.take(key), refused.get(key, silent))
+
+    def _takes_another_form(self, refusals: Iterable[Refusal]) -> bool:
+        """Whether nothing was ever answered, and it may be for the form in which the contract was conveyed."""
+        said = next(iter(refusals), None)
+        if self._patience.answers or said is None or not refuses_form(said) or not self._has_contract:
+            return False
+        if self._form + 1 >= len(FORMS):
+            return False
+        self._form += 1
+        form = FORMS[self._form].replace("_", " ")
+        self._desk.tell(f"The endpoint may take no {FORMS[self._form - 1]} ({said.message}): asked by {form} instead.")
+        return True
+
+    def _sent(self, request: Request) -> Request:
+        return replace(request, body=self._conveying.conveyed(request.body, FORMS[self._form]))
 
     def _parse(self, line: bytes) -> object:
         return parse_json(self._api.hide(line))
@@ -338,14 +361,14 @@ class _Batches:
 
     async def _keep(self, sheet: Sheet, line: Line, answer: Answer) -> Request | None:
         self._patience.answered(self._desk.clock())
-        paid = self._desk.tariff.cost(answer.usage)
+        paid = self._desk.tariff.cost(answer.usage, line.request.model)
         self._pay(line, paid)
         answer = replace(answer, cost=_sum(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
         return await self._desk.record(line.request, answer, counts=line.request.key not in self._not_ours)
 
     def _pay(self, line: Line, paid: float | None) -> None:
         """One request of a batch is over; what was set aside for it is given back with its sheet."""
-        worst = self._desk.budget.worst(line.request) or 0.0 if paid is None else 0.0
+        worst = self._desk.budget.worst(self._sent(line.request)) or 0.0 if paid is None else 0.0
         self._desk.budget.spent += paid or worst
         self._desk.landed(paid, held=worst)
 
@@ -354,7 +377,7 @@ class _Batches:
         if line.request.key in self._not_ours:
             return
         self._desk.refused(refusal)
-        paid = 0.0 if refusal.usage is None else self._desk.tariff.cost(refusal.usage)
+        paid = 0.0 if refusal.usage is None else self._desk.tariff.cost(refusal.usage, line.request.model)
         self._pay(line, paid)
         tries = Tries()
         tries.counted = line.tries
@@ -402,7 +425,7 @@ class _Batches:
         await self._note_all()
 
     async def _note_all(self) -> None:
-        known = Known(tuple(self._open.values()), self._queue_most)
+        known = Known(tuple(self._open.values()), self._queue_most, self._form)
         await self._desk.note(NOTE, _encoder.encode(known))
 
     async def _forget(self, sheet: Sheet) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export")}
+GROUPS = {"Start": ("preview", "run", "resume"), "Results": ("show", "export", "score", "compare")}
 
 
 class Commands(click.Group):
@@ -170,9 +171,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa: FBT001 - a flag
     """Run the last run's line again. JOB: an output, or its job folder."""
     from . import history  # noqa: PLC0415
+    from .job import folder_beside  # noqa: PLC0415
     from .records import BadJob  # noqa: PLC0415
 
-    began = history.last(history.folder_of(job))
+    folder = history.folder_of(job)
+    began = history.last(folder)
     if began is None or began.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     try:
@@ -182,6 +185,8 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
             f"{began.directory}, where the last run was started, cannot be entered: {error.strerror}."
         ) from None
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
+    if folder != folder_beside(Path(began.output)):  # named, or moved: a new one beside the output would pay again
+        extra += ["--job-dir", str(folder)]
     with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
         run.invoke(again)
@@ -212,6 +217,54 @@ def export(job: str, output: Path | None) -> None:
 
     path, tally = review.export(job, output)
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
+
+
+ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="all figures as JSON")
+
+
+@main.command()
+@click.argument("job", metavar="JOB")
+@click.option("--gold", required=True, metavar="COLUMN", help="the input's column that holds what is right")
+@ANSWER
+@click.option("--by", metavar="COLUMN", help="the accuracy for each value of a column, too")
+@click.option(
+    "--review", type=click.Path(path_type=Path), help="a table to write: wrong and least sure rows, worst first"
+)
+@click.option("-n", "most", type=click.IntRange(1), default=1000, show_default=True, help="how many rows to review")
+@AS_JSON
+def score(job: str, as_json: bool, **asked: Any) -> None:  # noqa: ANN401, FBT001 - click's own values, a flag
+    """Score the answers against gold. JOB: an output, or its job folder."""
+    from . import judging, scoresheet  # noqa: PLC0415
+
+    scored = judging.score(job, **asked)
+    _print(judging.as_json(scored) if as_json else scoresheet.scored_text(scored, _width()))
+    if asked["review"] is not None:
+        _tell(scoresheet.review_text(scored, asked["review"], asked["most"]))
+
+
+@main.command()
+@click.argument("jobs", metavar="JOB JOB", nargs=2)
+@click.option("--gold", metavar="COLUMN", help="an input's column that holds what is right: which job is better?")
+@ANSWER
+@click.option("--key", metavar="COLUMN", help="a column that tells rows apart, where the inputs are not the same")
+@AS_JSON
+def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:  # noqa: ANN401, FBT001 - as above
+    """Compare two jobs' answers to the same rows. JOB: an output, or its job folder."""
+    from . import judging, scoresheet  # noqa: PLC0415
+
+    compared = judging.compare(*jobs, **asked)
+    _print(judging.as_json(compared) if as_json else scoresheet.compared_text(compared, _width()))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _width() -> int:
+    """The columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":

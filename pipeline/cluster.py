@@ -10,12 +10,13 @@ import contextlib
 import math
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
 
 import msgspec
+from msgspec.structs import replace
 
-from .desk import Desk
+from .desk import Desk, Found
 from .job import Job
 from .live import DRAIN_SECONDS
 from .live import answer_all as answer_live
@@ -56,8 +57,9 @@ class Told(Record, frozen=True, tag="told"):
 
 
 class Learned(Record, frozen=True, tag="learned"):
-    """What an actor found out about the endpoint's pace."""
+    """What an actor found out about the pace of a model's lane."""
 
+    model: str
     learnt: Learnt
 
 
@@ -90,8 +92,8 @@ _replies = msgspec.json.Decoder(list[Reply])
 class FarDesk(Desk):
     """A desk that passes on what it is told, to the one desk of the run."""
 
-    def __init__(self, job: Job, ledger: Tally, learnt: Learnt | None) -> None:
-        super().__init__(job, None, ledger, learnt)  # type: ignore[arg-type] # it has no store, and writes nothing
+    def __init__(self, job: Job, ledger: Tally, found: Iterable[Found]) -> None:
+        super().__init__(job, None, ledger, {each.lane: each for each in found})  # type: ignore[arg-type] # it has no store, and writes nothing
         self._outbox: list[Event] = []
         self._filled = asyncio.Event()
         self._recorded: dict[str, asyncio.Future[Request | None]] = {}
@@ -136,10 +138,9 @@ class FarDesk(Desk):
         """Pass it on."""
         self.post(Told(text))
 
-    def learn(self, learnt: Learnt) -> None:
+    def learn(self, model: str, learnt: Learnt) -> None:
         """Pass it on."""
-        self.learnt = learnt
-        self.post(Learned(learnt))
+        self.post(Learned(model, learnt))
 
     async def set_aside(self, request: Request) -> bool:  # noqa: ARG002 - as the desk has it
         """The run's desk did, before it handed the request out."""
@@ -152,13 +153,13 @@ class FarDesk(Desk):
 class Worker:
     """The actor. Its methods run on one event loop."""
 
-    def __init__(self, job: bytes, ledger: bytes, learnt: bytes) -> None:
+    def __init__(self, job: bytes, ledger: bytes, found: bytes) -> None:
         """Begin to answer what it is handed, as a job whose secrets are in the environment."""
         told = msgspec.json.decode(job)
         secrets = msgspec.json.decode(os.environ.get(SECRETS, "{}"))
         told["endpoint"] |= secrets
         self._job = Job.model_validate({**told, "inputs": ("-",)})  # it reads none
-        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(learnt, type=Learnt | None)
+        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[Found])
         self._desk = FarDesk(self._job, *known)
         self._coming: asyncio.Queue[Request | None] = asyncio.Queue()
 
@@ -225,10 +226,16 @@ class _Member:
         self.actor = actor
         self.running = actor.run.remote()
         self.in_hand: dict[str, Request] = {}
-        self.window = WINDOW_FIRST
+        self.windows: dict[str, int] = {}
+        """How many at once each model's lane was found to take."""
         self.is_open = False
         """It may be handed requests."""
         self.has_ended = False
+
+    @property
+    def window(self) -> int:
+        """How many it may have in flight."""
+        return sum(self.windows.values()) or WINDOW_FIRST
 
 
 class _Fleet:
@@ -273,8 +280,8 @@ class _Fleet:
     def _hire(self) -> _Member:
         share = 1 / self._job.run.workers
         told = _far_job(self._job, share)
-        learnt = None if self._desk.learnt is None else _scaled(self._desk.learnt, share)
-        return _Member(self._actor.remote(told, _encoder.encode(self._desk.ledger), _encoder.encode(learnt)))
+        found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._desk.found.values()]
+        return _Member(self._actor.remote(told, _encoder.encode(self._desk.ledger), _encoder.encode(found)))
 
     async def work(self) -> None:
         """Hand out, listen, record, until all is settled or every actor has stopped."""
@@ -321,7 +328,7 @@ class _Fleet:
         await self._desk.set_aside(self._returned[0])
         if self._desk.budget.reserve(self._returned[0]) is None:
             if not any(member.in_hand for member in self._members):
-                raise self._desk.budget.exhausted()
+                raise self._desk.budget.exhausted(self._returned[0])
             return None
         return self._returned.popleft()
 
@@ -366,9 +373,9 @@ class _Fleet:
                 self._desk.tell(text)
             case Refused(refusal):
                 self._desk.refused(refusal)
-            case Learned(learnt):
-                member.window = learnt.window
-                self._desk.learn(_scaled(learnt, self._job.run.workers))
+            case Learned(model, learnt):
+                member.windows[model] = learnt.window
+                self._desk.learn(model, _scaled(learnt, self._job.run.workers))
             case Ended(message, exit_code):
                 member.has_ended = True
                 if message and self._desk.stopping is None:

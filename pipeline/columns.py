@@ -1,19 +1,22 @@
 """A row's outcome becomes its cells: the columns that a run adds to the table."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from . import __version__
-from .desk import judged, read_outcome
 from .job import Job
-from .records import BadJob, Failure, Outcome, Status, Tally, Usage
-from .schema import Held, contract_of
+from .records import Answer, BadJob, Failure, Request, Status, Tally
+from .schema import Held
 from .store import Reader
 from .tables import Table, read_slices
+from .walks import STANDING, Step, Walk, Walks, opinions_in
 
 FIXED: dict[str, pl.DataType] = {
     "answer": pl.String(),
@@ -30,6 +33,13 @@ FIXED: dict[str, pl.DataType] = {
     "latency_seconds": pl.Float64(),
     "attempts": pl.Int64(),
     "asked_at": pl.Datetime("us", "UTC"),
+    "settings": pl.String(),
+}
+AT_TIMES: dict[str, pl.DataType] = {
+    "agreement": pl.Float64(),
+    "opinions": pl.List(pl.String()),
+    "confidence": pl.Float64(),
+    "repaired": pl.String(),
 }
 TYPES: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -63,25 +73,30 @@ class Cells:
     """The output's rows, in the input's order, as far as their outcomes are known; and the tally of them."""
 
     def __init__(self, job: Job, table: Table, keys: Path, reader: Reader) -> None:
-        self._job, self._table, self._keys, self._reader = job, table, keys, reader
-        self._contract = contract_of(job)
+        self._job, self._table, self._keys = job, table, keys
+        self._walks, self._opinions = Walks(job, reader), opinions_in(keys)
         self._dtypes = _dtypes(job)
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Slices of the output. Raises Stopped if the input changed."""
-        rows = self._table.slices(None, ROWS_AT_ONCE)
-        for frame, keys in zip(rows, read_slices(self._keys, size=ROWS_AT_ONCE), strict=True):
+        size = max(1, ROWS_AT_ONCE // self._opinions)
+        rows = self._table.slices(None, size)
+        for frame, keys in zip(rows, read_slices(self._keys, size=size * self._opinions), strict=True):
             yield frame.hstack(self._added(keys))
 
     def _added(self, keys: pl.DataFrame) -> pl.DataFrame:
         hexes = keys["key"].bin.encode("hex").to_list()
-        stored = iter(self._reader.get_many([key for key in hexes if key is not None]))
+        walks = iter(self._walks.of([Request(key=key, body=b"") for key in hexes if key is not None]))
         cells: dict[str, list[Any]] = {name: [] for name in self._dtypes}
-        for key, error, first in zip(hexes, keys["error"], keys["first"], strict=True):
-            found = Failure(kind="prompt", reason=error, cost=0.0) if key is None else _decode(next(stored))
-            row = self._row(found, first=first)
+        found = [
+            next(walks) if key is not None else _unaskable(error)
+            for key, error in zip(hexes, keys["error"], strict=True)
+        ]
+        firsts = keys["first"].to_list()
+        for at in range(0, len(found), self._opinions):
+            row = self._row(found[at : at + self._opinions], firsts[at : at + self._opinions])
             for name, column in cells.items():
                 column.append(row.get(name))
         prefix = self._job.output.prefix
@@ -89,34 +104,48 @@ class Cells:
             [pl.Series(prefix + name, cells[name], dtype=dtype, strict=False) for name, dtype in self._dtypes.items()]
         )
 
-    def _row(self, outcome: Outcome | None, *, first: bool) -> dict[str, Any]:
+    def _row(self, opinions: list[Walk], firsts: list[bool]) -> dict[str, Any]:
         """The cells of one row by column name; what is not there is null."""
-        if outcome is None:
-            self.tally += Tally(pending=1)
-            return {"status": "pending"}
-        status, held = judged(outcome, self._contract)
+        paid = [step.outcome for walk, first in zip(opinions, firsts, strict=True) if first for step in walk.steps]
+        known = any(walk.steps for walk in opinions)
+        costs = [outcome.cost for outcome in paid]
         row: dict[str, Any] = {
-            "status": status,
-            "cost": outcome.cost if first else 0.0,
-            "latency_seconds": outcome.latency_seconds,
-            "attempts": outcome.attempts if first else 0,
-            "asked_at": outcome.asked_at,
+            "cost": None if None in costs or not known else math.fsum(cost for cost in costs if cost is not None),
+            "attempts": sum(outcome.attempts for outcome in paid) if known else None,
         }
-        usage = Usage()
-        if isinstance(outcome, Failure):
-            row["error"] = f"{outcome.kind}: {outcome.reason}"
-        else:
-            usage = outcome.usage
-            row |= {"answer": outcome.text, "finish_reason": outcome.finish_reason, "model": outcome.model}
-            row |= {name: getattr(usage, name) for name in usage.__struct_fields__}
-            row |= self._typed(held, status)
-        counted = Tally().plus(status)
-        if first:
-            counted += Tally(
-                usage=usage, cost=row["cost"] or 0.0, unpriced=int(row["cost"] is None), attempts=row["attempts"]
-            )
-        self.tally += counted
+        counted = Tally(cost=row["cost"] or 0.0, unpriced=int(None in costs), attempts=row["attempts"] or 0)
+        chosen = choose(opinions, self._job)
+        status = chosen.step.status if chosen.step is not None else "pending"
+        row |= {
+            "status": status,
+            "agreement": chosen.agreement,
+            "opinions": [_said(walk, self._job) for walk in opinions],
+        }
+        if chosen.step is not None:
+            row |= self._shown(chosen.step)
+            if any(firsts) and isinstance(chosen.step.outcome, Answer):
+                counted += Tally(usage=chosen.step.outcome.usage)
+        self.tally += counted.plus(status)
         return row
+
+    def _shown(self, step: Step) -> dict[str, Any]:
+        """The cells that tell of the outcome that is shown."""
+        outcome = step.outcome
+        row: dict[str, Any] = {
+            "latency_seconds": outcome.latency_seconds,
+            "asked_at": outcome.asked_at,
+            "settings": outcome.settings or None,
+        }
+        if isinstance(outcome, Failure):
+            return row | {"error": f"{outcome.kind}: {outcome.reason}"}
+        row |= {"answer": outcome.text, "finish_reason": outcome.finish_reason, "model": outcome.model}
+        row |= {name: getattr(outcome.usage, name) for name in outcome.usage.__struct_fields__}
+        row |= {"confidence": confidence(outcome, self._label(step.held)), "repaired": _repaired(step)}
+        return row | self._typed(step.held, step.status)
+
+    def _label(self, held: Held | None) -> str | None:
+        label = held.values.get("label") if held is not None and self._job.answer.labels is not None else None
+        return label if isinstance(label, str) else None
 
     def _typed(self, held: Held | None, status: Status) -> dict[str, Any]:
         if held is None:
@@ -128,8 +157,103 @@ class Cells:
         return {name: _cell(held.values.get(name), self._dtypes.get(name)) for name in self._job.typed_columns}
 
 
-def _decode(stored: bytes | None) -> Outcome | None:
-    return None if stored is None else read_outcome(stored)
+def _unaskable(reason: str) -> Walk:
+    """The walk of a row that no request can be made of."""
+    walk = Walk(Request(key="", body=b""))
+    walk.steps.append(Step(walk.next, Failure(kind="prompt", reason=reason, cost=0.0), "failed", None))
+    walk.missing = None
+    return walk
+
+
+class Chosen(NamedTuple):
+    """Which of a row's opinions is shown, None while one of them is pending, and how many agree with it."""
+
+    step: Step | None
+    agreement: float | None = None
+    """Share of the answers that fit which hold the same in all that can be compared; None where nothing can."""
+
+
+def choose(opinions: Sequence[Walk], job: Job) -> Chosen:
+    """Of the opinions that stand best, the one that most agree with; the earliest, if several are as good.
+
+    Compared are labels, or the properties of an enum, whole numbers, or true and false; of free text the whole text.
+    """
+    shown = [step for walk in opinions if (step := walk.shown) is not None]
+    if len(shown) < len(opinions):
+        return Chosen(None)
+    best = min(STANDING[step.status] for step in shown)
+    candidates = [step for step in shown if STANDING[step.status] == best]
+    names = comparable(job)
+    held = [_compared(step, names) for step in candidates]
+    votes = Counter(held)
+    at = max(range(len(candidates)), key=lambda number: (votes[held[number]], -number))
+    agreement = votes[held[at]] / len(held) if names and candidates[at].status == "ok" else None
+    return Chosen(candidates[at], agreement)
+
+
+def comparable(job: Job) -> list[str]:
+    """The properties by which two answers are compared."""
+    contract = job.answer.contract or {}
+    properties = contract.get("properties")
+    return (
+        [name for name, schema in properties.items() if _is_comparable(schema)] if isinstance(properties, dict) else []
+    )
+
+
+def _is_comparable(schema: object) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    if schema.get("type") == "array":
+        items = schema.get("items")
+        return isinstance(items, dict) and "enum" in items
+    kinds = schema.get("type")
+    named = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"}
+    return "enum" in schema or named in ({"integer"}, {"boolean"})
+
+
+def _compared(step: Step, names: list[str]) -> str:
+    """What an answer holds in these, as text; without any, the text itself."""
+    if step.held is None or step.held.error is not None or not names:
+        return step.outcome.text if isinstance(step.outcome, Answer) else ""
+    values = [step.held.values.get(name) for name in names]
+    return json.dumps([sorted(value, key=json.dumps) if isinstance(value, list) else value for value in values])
+
+
+def _said(walk: Walk, job: Job) -> str | None:
+    """One opinion as text: its label, or its JSON, or all that was said; None for none."""
+    step = walk.shown
+    if step is None or isinstance(step.outcome, Failure):
+        return None
+    if step.held is None or step.held.error is not None:
+        return step.outcome.text
+    value = step.held.values["label"] if job.answer.labels is not None else step.held.values
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def confidence(answer: Answer, label: str | None) -> float | None:
+    """How likely the model found its label, 0 to 1; of other answers the mean of all tokens. None if it is not told."""
+    logprobs = [logprob for _, logprob in answer.logprobs]
+    if not logprobs:
+        return None
+    if label is None:
+        return math.exp(sum(logprobs) / len(logprobs))
+    # where it stands last, if it can within quotes: before it may come its property, or a thought
+    told, text = json.dumps(label, ensure_ascii=False), "".join(token for token, _ in answer.logprobs)
+    start = text.rfind(told) + 1 or text.rfind(told[1:-1])
+    if start < 0:
+        return None
+    end, ends = start + len(told) - 2, accumulate(len(token) for token, _ in answer.logprobs)
+    spans = (
+        (after - len(token), after, logprob) for (token, logprob), after in zip(answer.logprobs, ends, strict=True)
+    )
+    return math.exp(sum(logprob for before, after, logprob in spans if before < end and after > start))
+
+
+def _repaired(step: Step) -> str | None:
+    """How an answer that fits came to fit, if not by itself."""
+    if step.status != "ok" or step.held is None:
+        return None
+    return "asked again" if step.request.repair else step.held.mended or None
 
 
 def _cell(value: object, dtype: pl.DataType | None) -> object:
@@ -143,7 +267,7 @@ def _dtypes(job: Job) -> dict[str, pl.DataType]:
     """The type of each added column that the job asks for, without prefix, in order."""
     typed = {name: _dtype(schema) for name, schema in job.typed_columns.items()}
     wanted = job.output.columns if job.output.columns is not None else job.added_columns
-    return {name: typed[name] if name in typed else FIXED[name] for name in wanted}
+    return {name: typed[name] if name in typed else (FIXED | AT_TIMES)[name] for name in wanted}
 
 
 def _dtype(schema: object) -> pl.DataType:

@@ -7,14 +7,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from .job import Job
+from .job import Job, settings_id
 from .prices import Budget, Tariff
-from .progress import NO_WAIT, Progress, Wait, learnt_text
+from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from .records import (
     UNSETTLED,
     Answer,
@@ -29,9 +29,9 @@ from .records import (
     Status,
     Stopped,
     Tally,
-    Usage,
+    one_line,
 )
-from .schema import Contract, Held, contract_of
+from .schema import Ladder
 from .store import Reader, Store
 
 _encoder = msgspec.json.Encoder()
@@ -45,33 +45,43 @@ LEDGER = "ledger"
 """The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
 
 LEARNT = "learnt"
-"""The note that holds what was found out about the endpoint's pace."""
+"""The note that holds what was found out about the pace of each lane."""
+
+FOLLOWED: tuple[Status, ...] = ("invalid", "truncated")
+"""An answer of such a status may be followed up by another request."""
+
+TOLD_PAUSE_SECONDS = 5.0
+"""The log tells of a pause of so long."""
 
 
-class _Found(Record, frozen=True):
+class Found(Record, frozen=True):
     """What was found out, about whom, and when."""
 
     lane: Lane
     learnt: Learnt
     at: datetime
 
+    @property
+    def aged(self) -> Learnt:
+        """What was found out, with its age."""
+        return msgspec.structs.replace(
+            self.learnt, age_seconds=max(0.0, (datetime.now(tz=UTC) - self.at).total_seconds())
+        )
 
-_found = msgspec.json.Decoder(_Found)
+
+_found = msgspec.json.Decoder(list[Found])
 
 
-def lane_of(job: Job) -> Lane:
+def lane_of(job: Job, model: str) -> Lane:
     """Whom the job asks, and with whose key: a pace that was found out holds for no other."""
-    return Lane(job.endpoint.base_url, job.endpoint.model, job.endpoint.api_key_env)
+    return Lane(job.endpoint.base_url, model, job.endpoint.api_key_env)
 
 
-def read_learnt(reader: Reader | None, lane: Lane) -> Learnt | None:
-    """What earlier runs in this job folder found out about the lane's pace, with its age."""
+def read_learnt(reader: Reader | None) -> dict[Lane, Found]:
+    """What earlier runs in this job folder found out about the pace of each lane. Raises Stopped if it is damaged."""
     noted = reader.note(LEARNT) if reader is not None else None
-    found = _found.decode(noted) if noted else None
-    if found is None or found.lane != lane:
-        return None
-    age_seconds = max(0.0, (datetime.now(tz=UTC) - found.at).total_seconds())
-    return msgspec.structs.replace(found.learnt, age_seconds=age_seconds)
+    with _telling("what was learnt"):
+        return {found.lane: found for found in _found.decode(noted)} if noted else {}
 
 
 def uptime_seconds() -> float:
@@ -103,14 +113,6 @@ def _telling(what: str) -> Iterator[None]:
         ) from error
 
 
-def judged(outcome: Outcome, contract: Contract | None) -> tuple[Status, Held | None]:
-    """What became of it, and what its text holds: a whole answer that does not fit its contract is invalid."""
-    if contract is None or not isinstance(outcome, Answer) or outcome.status == "refused":
-        return outcome.status, None
-    held = contract.read(outcome.text)
-    return "invalid" if held.error is not None and outcome.status == "ok" else outcome.status, held
-
-
 class Desk:
     """One run's desk. `asked` is told how many of the run's requests have which status; it grows as they commit."""
 
@@ -119,14 +121,14 @@ class Desk:
         job: Job,
         store: Store,
         ledger: Tally,
-        learnt: Learnt | None = None,
+        found: Mapping[Lane, Found] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
         uptime: Callable[[], float] = uptime_seconds,
         reader: Reader | None = None,
     ) -> None:
-        """`ledger`: all that the job folder ever asked; `learnt`: what earlier runs found out about the pace.
+        """`ledger`: all that the job folder ever asked; `found`: what earlier runs found out about the pace of lanes.
 
         `reader`: of the same store, for what earlier runs left in it. `uptime` tells of a sleep, which `clock` may pass
         over.
@@ -139,37 +141,46 @@ class Desk:
         self.asked = Tally()
         # what a killed run had in flight may have been billed, and nobody will tell
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
-        self.learnt = learnt
-        self._lane = lane_of(job)
+        self._wait = NO_WAIT
+        self.found = dict(found or {})
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
-        self._limits = job.limits
+        self._job, self._limits = job, job.limits
+        self._settings = settings_id(job.seen_by_model())
+        self._is_one_lane = len(job.models) == 1
         self._told_all = job.this_run.verbosity > 0
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
         self.hurried = asyncio.Event()
-        self._store, self._reader, self._contract = store, reader, contract_of(job)
+        self._store, self._reader, self._ladder = store, reader, Ladder(job)
 
     async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
         """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
 
-        `counts`: it is of those that this run asks for, not only one that it came by. Raises Stopped if it cannot be
-        written.
+        What it returns is to be asked next, since the answer does not fit, or was cut off; None if the opinion is
+        settled. It is counted once, when it is settled. `counts`: it is of those that this run asks for, not only one
+        that it came by. Raises Stopped if the outcome cannot be written.
         """
-        status, _ = judged(outcome, self._contract)
-        counted = _tally_of(request, outcome, status)
+        outcome = msgspec.structs.replace(outcome, settings=self._settings)
+        if isinstance(outcome, Answer) and not self._job.answer.logprobs:
+            outcome = msgspec.structs.replace(outcome, logprobs=())  # of a server that tells them unasked
+        status, _ = self._ladder.judge(outcome)
+        following = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
+        counted = _tally_of(request, outcome)
+        if following is None:
+            counted = counted.plus(status)
         self._note(counted)
         if self.earlier is not None:
             outcome = _over(self.earlier.get_many([request.key])[0], outcome)
-            status, _ = judged(outcome, self._contract)
+            status, _ = self._ladder.judge(outcome)
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark)
         if counts:
             self.asked += counted
         self._stop_at_failures()
         self.show()
-        return None
+        return following
 
     def _stop_at_failures(self) -> None:
         """Stop once more rows of this run have no answer than the user allows."""
@@ -188,10 +199,15 @@ class Desk:
                 )
             )
 
-    def show(self, wait: Wait = NO_WAIT) -> None:
-        """Bring the screen up to date; `wait` says for how long, and why, nothing leaves just now."""
-        if self.progress is not None:
-            self.progress.show(self.asked, wait, self.learnt)
+    def show(self, wait: Wait | None = None) -> None:
+        """Bring the screen up to date; `wait`: for how long, and why, nothing leaves just now; None for as before."""
+        before, self._wait = self._wait, self._wait if wait is None else wait
+        if self.progress is None:
+            return
+        if self._wait.seconds >= TOLD_PAUSE_SECONDS and self._wait.seconds > before.seconds:
+            self.progress.note(wait_text(self._wait))
+        learnt = self.learnt(self._job.models[0]) if self._is_one_lane else None
+        self.progress.show(self.asked, self._wait, learnt)
 
     def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.
@@ -264,12 +280,19 @@ class Desk:
         self.ledger += counted
         self._store.note(LEDGER, _encoder.encode(self.ledger))
 
-    def learn(self, learnt: Learnt) -> None:
-        """Keep what was learnt of the endpoint, for the screen and for the next run; the log tells of a change."""
-        if self.progress is not None and learnt != self.learnt and (text := learnt_text(learnt)):
-            self.progress.note(text)
-        self.learnt = learnt
-        self._store.note(LEARNT, _encoder.encode(_Found(self._lane, learnt, datetime.now(tz=UTC))))
+    def learnt(self, model: str) -> Learnt | None:
+        """What is known of the pace of a model's lane, with its age."""
+        found = self.found.get(lane_of(self._job, model))
+        return None if found is None else found.aged
+
+    def learn(self, model: str, learnt: Learnt) -> None:
+        """Keep what was learnt of a lane, for the screen and for the next run; the log tells of a change."""
+        lane = lane_of(self._job, model)
+        known = self.found.get(lane)
+        if self.progress is not None and (known is None or learnt != known.learnt) and (text := learnt_text(learnt)):
+            self.progress.note(text if self._is_one_lane else f"{one_line(model)}: {text}")
+        self.found[lane] = Found(lane, learnt, datetime.now(tz=UTC))
+        self._store.note(LEARNT, _encoder.encode(list(self.found.values())))
 
     def stop(self, why: Stopped) -> None:
         """Send nothing more; what is in flight may land. The first reason counts."""
@@ -292,11 +315,10 @@ def _over(stored: bytes | None, outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(kept, cost=cost)
 
 
-def _tally_of(request: Request, outcome: Outcome, status: Status) -> Tally:
-    answered = isinstance(outcome, Answer)
+def _tally_of(request: Request, outcome: Outcome) -> Tally:
+    """What one request adds to the books, whatever became of the opinion that it serves."""
+    if not isinstance(outcome, Answer):
+        return Tally()
     return Tally(
-        usage=outcome.usage if isinstance(outcome, Answer) else Usage(),
-        answers=int(answered),
-        request_bytes=len(request.body) if answered else 0,
-        seconds=(outcome.latency_seconds or 0.0) if answered else 0.0,
-    ).plus(status)
+        usage=outcome.usage, answers=1, request_bytes=len(request.body), seconds=outcome.latency_seconds or 0.0
+    )

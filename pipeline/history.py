@@ -14,7 +14,7 @@ import msgspec
 
 from . import __version__
 from .folders import open_inside
-from .job import Job, ThisRun, folder_beside
+from .job import Job, ThisRun, folder_beside, settings_id
 from .records import BadJob, Exit, Process, Record, Status, Stopped, Summary
 
 
@@ -43,6 +43,11 @@ class Began(Record, frozen=True, tag="began"):
     sample: int | None = None
     seed: int = 0
     retry: tuple[Status, ...] = ()
+
+    @property
+    def settings_id(self) -> str:
+        """The digits by which the column `settings` names the settings of this run."""
+        return settings_id(self.seen_by_model)
 
 
 class Ended(Record, frozen=True, tag="ended"):

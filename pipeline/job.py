@@ -5,6 +5,7 @@ README's table and by the JSON schema that editors use.
 """
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -43,10 +44,13 @@ ADDED_COLUMNS = (
     "latency_seconds",
     "attempts",
     "asked_at",
+    "settings",
 )
 """What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
+OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
+"""The parameters that bound an answer's length."""
 SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 """A header of such a name holds a secret."""
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -189,21 +193,53 @@ class Prompt(Section):
         return self
 
 
+def _all_differ(words: list[str] | None) -> list[str] | None:
+    twice = sorted({word for word in words or () if (words or []).count(word) > 1})
+    if twice:
+        raise ValueError(f"listed twice: {', '.join(twice)}")
+    return words
+
+
 class AnswerSection(Section):
     """What an answer must be."""
 
     labels: list[str] | None = Field(default=None, description="one of these words, in the column `label`")
+    multi: bool = Field(default=False, description="any number of the labels, as a list")
     json_schema: str | dict[str, Any] | None = Field(
         default=None,
         alias="schema",
-        description="a JSON Schema: a file, or the table [answer.schema]; a column per property",
+        description="a JSON Schema: a file, the table [answer.schema], or a Pydantic model as `module:Class`; "
+        "a column per property",
+    )
+    repairs: int = Field(
+        default=2, ge=0, le=10, description="an answer that does not fit is asked for again, so many times at most"
+    )
+    grow_on_truncation: int | None = Field(
+        default=None, gt=0, description="a truncated answer is asked for once more, with this larger `max_tokens`"
+    )
+    keep_old: bool = Field(
+        default=False, description="take answers to an earlier contract of this job where they fit the present one"
     )
     name: str = Field(default="label", min_length=1, description="another name for the column `label`")
+    samples: int = Field(
+        default=1, ge=1, le=100, description="ask each row so many times; shown is what most of its answers hold"
+    )
+    models: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="ask each of these in place of `endpoint.model`, each at its own pace; shown is what most hold",
+    )
+    logprobs: bool = Field(
+        default=False,
+        description="ask for the tokens' probabilities: the column `confidence`, where the endpoint tells",
+    )
 
     @model_validator(mode="after")
     def _one_contract(self) -> Self:
         if self.labels is not None and self.json_schema is not None:
             raise ValueError("give answer.labels or answer.schema, not both")
+        if self.multi and self.labels is None:
+            raise ValueError("answer.multi is for answer.labels, which are not given")
         return self
 
     @field_validator("labels")
@@ -211,23 +247,30 @@ class AnswerSection(Section):
     def _labels_differ(cls, labels: list[str] | None) -> list[str] | None:
         if labels is not None and not labels:
             raise ValueError("no label is given")
-        twice = sorted({label for label in labels or () if (labels or []).count(label) > 1})
-        if twice:
-            raise ValueError(f"listed twice: {', '.join(twice)}")
-        return labels
+        return _all_differ(labels)
+
+    @field_validator("models")
+    @classmethod
+    def _models_differ(cls, models: list[str] | None) -> list[str] | None:
+        return _all_differ(models)
 
     @property
     def contract(self) -> dict[str, Any] | None:
         """The JSON Schema that an answer is held to; None for free text. It does not know the column's name."""
         if self.labels is not None:
-            label = {"type": "string", "enum": self.labels}
+            label: dict[str, Any] = {"type": "string", "enum": self.labels}
             return {
                 "type": "object",
-                "properties": {"label": label},
-                "required": ["label"],
+                "properties": {self.label_property: {"type": "array", "items": label} if self.multi else label},
+                "required": [self.label_property],
                 "additionalProperties": False,
             }
         return self.json_schema if isinstance(self.json_schema, dict) else None
+
+    @property
+    def label_property(self) -> str:
+        """What the model calls the label, or the list of them."""
+        return "labels" if self.multi else "label"
 
 
 class Limits(Section):
@@ -260,8 +303,8 @@ class Limits(Section):
         return 8 if self.concurrency == "auto" else self.concurrency
 
 
-class Prices(Section):
-    """US dollars per million tokens, over the price list."""
+class ModelPrices(Section):
+    """US dollars per million tokens."""
 
     input: Price | None = Field(default=None, description="prompt tokens")
     cached_input: Price | None = Field(
@@ -276,6 +319,18 @@ class Prices(Section):
         if self.cached_input is not None and self.input is None:
             raise ValueError("prices.cached_input is given, but not prices.input and prices.output")
         return self
+
+
+class Prices(ModelPrices):
+    """US dollars per million tokens, over the price list."""
+
+    models: dict[str, ModelPrices] = Field(
+        default={}, description='of single models by name, over these: `[prices.models."gpt-x"]` with the same keys'
+    )
+
+    def of(self, model: str) -> ModelPrices:
+        """What the job file says of a model; its prices are None where it says nothing."""
+        return self.models.get(model, self)
 
 
 class OutputSection(Section):
@@ -330,9 +385,25 @@ class JobFile(Section):
             raise ValueError(f"not fit for JSON: {error}") from None
         return parameters
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first_model(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        """Where several models are named, the endpoint needs no other."""
+        endpoint, answer = (values.get(name) if isinstance(values, dict) else None for name in ("endpoint", "answer"))
+        models = answer.get("models") if isinstance(answer, dict) else None
+        if not isinstance(endpoint, dict) or not isinstance(models, list) or not models:
+            return values
+        return {**values, "endpoint": {"model": models[0], **endpoint}}
+
+    @model_validator(mode="after")
+    def _models_can_be_asked(self) -> Self:
+        if self.answer.models is not None and self.endpoint.is_local:
+            raise ValueError("answer.models: one model runs on this machine at a time; name one, in endpoint.base_url")
+        return self
+
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
-        taken = [name for name in self.typed_columns if name in ADDED_COLUMNS]
+        taken = [name for name in self.typed_columns if name in (*ADDED_COLUMNS, *self._columns_at_times)]
         if taken:
             where = "answer.name" if self.answer.labels is not None else "answer.schema"
             raise ValueError(f"{where}: {', '.join(taken)}: a column of this name is added anyway; choose another")
@@ -345,6 +416,24 @@ class JobFile(Section):
             raise ValueError("run.how: a model on this machine has no Batch API; it is asked live")
         return self
 
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        more, least = self.answer.grow_on_truncation, max(self.output_caps.values(), default=0)
+        if more is not None and more <= least:
+            raise ValueError(f"answer.grow_on_truncation of {more:,} is to be more than the {least:,} of max_tokens")
+        return self
+
+    @property
+    def output_caps(self) -> dict[str, int]:
+        """The parameters that bound an answer's length, as far as they are given."""
+        given = {name: self.parameters.get(name) for name in OUTPUT_CAPS}
+        # -1 is without end to some servers, and true is an int to Python
+        return {name: cap for name, cap in given.items() if type(cap) is int and cap > 0}
+
+    def capped(self, max_tokens: int) -> dict[str, int]:
+        """The parameters that bound an answer's length by this number, under the name that the job has for it."""
+        return dict.fromkeys(self.output_caps or ("max_tokens",), max_tokens)
+
     @property
     def typed_columns(self) -> dict[str, dict[str, Any]]:
         """The typed columns of the answer: each name with the JSON Schema of its values."""
@@ -352,14 +441,31 @@ class JobFile(Section):
         if contract is None:
             return {}
         if self.answer.labels is not None:
-            return {self.answer.name: contract["properties"]["label"]}
+            return {self.answer.name: contract["properties"][self.answer.label_property]}
         properties = contract.get("properties")
         return dict(properties) if isinstance(properties, dict) else {}
 
     @property
     def added_columns(self) -> tuple[str, ...]:
         """All columns that an output may add, before any prefix, in order."""
-        return (ADDED_COLUMNS[0], *self.typed_columns, *ADDED_COLUMNS[1:])
+        return (ADDED_COLUMNS[0], *self.typed_columns, *self._columns_at_times, *ADDED_COLUMNS[1:])
+
+    @property
+    def _columns_at_times(self) -> tuple[str, ...]:
+        """The columns that stand only in the output of a job that they tell something of."""
+        several = ("agreement", "opinions") if self.opinions > 1 else ()
+        likely = ("confidence",) if self.answer.logprobs else ()
+        return (*several, *likely, *(("repaired",) if self.answer.contract is not None else ()))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whom each row is asked of."""
+        return tuple(self.answer.models or (self.endpoint.model,))
+
+    @property
+    def opinions(self) -> int:
+        """How many requests a row becomes."""
+        return self.answer.samples * len(self.models)
 
     def without_secrets(self) -> dict[str, Any]:
         """All settings as JSON values, for history and metadata; without keys and the headers' values."""
@@ -374,14 +480,21 @@ class JobFile(Section):
         """The settings that decide what the model sees, by dotted name: a change in one asks every row again."""
         return {
             "endpoint.name": self.endpoint.filed_under,
-            "endpoint.model": self.endpoint.model,
+            "endpoint.model": self.endpoint.model if self.answer.models is None else None,
             "endpoint.revision": self.endpoint.revision,
             "prompt.template": self.prompt.template,
             "prompt.column": self.prompt.column if self.prompt.template is None else None,
             "prompt.system": self.prompt.system,
             "parameters": self.parameters,
             "answer": self.answer.contract,
+            "answer.models": self.answer.models,
+            "answer.logprobs": self.answer.logprobs or None,
         }
+
+
+def settings_id(seen_by_model: Mapping[str, Any]) -> str:
+    """8 hexadecimal digits that tell one `Job.seen_by_model` from another."""
+    return hashlib.sha256(json.dumps(seen_by_model, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class ThisRun(Section):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import heapq
 import math
+from collections import deque
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from itertools import count
@@ -12,11 +13,12 @@ from msgspec.structs import replace
 
 from .client import Client
 from .desk import Desk
+from .forms import FORMS, Forms
 from .job import Job, duration_seconds
 from .prices import expected_usage
 from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
-from .replies import read_allowance, read_reply
+from .replies import read_allowance, read_reply, refuses_form
 from .retry import Again, Patience, Tries
 from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
 
@@ -29,6 +31,9 @@ LANDING_SECONDS = 3.0
 DRAIN_SECONDS = 20.0
 """After a stop, what is in flight may land for so long."""
 
+SHOW_SECONDS = 1.0
+"""While everyone waits, the screen counts down so often."""
+
 LEARNT_SECONDS = 5.0
 """What was learnt of the endpoint is noted so often."""
 
@@ -38,38 +43,43 @@ OTHER_FILES = 128
 WAITING_MAX = 1000
 """While so many requests wait to be tried again, no fresh one is begun: trouble must not draw in the whole table."""
 
+DRAWN_MAX = 1000
+DRAWN_BYTES_MAX = 64 * 1024 * 1024
+"""So much is drawn ahead for other lanes while one's own is looked for: a slow one must not draw in the whole table."""
+
 
 FIRST_ROWS = 5
 """Before the first answer, so many rows take turns."""
 
 
 async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
-    """Ask every request, record every outcome at the desk; return when all are settled.
+    """Ask every request, and what follows on its answer, record every outcome at the desk; return when all are settled.
 
-    One request goes first; the rest follow after the first answer, as many at once as the throttle allows: a worker
-    comes into being when there is a slot for it, and a connection when there is a request for it. A request
-    that is to be tried again waits in a queue by time, not in a slot, and goes before fresh ones. Raises Stopped when
-    the job cannot go on or was asked to stop; what was in flight is then pending again.
+    One request of each model goes first; the rest follow after the first answer, as many at once as the throttle
+    allows: a worker comes into being when there is a slot for it, and a connection when there is a request for it. A
+    request that is to be tried again, or that follows on an answer, waits in a queue by time, not in a slot, and goes
+    before fresh ones. Raises Stopped when the job cannot go on or was asked to stop; what was in flight is then pending
+    again.
     """
-    _allow_connections(WINDOW_MAX if job.limits.concurrency == "auto" else job.limits.concurrency)
+    _allow_connections(len(job.models) * (WINDOW_MAX if job.limits.concurrency == "auto" else job.limits.concurrency))
     async with Client(job.endpoint, job.endpoint.key()) as client:
-        lane = _Lane(job, requests, desk, client)
-        working = asyncio.create_task(lane.work())
-        watching = asyncio.create_task(lane.notice_sleep())
+        lanes = _Lanes(job, requests, desk, client)
+        working = asyncio.create_task(lanes.work())
+        watching = asyncio.create_task(lanes.notice_sleep())
         stop_asked = asyncio.create_task(desk.stop_asked.wait())
         hurried = asyncio.create_task(desk.hurried.wait())
         try:
             await asyncio.wait({working, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
-            lane.changed.set()
+            lanes.look_again()
             await asyncio.wait({working, hurried}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            lane.abandon()
+            lanes.abandon()
             await working
         finally:
             # an error or a cancellation may end this, too: nothing goes on behind the caller's back
             for task in (working, watching, stop_asked, hurried):
                 task.cancel()
             await asyncio.wait({working, watching, stop_asked, hurried})
-        lane.end()
+        lanes.end()
     desk.nothing_in_flight()
     if desk.stopping is not None:
         raise desk.stopping
@@ -100,10 +110,11 @@ def _allow_connections(most: int) -> None:
 class _Turn:
     """A request on its way to an outcome."""
 
-    __slots__ = ("cost", "flight", "request", "reserved", "taken_back", "tries")
+    __slots__ = ("cost", "flight", "request", "reserved", "sent", "taken_back", "tries")
 
     def __init__(self, request: Request) -> None:
-        self.request = request
+        self.request = self.sent = request
+        """As it was made, and as it is sent: with the form in which its contract is conveyed."""
         self.tries = Tries()
         self.cost: float | None = 0.0
         self.flight: Flight | None = None
@@ -118,13 +129,118 @@ class _Turn:
         )
 
 
+class _Lanes:
+    """All traffic of a run: one stream of requests, drawn as they are wanted, each into the lane of its model."""
+
+    def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
+        self._job, self._requests, self._desk, self._client = job, requests, desk, client
+        self._lanes: dict[str, _Lane] = {}
+        self._drawn: dict[str, deque[Request]] = {}
+        self._drawn_bytes = 0
+        self._is_full = False
+        self._drawing = asyncio.Lock()
+        self._is_over = False
+        self._tasks: asyncio.TaskGroup
+
+    async def work(self) -> None:
+        """Ask until none is left or a stop is asked; an unforeseen error in one worker ends all, and is raised."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for model in self._job.models:
+                    self._open(model)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def _open(self, model: str) -> None:
+        self._drawn[model] = deque()
+        self._lanes[model] = _Lane(self._job, model, self, self._desk, self._client)
+        self._tasks.create_task(self._lanes[model].work())
+
+    async def draw(self, model: str) -> Request | None:
+        """The next request of a model; None if there is none just now, or none any more (`is_over`)."""
+        mine = self._drawn[model]
+        async with self._drawing:
+            while not mine and not self._is_over and not self._is_full:
+                request = await anext(self._requests, None)
+                if request is None:
+                    self._is_over = True
+                    self.look_again()
+                else:
+                    self._file(request)
+        if not mine:
+            return None
+        request = mine.popleft()
+        self._drawn_bytes -= len(request.body)
+        if self._is_full:
+            self._is_full = False
+            self.look_again()
+        return request
+
+    def _file(self, request: Request) -> None:
+        """Into the lane of its model, which is opened if there is none."""
+        model = request.model or self._job.models[0]
+        if model not in self._lanes:
+            self._open(model)
+        self._drawn[model].append(request)
+        self._drawn_bytes += len(request.body)
+        self._is_full = len(self._drawn[model]) >= DRAWN_MAX or self._drawn_bytes >= DRAWN_BYTES_MAX
+        self._lanes[model].changed.set()
+
+    def is_over(self, model: str) -> bool:
+        """No request of this model is to come any more."""
+        return self._is_over and not self._drawn[model]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have left and not landed, of all models."""
+        return sum(lane.in_flight for lane in self._lanes.values())
+
+    def look_again(self) -> None:
+        """Whoever waits at a gate looks again: a stop was asked, money or room became free."""
+        for lane in self._lanes.values():
+            lane.changed.set()
+
+    def abandon(self) -> None:
+        """Wait no longer for those in flight."""
+        for lane in self._lanes.values():
+            lane.abandon()
+
+    async def notice_sleep(self) -> None:
+        """When the machine slept, or we were stopped: what was in flight then, and does not land soon, is taken back.
+
+        Its connections are dead as a rule, and would be waited for in vain until their deadline.
+        """
+        before = self._desk.uptime()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._desk.uptime()
+            slept, before = now - before - TICK_SECONDS, now
+            if slept < SLEEP_SECONDS:
+                continue
+            woken = self._desk.clock()
+            self._desk.tell(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
+            await asyncio.sleep(LANDING_SECONDS)
+            for lane in self._lanes.values():
+                lane.take_back(woken)
+
+    def end(self) -> None:
+        """Keep what was learnt."""
+        for lane in self._lanes.values():
+            lane.end()
+
+
 class _Lane:
     """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
 
-    def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
-        self._requests, self._desk, self._client = requests, desk, client
+    def __init__(self, job: Job, model: str, lanes: _Lanes, desk: Desk, client: Client) -> None:
+        self._model, self._lanes, self._desk, self._client = model, lanes, desk, client
         now = desk.clock()
-        self._throttle = Throttle(job.limits, now, desk.learnt, _estimate(desk.ledger))
+        self._throttle = Throttle(job.limits, now, desk.learnt(model), _estimate(desk.ledger))
+        self._conveying = Forms(job)
+        self._forms = FORMS if job.answer.contract is not None else FORMS[:1]
+        self._form = 0
+        self._refused_form = ""
+        """What the endpoint said of the first form, while another is tried."""
         self._patience = Patience(
             now,
             desk.dice,
@@ -133,7 +249,8 @@ class _Lane:
         )
         self._gate = asyncio.Lock()
         self._fresh: _Turn | None = None
-        self._exhausted = False
+        self._reformed: _Turn | None = None
+        """What is asked at once in the next form, its last one having been refused."""
         self._later: list[tuple[float, int, _Turn]] = []
         self._order = count()
         self._workers: asyncio.TaskGroup
@@ -145,8 +262,13 @@ class _Lane:
         self.changed = asyncio.Event()
         """Something landed, or a stop was asked: whoever waits at the gate looks again."""
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that have left and not landed."""
+        return self._throttle.in_flight
+
     async def work(self) -> None:
-        """Ask until none is left or a stop is asked; an unforeseen error in one worker ends all, and is raised."""
+        """Ask until none is left or a stop is asked."""
         try:
             async with asyncio.TaskGroup() as self._workers:
                 self._hire()
@@ -176,25 +298,12 @@ class _Lane:
         for task in self._asking:
             task.cancel()
 
-    async def notice_sleep(self) -> None:
-        """When the machine slept, or we were stopped: what was in flight then, and does not land soon, is taken back.
-
-        Its connections are dead as a rule, and would be waited for in vain until their deadline.
-        """
-        before = self._desk.uptime()
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            now = self._desk.uptime()
-            slept, before = now - before - TICK_SECONDS, now
-            if slept < SLEEP_SECONDS:
-                continue
-            woken = self._desk.clock()
-            self._desk.tell(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
-            await asyncio.sleep(LANDING_SECONDS)
-            for task, turn in self._asking.items():
-                if turn.flight is not None and turn.flight.left_at <= woken:
-                    turn.taken_back = True
-                    task.cancel()
+    def take_back(self, moment: float) -> None:
+        """Ask again what has been in flight since before that moment."""
+        for task, turn in self._asking.items():
+            if turn.flight is not None and turn.flight.left_at <= moment:
+                turn.taken_back = True
+                task.cancel()
 
     async def _next_turn(self) -> _Turn | None:
         """The next request that may leave now, marked as in flight; None when there is none left."""
@@ -205,12 +314,14 @@ class _Lane:
                 if self._desk.stop_asked.is_set():
                     break
                 wait = self._wait(turn)
-                if turn is not None and wait <= 0 and await self._desk.set_aside(turn.request):
-                    continue  # that took a moment: a stop or a pause may have come
-                if turn is not None and wait <= 0 and self._afford(turn):
-                    self._leave(turn)
-                    return turn
-                if turn is None and not self._later and not self._throttle.in_flight:
+                if turn is not None and wait <= 0:
+                    turn.sent = self._conveyed(turn.request)
+                    if await self._desk.set_aside(turn.sent):
+                        continue  # that took a moment: a stop or a pause may have come
+                    if self._afford(turn):
+                        self._leave(turn)
+                        return turn
+                if turn is None and not self._later and not self.in_flight and self._lanes.is_over(self._model):
                     break
                 await self._look_again_after(wait if wait > 0 else math.inf)
             if self._desk.stopping is None:
@@ -222,14 +333,15 @@ class _Lane:
 
         Before the first answer a fresh one has precedence, for a few: one bad row must not hold up the others.
         """
+        if self._reformed is not None:
+            return self._reformed
         again = self._due()
         first = not self._patience.answers
         room = not self._later or len(self._later) + len(self._doubtful) < (FIRST_ROWS if first else WAITING_MAX)
         if again is not None and not (first and room):
             return again
-        if self._fresh is None and not self._exhausted and room:
-            request = await anext(self._requests, None)
-            self._exhausted = request is None
+        if self._fresh is None and room:
+            request = await self._lanes.draw(self._model)
             self._fresh = _Turn(request) if request is not None else None
         return self._fresh or self._due()  # asked anew: while the next row was made, another may have come before it
 
@@ -247,17 +359,23 @@ class _Lane:
             return math.inf
         return self._throttle.wait_before_next(now)
 
+    def _conveyed(self, request: Request) -> Request:
+        """The request in the form in which its contract is conveyed."""
+        return replace(request, body=self._conveying.conveyed(request.body, self._forms[self._form]))
+
     def _afford(self, turn: _Turn) -> bool:
         """Set the worst case aside; False if what is in flight must land first. Raises Stopped if that cannot help."""
-        reserved = self._desk.budget.reserve(turn.request)
+        reserved = self._desk.budget.reserve(turn.sent)
         if reserved is not None:
             turn.reserved = reserved
-        elif not self._throttle.in_flight:
-            raise self._desk.budget.exhausted()
+        elif not self._lanes.in_flight:
+            raise self._desk.budget.exhausted(turn.sent)
         return reserved is not None
 
     def _leave(self, turn: _Turn) -> None:
-        if turn is self._fresh:
+        if turn is self._reformed:
+            self._reformed = None
+        elif turn is self._fresh:
             self._fresh = None
         else:
             heapq.heappop(self._later)
@@ -266,6 +384,8 @@ class _Lane:
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())
         self._desk.show(Wait(paused, self._throttle.cause) if paused >= 1 else NO_WAIT)
+        if paused >= 1:
+            seconds = min(seconds, SHOW_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
@@ -282,7 +402,8 @@ class _Lane:
             self._throttle.given_up()
             raise
         finally:
-            self.changed.set()
+            turn.sent = turn.request
+            self._landed()
         if reply is None:
             self._throttle.given_up()
             if turn.taken_back and self._desk.stopping is None:
@@ -293,12 +414,16 @@ class _Lane:
         if isinstance(said, Answer):
             self._throttle.answered(flight, said.usage, read_allowance(reply.headers), now)
             self._patience.answered(now)
+            self._settle_form()
             self._keep_learnt(now)
-            await self._desk.record(turn.request, turn.settled(said, asked_at, reply.seconds))
+            await self._record(turn, turn.settled(said, asked_at, reply.seconds))
             await self._trust_the_doubtful()
             return
         self._throttle.refused(flight, said, now)
         self._desk.refused(said)
+        if self._takes_another_form(said):
+            self._reformed = turn
+            return
         decision = self._patience.decide(said, turn.tries, now)
         if isinstance(decision, Again):
             heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), turn))
@@ -309,7 +434,42 @@ class _Lane:
             if not self._patience.answers:
                 self._doubtful.append((turn, failure))
             else:
-                await self._desk.record(turn.request, failure)
+                await self._record(turn, failure)
+
+    async def _record(self, turn: _Turn, outcome: Outcome) -> None:
+        """Have it written down, and put what follows on it before all fresh requests."""
+        following = await self._desk.record(turn.request, outcome)
+        if following is not None:
+            heapq.heappush(self._later, (self._desk.clock(), next(self._order), _Turn(following)))
+            self.changed.set()
+
+    def _takes_another_form(self, refusal: Refusal) -> bool:
+        """Before the first answer, whether it is the contract's form that may be refused, and the next is to be tried.
+
+        If the last one is refused too, it is not the form: the row has failed, and the next begins with the first form.
+        """
+        if self._patience.answers or not refuses_form(refusal):
+            return False
+        self._refused_form = self._refused_form or f"HTTP {refusal.status}: {refusal.message}"
+        self._form = (self._form + 1) % len(self._forms)
+        if not self._form:
+            self._refused_form = ""
+        return self._form > 0
+
+    def _settle_form(self) -> None:
+        """Say, at the first answer, if its contract was conveyed in another form than the first."""
+        if self._refused_form:
+            takes_no = " and no ".join(self._forms[: self._form])
+            instead = "by json_object" if self._form == 1 else "in plain words"
+            self._desk.tell(f"the endpoint takes no {takes_no} ({self._refused_form}): asked {instead} instead")
+            self._refused_form = ""
+
+    def _landed(self) -> None:
+        """Whoever waits for a slot looks again, and for money that became free those of other lanes too."""
+        if self._desk.budget.cap is None:
+            self.changed.set()
+        else:
+            self._lanes.look_again()
 
     async def _attempt(self, turn: _Turn) -> Reply | None:
         """The reply; None if the wait for it was given up."""
@@ -317,7 +477,7 @@ class _Lane:
         assert task is not None  # noqa: S101 - a coroutine that runs is a task's
         self._asking[task] = turn
         try:
-            return await self._client.attempt(turn.request)
+            return await self._client.attempt(turn.sent)
         except asyncio.CancelledError:
             self._break_off(turn)
             if self._desk.stopping is None and not turn.taken_back:
@@ -331,7 +491,7 @@ class _Lane:
         """Settle tokens and money of one attempt; what may have been billed counts at its worst against the cap."""
         usage = said.usage or Usage()
         known = isinstance(said, Answer) or said.usage is not None
-        paid = self._desk.tariff.cost(usage) if known else 0.0
+        paid = self._desk.tariff.cost(usage, self._model) if known else 0.0
         turn.cost = None if paid is None or turn.cost is None else turn.cost + paid
         broke_off = isinstance(said, Refusal) and said.maybe_paid
         doubtful = paid is None or (broke_off and not known)
@@ -343,12 +503,12 @@ class _Lane:
         """Now and then, so that a run that is killed leaves behind what it found out."""
         if now >= self._noted_at + LEARNT_SECONDS:
             self._noted_at = now
-            self._desk.learn(self._throttle.learnt())
+            self._desk.learn(self._model, self._throttle.learnt())
 
     def end(self) -> None:
         """Keep what was learnt, if anything was answered."""
         if self._patience.answers:
-            self._desk.learn(self._throttle.learnt())
+            self._desk.learn(self._model, self._throttle.learnt())
 
     def _break_off(self, turn: _Turn) -> None:
         """Account for an attempt whose reply is not waited for: it may be billed."""
@@ -359,4 +519,4 @@ class _Lane:
     async def _trust_the_doubtful(self) -> None:
         while self._doubtful:
             turn, failure = self._doubtful.pop()
-            await self._desk.record(turn.request, failure)
+            await self._record(turn, failure)

@@ -1,44 +1,50 @@
 """The requests of each row, and which of them are unanswered.
 
-Each row is rendered once to learn its key; the rows to ask are rendered again when their turn comes, since a key is
-small and a prompt is not. What is kept of a row meanwhile is 16 bytes, the first half of its key, and of a stored
-outcome the same and its mark.
+Each row is rendered once to learn its keys; the rows to ask are rendered again when their turn comes, since a key is
+small and a prompt is not. What is kept of a request meanwhile is 16 bytes, the first half of its key, and of a stored
+outcome the same and its mark. A row of k opinions is k requests, and `keys.parquet` one flat table of them: opinion j
+of row i stands at i * k + j.
 """
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from . import history
+from .desk import FOLLOWED
 from .job import Job
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
-from .records import STATUSES, UNSETTLED, BadJob, Failure, Record, Request, Status, Stopped, Tally
+from .records import UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
 from .store import Reader
 from .tables import Table, read_slices, write_table
+from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
 
 KEYS_SCHEMA = pl.Schema({"key": pl.Binary, "bytes": pl.UInt32, "error": pl.String, "first": pl.Boolean})
-"""`keys.parquet`: each row's key, its request's size, why it cannot be asked, whether it is the first of its equals."""
+"""`keys.parquet`: of each request its key, its size, why it cannot be asked, whether it is the first of its equals."""
 
 RENDERED_AT_ONCE = 5_000
+"""Requests; at least one row's."""
+WALKED_AT_ONCE = 1_000
 ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
 
 
 class Plan(Record, frozen=True):
-    """What a run would ask."""
+    """What a run would ask. All but rows counts requests, the first of each opinion: as many as rows where k is 1."""
 
     rows: int
+    opinions: int
+    """Requests a row has: k."""
     answered: int
-    """Rows whose outcome is known already."""
+    """Those whose outcome is known already."""
     to_ask: int
-    """Rows that would be asked, each a request."""
+    """Those that would be asked, or asked further: so many opinions will be settled."""
     asked_again: int
     """Of these, such as have an outcome already."""
     equal: int
-    """Rows equal to one that would be asked."""
+    """Those equal to one that would be asked."""
     unaskable: int
     """Rows that no request can be made of."""
     why_unaskable: str
@@ -50,7 +56,9 @@ class Plan(Record, frozen=True):
     unused: int
     """Answers in the job folder that fit no row of this table."""
     ask: pl.Series
-    """For each row, whether it would be asked."""
+    """For each request, whether its opinion would be asked."""
+    walked: pl.Series
+    """For each of these, whether it has an outcome that is gone on from."""
 
 
 def keys_path(folder: Path) -> Path:
@@ -82,73 +90,139 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
     try:
-        write_table(_keyed(table, prompts, digests), _part_schema(), part, {}, private=True)
+        write_table(_keyed(table, prompts, job.opinions, digests), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
-        write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), {}, private=True)
-        return _compare(job, part, digest, first, _marks(reader), _retried(job, reader))
+        told = {OPINIONS: str(job.opinions)}
+        write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
+        marks = _marks(reader)
+        return _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
     finally:
         part.unlink(missing_ok=True)
 
 
-def _retried(job: Job, reader: Reader) -> pl.Series:
-    """What an unfinished run of the same `--retry` has asked already: what was paid for is not asked once more."""
-    since = history.retried_since(job.folder, job.this_run.retry)
-    return _hex_digests(reader.stored_since(since) if since is not None else [])
-
-
-def _compare(  # noqa: PLR0913, PLR0917 - two columns of the rows, two of the store
-    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, retried: pl.Series
+def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, one of the store, what was found by walking
+    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, walked: "_Walked"
 ) -> Plan:
-    asked_again = pl.col("mark").is_in([UNSETTLED, *job.this_run.retry])
-    paid_just_now = pl.col("digest").is_in(retried.implode()) & pl.col("mark").is_in(ANSWERED)
-    settled = marks.filter(~asked_again | paid_just_now)["digest"]
-    known = digest.is_in(settled.implode()).fill_null(value=False)
+    to_ask = pl.col("mark").is_in([UNSETTLED, *job.this_run.retry]) & ~pl.col("digest").is_in(walked.paid.implode())
+    is_walked = pl.col("digest").is_in(walked.all.implode())
+    open_ones = pl.when(is_walked).then(pl.col("digest").is_in(walked.to_ask.implode())).otherwise(to_ask)
+    known = digest.is_in(marks.filter(~open_ones)["digest"].implode()).fill_null(value=False)
     ask = first & ~known
+    goes_on = ask & digest.is_in(walked.to_ask.implode()).fill_null(value=False)
     keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
-    unaskable = errors["n"][0]
-    if unaskable and unaskable == len(digest):
-        raise BadJob(f"Not one of {unaskable:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
+    unaskable, rows = errors["n"][0] // job.opinions, len(digest) // job.opinions
+    if unaskable and unaskable == rows:
+        raise BadJob(f"Not one of {rows:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
     answers = marks.filter(pl.col("mark").is_in(ANSWERED))["digest"]
-    used = answers.is_in(digest.implode()).sum()
+    used = answers.is_in(digest.implode()).sum() + walked.followed
     asked_bytes = keys.select(pl.col("bytes").cast(pl.Int64)).collect()["bytes"].filter(ask).sum()
     return Plan(
-        rows=len(digest),
+        rows=rows,
+        opinions=job.opinions,
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
-        asked_again=int((ask & digest.is_in(marks["digest"].implode())).sum()),
-        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable,
+        asked_again=int((ask & ~goes_on & digest.is_in(marks["digest"].implode())).sum()) + walked.again,
+        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.opinions,
         unaskable=unaskable,
         why_unaskable=errors["why"][0] or "",
         request_bytes=int(asked_bytes),
         stored=len(answers),
-        unused=len(answers) - int(used),
+        unused=max(0, len(answers) - int(used)),
         ask=ask,
+        walked=goes_on,
     )
 
 
-async def requests_to_ask(table: Table, prompts: Prompts, ask: pl.Series, keys: Path) -> AsyncIterator[Request]:
-    """The request of each row to ask, in order, made when it is wanted.
+class _Walked(Record, frozen=True):
+    """What was found of the opinions whose first answer may have been followed up, by the digests of first keys."""
 
-    Raises Stopped if the input changed, or if a row's request is not the one that was planned (`keys`): its answer
-    would be filed where no row finds it.
-    """
+    all: pl.Series
+    to_ask: pl.Series
+    again: int
+    """Of those to ask, such as have an outcome that is to be replaced."""
+    followed: int
+    """Answers beyond the first."""
+    paid: pl.Series
+    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more."""
+
+
+def _walked(  # noqa: PLR0913, PLR0917 - as above
+    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, reader: Reader
+) -> _Walked:
+    since = history.retried_since(job.folder, job.this_run.retry)
+    stored = _hex_digests(reader.stored_since(since) if since is not None else [])
+    paid = marks.filter(pl.col("digest").is_in(stored.implode()) & pl.col("mark").is_in(ANSWERED))["digest"]
+    wanted = first & digest.is_in(marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"].implode())
+    walks = Walks(job, reader)
+    walked, to_ask, again, followed = [_hex_digests([])], [_hex_digests([])], 0, 0
+    for keys in _chosen(part, wanted):
+        found = walks.of([Request(key=key, body=b"") for key in keys])
+        last = _hex_digests([walk.next.key for walk in found]).is_in(paid.implode())
+        asked = [_is_to_ask(walk, job, is_paid=is_paid) for walk, is_paid in zip(found, last, strict=True)]
+        walked.append(_hex_digests(keys))
+        to_ask.append(walked[-1].filter(pl.Series(asked, dtype=pl.Boolean)))
+        again += sum(ask and walk.missing is None for ask, walk in zip(asked, found, strict=True))
+        followed += sum(isinstance(step.outcome, Answer) for walk in found for step in walk.steps[1:])
+    return _Walked(pl.concat(walked), pl.concat(to_ask), again, followed, paid)
+
+
+def _is_to_ask(walk: Walk, job: Job, *, is_paid: bool) -> bool:
+    """What is missing is asked; what passes is asked again; what is settled only if the user wants it, and once."""
+    if walk.missing is not None:
+        return True
+    last = walk.steps[-1].outcome
+    passes = isinstance(last, Failure) and not last.lasting
+    return passes or (walk.status in job.this_run.retry and not is_paid)
+
+
+def _chosen(part: Path, wanted: pl.Series) -> Iterator[list[str]]:
+    """The wanted keys, a slice at a time."""
     offset = 0
-    planned = read_slices(keys, ["key"], RENDERED_AT_ONCE)
-    for frame, keyed in zip(table.slices(prompts.columns, RENDERED_AT_ONCE), planned, strict=True):
-        wanted = ask.slice(offset, frame.height)
+    for frame in read_slices(part, ["key"], WALKED_AT_ONCE):
+        keys = frame["key"].filter(wanted.slice(offset, frame.height))
         offset += frame.height
-        rows = frame.filter(wanted).iter_rows(named=True)
-        for row, key in zip(rows, keyed.filter(wanted)["key"], strict=True):
-            request = prompts.request(row)
-            if isinstance(request, Failure) or bytes.fromhex(request.key) != key:
-                raise Stopped(
-                    "A row gives another prompt now than when it was planned: the template's output is not the same "
-                    "each time.\nSee what it prints with `pipeline preview`. Every answer so far is kept."
-                )
-            yield request
+        if len(keys):
+            yield keys.bin.encode("hex").to_list()
+
+
+async def requests_to_ask(
+    table: Table, prompts: Prompts, plan: Plan, keys: Path, walks: Walks
+) -> AsyncIterator[Request]:
+    """What is to be asked first of each opinion to ask, in order, made when it is wanted.
+
+    Of one that has an answer already that is what follows on it. Raises Stopped if the input changed, or if a row's
+    requests are not those that were planned (`keys`): their answers would be filed where no row finds them.
+    """
+    size, at = _rows_at_once(plan.opinions), 0
+    planned = read_slices(keys, ["key"], size * plan.opinions)
+    for frame, keyed in zip(table.slices(prompts.columns, size), planned, strict=True):
+        ask = plan.ask.slice(at, keyed.height)
+        goes_on = plan.walked.slice(at, keyed.height).to_list()
+        at += keyed.height
+        rows = ask.reshape((-1, plan.opinions)).arr.any()
+        is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
+        for number, row in zip(rows.arg_true(), frame.filter(rows).iter_rows(named=True), strict=True):
+            for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.opinions):
+                if bytes.fromhex(request.key) != planned_keys[place]:
+                    raise _other_prompt()
+                if is_asked[place]:
+                    yield walks.of([request])[0].next if goes_on[place] else request
+
+
+def _as_planned(requests: list[Request] | Failure) -> list[Request]:
+    if isinstance(requests, Failure):
+        raise _other_prompt()
+    return requests
+
+
+def _other_prompt() -> Stopped:
+    return Stopped(
+        "A row gives another prompt now than when it was planned: the template's output is not the same "
+        "each time.\nSee what it prints with `pipeline preview`. Every answer so far is kept."
+    )
 
 
 def keys_hash(keys: Path) -> str:
@@ -157,34 +231,53 @@ def keys_hash(keys: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tally_rows(folder: Path, reader: Reader) -> Tally:
-    """How many rows of the last plan have which status, without reading an answer; for a run that stopped."""
-    digests = [_digests(frame["key"]) for frame in read_slices(keys_path(folder), ["key"])]
-    if not digests:
-        return Tally()
-    rows = pl.DataFrame({"digest": pl.concat(digests)})
-    joined = rows.join(_marks(reader), on="digest", how="left").with_columns(
-        status=pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
-        .then(pl.lit("failed"))
-        .otherwise(pl.col("mark").fill_null("pending"))
+def tally_rows(job: Job, folder: Path, reader: Reader) -> Tally:
+    """How many rows of the last plan have which status, without reading what is answered well; for a run that stopped.
+
+    A row's status is that of its best opinion, and it is pending if one of them is.
+    """
+    keys = keys_path(folder)
+    marks, walks = _marks(reader), Walks(job, reader)
+    followed = marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"]
+    standings = [pl.Series("standing", [], dtype=pl.Int8)]
+    for frame in read_slices(keys, ["key"]):
+        digest = _digests(frame["key"])
+        joined = digest.to_frame().join(marks, on="digest", how="left", maintain_order="left")
+        status = (
+            pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
+            .then(pl.lit("failed"))
+            .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
+        )
+        standing = joined.select(standing=status.replace_strict(STANDING, return_dtype=pl.Int8)).to_series()
+        walked = digest.is_in(followed.implode()).fill_null(value=False)
+        firsts = [Request(key=key, body=b"") for key in frame["key"].filter(walked).bin.encode("hex")]
+        found = [STANDING[walk.status] for walk in walks.of(firsts)]
+        standings.append(standing.scatter(walked.arg_true(), found) if found else standing)
+    standing, opinions = pl.concat(standings), opinions_in(keys)
+    rows = (
+        standing.to_frame().group_by(pl.int_range(pl.len()) // opinions).min() if opinions > 1 else standing.to_frame()
     )
-    counts: dict[str, Any] = dict(joined.group_by("status").len().iter_rows())
-    return Tally(**{status: counts.get(status, 0) for status in STATUSES})
+    counts = dict(rows["standing"].value_counts(name="rows").iter_rows())
+    return Tally(**{status: counts.get(standing, 0) for status, standing in STANDING.items()})
 
 
 def _part_schema() -> pl.Schema:
     return pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
 
 
-def _keyed(table: Table, prompts: Prompts, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
-    for frame in table.slices(prompts.columns, RENDERED_AT_ONCE):
+def _rows_at_once(opinions: int) -> int:
+    return max(1, RENDERED_AT_ONCE // opinions)
+
+
+def _keyed(table: Table, prompts: Prompts, opinions: int, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+    for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
         keys: list[tuple[bytes | None, int | None, str | None]] = []
         for row in frame.iter_rows(named=True):
-            request = prompts.request(row)
-            if isinstance(request, Failure):
-                keys.append((None, None, request.reason))
+            requests = prompts.requests(row)
+            if isinstance(requests, Failure):
+                keys += [(None, None, requests.reason)] * opinions
             else:
-                keys.append((bytes.fromhex(request.key), len(request.body), None))
+                keys += [(bytes.fromhex(request.key), len(request.body), None) for request in requests]
         keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
         digests.append(_digests(keyed["key"]))
         yield keyed

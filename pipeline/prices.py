@@ -1,12 +1,9 @@
-"""What it costs: the prices of one model, what a job will likely use, and a budget held before a request leaves."""
+"""What it costs: each model's prices, what a job will likely use, and a budget held before a request leaves."""
 
 from .job import Job
 from .records import BadJob, Exit, Request, Stopped, Tally, Usage
 
 PER_MILLION = 1e-6
-OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
-"""The parameters that bound an answer's length."""
-
 BYTES_PER_TOKEN = 4.0
 COMPLETION_TOKENS = 100
 """What is guessed before the first answer; English prose has about 4.7 bytes a token, Chinese about 2."""
@@ -23,7 +20,7 @@ def expected_usage(known: Tally, request_bytes: int, requests: int) -> Usage:
 
 
 class Tariff:
-    """The prices of a job's model: `[prices]` over the price list; a model on this machine costs nothing.
+    """The prices of a job's models: `[prices]` over the price list; a model on this machine costs nothing.
 
     In batches the list's batch rates count; `[prices]` are taken for what is paid, however the requests travel.
 
@@ -32,37 +29,50 @@ class Tariff:
     """
 
     def __init__(self, job: Job) -> None:
-        self._endpoint, self._own = job.endpoint, job.prices
+        self._endpoint, self._own, self._models = job.endpoint, job.prices, job.models
         self._context = {"processing": "batch"} if job.run.how == "batch" else None
         self._free = job.endpoint.is_local
-        self._listed = not self._free and job.prices.input is None
-        self.known = not self._listed or self._listed_cost(1, 0, 1) is not None
-        """There is a price."""
+        self._unlisted: set[str] = set()
+        self.unknown = next((model for model in job.models if not self.knows(model)), None)
+        """A model of the job of which there is no price; None if there are all."""
 
-    def cost(self, usage: Usage) -> float | None:
-        """US dollars for what was used; None if the price or a count is unknown."""
+    def knows(self, model: str) -> bool:
+        """There is a price."""
+        return self.cost(Usage(1, 1), model) is not None
+
+    def cost(self, usage: Usage, model: str = "") -> float | None:
+        """US dollars for what a model used, the job's own if none is named; None if the price or a count is unknown."""
         if self._free:
             return 0.0
         prompt_tokens, output_tokens = usage.prompt_tokens, usage.billed_output_tokens
-        if prompt_tokens is None or output_tokens is None or not self.known:
+        if prompt_tokens is None or output_tokens is None:
             return None
         cached_tokens = min(usage.cached_tokens or 0, prompt_tokens)
-        if self._listed:
-            return self._listed_cost(prompt_tokens, cached_tokens, output_tokens)
-        # the section admits input and output together alone, so both are there
-        input_price, output_price = self._own.input or 0.0, self._own.output or 0.0
-        cached_price = input_price if self._own.cached_input is None else self._own.cached_input
+        model = model or self._models[0]
+        own = self._own.of(model)
+        # the section admits input and output together alone, so both are there or none
+        if own.input is None or own.output is None:
+            return self._listed_cost(prompt_tokens, cached_tokens, output_tokens, model)
+        cached_price = own.input if own.cached_input is None else own.cached_input
         fresh_tokens = prompt_tokens - cached_tokens
-        return PER_MILLION * (fresh_tokens * input_price + cached_tokens * cached_price + output_tokens * output_price)
+        return PER_MILLION * (fresh_tokens * own.input + cached_tokens * cached_price + output_tokens * own.output)
 
-    def worst_cost(self, prompt_tokens: int, output_tokens: int) -> float | None:
+    def expected_cost(self, usage: Usage) -> float | None:
+        """US dollars if each of the job's models has an equal share in what will be used; None if one is unknown."""
+        costs = [self.cost(usage, model) for model in self._models]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) / len(costs) if len(known) == len(costs) else None
+
+    def worst_cost(self, prompt_tokens: int, output_tokens: int, model: str = "") -> float | None:
         """US dollars for so many tokens at most, however many of the prompt's the endpoint had cached."""
-        fresh = self.cost(Usage(prompt_tokens, output_tokens))
-        if fresh is None or self._own.cached_input is None:  # the list prices no cached token above a fresh one
-            return fresh
-        return max(fresh, self.cost(Usage(prompt_tokens, output_tokens, cached_tokens=prompt_tokens)) or 0.0)
+        fresh = self.cost(Usage(prompt_tokens, output_tokens), model)
+        if fresh is None or self._own.of(model or self._models[0]).cached_input is None:
+            return fresh  # the list prices no cached token above a fresh one
+        return max(fresh, self.cost(Usage(prompt_tokens, output_tokens, cached_tokens=prompt_tokens), model) or 0.0)
 
-    def _listed_cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> float | None:
+    def _listed_cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int, model: str) -> float | None:
+        if model in self._unlisted:
+            return None
         import genai_prices  # noqa: PLC0415 - takes a second to import, and many jobs do without
 
         used = genai_prices.Usage(
@@ -70,9 +80,10 @@ class Tariff:
         )
         try:
             found = genai_prices.calc_price(
-                used, self._endpoint.model, provider_api_url=self._endpoint.base_url, price_context=self._context
+                used, model, provider_api_url=self._endpoint.base_url, price_context=self._context
             )
         except LookupError:
+            self._unlisted.add(model)
             return None
         return float(found.total_price)
 
@@ -87,14 +98,12 @@ class Budget:
         self.reserved = 0.0
         """US dollars set aside for what is in flight."""
         self._tariff = tariff
-        given = [*(job.parameters.get(name) for name in OUTPUT_CAPS), job.limits.reserve_tokens]
-        # -1 is without end to some servers, and true is an int to Python
-        self._output_tokens_max = max((cap for cap in given if type(cap) is int and cap > 0), default=None)
+        self._output_tokens_max = max([*job.output_caps.values(), job.limits.reserve_tokens or 0]) or None
         if self.cap is None:
             return
-        if not tariff.known:
+        if tariff.unknown is not None:
             raise BadJob(
-                f"limits.max_cost is set, but no price is known of {job.endpoint.model!r} at {job.endpoint.host}.\n"
+                f"limits.max_cost is set, but no price is known of {tariff.unknown!r} at {job.endpoint.host}.\n"
                 "Give it in [prices] (US dollars per million tokens). Nothing was sent."
             )
         if self._output_tokens_max is None:
@@ -120,15 +129,21 @@ class Budget:
         """US dollars that one attempt costs at most, 0 without a cap; None if that is not to be told."""
         if self.cap is None:
             return 0.0
-        return self._tariff.worst_cost(len(request.body), self._output_tokens_max or 0)
+        output_tokens = request.max_tokens or self._output_tokens_max or 0
+        return self._tariff.worst_cost(len(request.body), output_tokens, request.model)
 
     def settle(self, reserved: float, paid: float) -> None:
         """The attempt has landed: what was set aside for it becomes what it cost."""
         self.reserved -= reserved
         self.spent += paid
 
-    def exhausted(self) -> Stopped:
-        """The stop that follows when nothing in flight can make room any more."""
+    def exhausted(self, request: Request) -> Stopped:
+        """The stop that follows when nothing in flight can make room any more for this request."""
+        if self.worst(request) is None:
+            return Stopped(
+                f"limits.max_cost is set, but no price is known of {request.model!r}: give it in [prices], or in\n"
+                f'[prices.models."{request.model}"] (US dollars per million tokens). What may be paid is not known.'
+            )
         return Stopped(
             f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent or set aside, "
             "and the next request might cost more than is left.\nRaise it with --max-cost to go on.",

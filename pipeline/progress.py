@@ -56,6 +56,11 @@ class Wait(NamedTuple):
 NO_WAIT = Wait(0.0)
 
 
+def wait_text(wait: Wait) -> str:
+    """`paused 12 s: the endpoint said so`."""
+    return f"paused {duration(wait.seconds)}: {wait.cause or 'the endpoint said so'}"
+
+
 def learnt_text(learnt: Learnt | None) -> str:
     """`learnt: 598 requests/min, 41,000 tokens/min, window 24`; empty if nothing was."""
     if learnt is None:
@@ -177,7 +182,7 @@ def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | N
     if rate:
         facts.append(f"{duration((total - tally.rows) / rate)} left")
     if wait.seconds:
-        facts.append(f"paused {wait.seconds:.0f} s: {wait.cause or 'the endpoint said so'}")
+        facts.append(wait_text(wait))
     if text := learnt_text(learnt):
         facts.append(text)
     return " · ".join(facts)

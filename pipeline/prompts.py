@@ -35,19 +35,21 @@ class Prompts:
             self._chat = lambda row: [{"role": "user", "content": _asked(template.render(row))}]
         if self._system is not None:
             self.columns = tuple(dict.fromkeys((*self.columns, *self._system.columns)))
-        contract = job.answer.contract
-        self._identity = {
-            "answer": contract,
+        identity: dict[str, Any] = {
+            "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
-            "model": job.endpoint.model,
             "parameters": _whole(job.parameters),
             "revision": job.endpoint.revision,
-            "sample": 0,
         }
-        self._settings = dict(job.parameters)
-        if contract is not None:
-            form = {"name": "answer", "strict": True, "schema": contract}
-            self._settings["response_format"] = {"type": "json_schema", "json_schema": form}
+        settings = dict(job.parameters)
+        if job.answer.logprobs:
+            identity["logprobs"] = settings["logprobs"] = True
+        self._opinions = [
+            ({**identity, "model": model, "sample": sample}, {"model": model, **_sampled(settings, sample)})
+            for sample in range(job.answer.samples)
+            for model in job.models
+        ]
+        """Of each opinion: what its key is made of, and what its body holds, beside the messages."""
 
     def messages(self, row: Row) -> list[Any]:
         """The chat of a row, `[{"role": …, "content": …}, …]`; a chat with its own system message keeps it.
@@ -59,17 +61,31 @@ class Prompts:
             return chat
         return [{"role": "system", "content": self._system.render(row)}, *chat]
 
-    def request(self, row: Row) -> Request | Failure:
-        """What is sent for a row, or why nothing can be; the same row always gives the same request."""
+    def requests(self, row: Row) -> list[Request] | Failure:
+        """What is asked for a row, one request for each opinion, or why nothing can be.
+
+        The same row always gives the same requests: the first sample of each model, then the second of each.
+        """
         try:
             messages = self.messages(row)
-            seen = _canonical.encode({**self._identity, "messages": messages})
-            body = _plain.encode({"model": self._identity["model"], "messages": messages, **self._settings})
+            return [_request(identity, settings, messages) for identity, settings in self._opinions]
         except Unaskable as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
-        return Request(key=hashlib.sha256(seen).hexdigest(), body=body)
+
+
+def _request(identity: dict[str, Any], settings: dict[str, Any], messages: list[Any]) -> Request:
+    seen = _canonical.encode({**identity, "messages": messages})
+    model = identity["model"]
+    body = _plain.encode({"model": model, "messages": messages, **settings})
+    return Request(key=hashlib.sha256(seen).hexdigest(), body=body, model=model)
+
+
+def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:
+    """The parameters of one sample: with one seed for all, all would say the same."""
+    seed = parameters.get("seed")
+    return {**parameters, "seed": seed + sample} if type(seed) is int else parameters
 
 
 def _asked(prompt: str) -> str:

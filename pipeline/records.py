@@ -121,8 +121,15 @@ class Request(Record, frozen=True):
     key: str
     """64 hexadecimal digits: sha256 over all that the model would see and who it is (`prompts.Prompts`)."""
     body: bytes
+    """Without the form of its contract, which is laid on as it is sent; empty where keys alone count."""
     model: str = ""
-    """As it is asked for."""
+    """Whose price and pace it is; empty for the job's own model."""
+    max_tokens: int | None = None
+    """What bounds its answer, where that is another than the job's."""
+    repair: int = 0
+    """How many times the row's answer was asked for again, because it did not fit."""
+    grown: bool = False
+    """It was asked for again with more room, because it was cut off."""
 
 
 class Reply(Record, frozen=True):
@@ -198,6 +205,8 @@ class Settled(Record, frozen=True, kw_only=True):
     """How long the last attempt took."""
     cost: float | None = None
     """US dollars paid, failed attempts included; None if a price or a count is unknown."""
+    settings: str = ""
+    """Under which settings it was asked: 8 hexadecimal digits (`job.settings_id`)."""
 
 
 class Answer(Settled, frozen=True, tag="answer"):
@@ -210,6 +219,8 @@ class Answer(Settled, frozen=True, tag="answer"):
     usage: Usage = Usage()
     refusal: str | None = None
     """The model's own refusal, where it said it in a field of its own."""
+    logprobs: tuple[tuple[str, float], ...] = ()
+    """Its tokens, each with the logarithm of its probability; only where they were asked for, and told."""
 
     @property
     def status(self) -> Status:

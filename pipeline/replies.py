@@ -180,7 +180,7 @@ _decode: Callable[[bytes], object] = msgspec.json.Decoder().decode
 def read_reply(reply: Reply) -> Answer | Refusal:
     """One attempt's meaning. Pure, and never raises, whatever the status, the headers and the bytes.
 
-    An Answer has text, finish_reason, model, usage and refusal; attempts, cost and times are the caller's to add.
+    An Answer has text, finish_reason, model, usage, refusal and logprobs; the rest is the caller's to add.
     Tool calls become the text as compact JSON; a model's refusal becomes the text where there is no other.
     A Refusal's verdict is its kind's in `KINDS`. Its wait is the number the endpoint said, in seconds, not clamped.
     """
@@ -198,6 +198,16 @@ def read_reply(reply: Reply) -> Answer | Refusal:
 REQUEST_LIMITS = ("x-ratelimit-limit-req-minute", "x-ratelimit-limit-requests")
 TOKEN_LIMITS = ("x-ratelimit-limit-tokens-minute", "x-ratelimit-limit-tokens")
 """Mistral's, which name the minute, before everyone else's, which must be shown to be for a minute."""
+
+
+FORM_WORDS = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
+
+
+def refuses_form(refusal: Refusal) -> bool:
+    """Whether it may be the form of the wanted answer (`response_format`) that an endpoint does not take."""
+    if refusal.kind in ("bad_request", "not_found") and refusal.status in (400, 404, 422):
+        return True
+    return refusal.status >= 400 and refusal.kind != "rate" and FORM_WORDS.search(refusal.message) is not None
 
 
 def read_allowance(headers: Mapping[str, str]) -> Allowance:
@@ -351,7 +361,22 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
         model=model if isinstance(model, str) and model else None,
         usage=usage,
         refusal=refusal,
+        logprobs=_logprobs(choice.get("logprobs")),
     )
+
+
+def _logprobs(reported: object) -> tuple[tuple[str, float], ...]:
+    """The tokens of an answer with their log probabilities; none if one of them is not told."""
+    tokens = reported.get("content") if isinstance(reported, dict) else None
+    read = [_logprob(token) for token in tokens] if isinstance(tokens, list) else []
+    return tuple(pair for pair in read if pair is not None) if None not in read else ()
+
+
+def _logprob(token: object) -> tuple[str, float] | None:
+    text, logprob = (token.get(name) if isinstance(token, dict) else None for name in ("token", "logprob"))
+    if not isinstance(text, str) or isinstance(logprob, bool) or not isinstance(logprob, (int, float)):
+        return None
+    return text, round(min(0.0, max(-9999.0, float(logprob))), 4)
 
 
 def _joined_parts(content: object, key: str) -> str:

@@ -10,17 +10,16 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from . import history
 from .columns import Cells, metadata_of, output_schema
+from .forms import FORMS, Forms
 from .job import Job
-from .lock import hold
-from .plan import chosen_rows, keys_hash, keys_path, named_by_weights
+from .opened import open_job, with_free_names
+from .plan import keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
-from .records import BadJob, Failure, Status, Tally, one_line, printable
-from .schema import contract_of
-from .store import HalfWritten, Reader, take_back
-from .tables import Table, check_output, open_table, write_table
+from .records import Failure, Status, Tally, one_line, printable
+from .schema import Ladder
+from .tables import check_output, open_table, write_table
 
 
 def preview(job: Job, rows: int) -> Iterator[str]:
@@ -29,26 +28,28 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        contract_of(job)
+        Ladder(job)
+        forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
-            request = prompts.request(row)
+            requests = prompts.requests(row)
             yield f"row {number} → {one_line(job.endpoint.host)}"
-            if isinstance(request, Failure):
-                yield f"cannot be asked: {printable(request.reason)}"
-            else:
-                yield printable(json.dumps(msgspec.json.decode(request.body), ensure_ascii=False, indent=2))
+            if isinstance(requests, Failure):
+                yield f"cannot be asked: {printable(requests.reason)}"
+                continue
+            for request in requests:
+                body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
+                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
         if not table.rows:
             yield "The input has no rows."
 
 
 def show(name: str | Path, *, status: Status | None, row: int | None, most: int) -> Iterator[str]:
     """Prompts, answers and errors of a job's rows as text: those of one status, one row (from 1), or the first."""
-    job, table, reader, _ = _opened(history.folder_of(name))
+    job, table, reader, *_ = open_job(name)
     prompts = Prompts(job, list(table.schema))
-    # what is shown may not be among the columns that the output wants, or go by the name of one of the input
-    prefix = max(table.schema, key=len, default="") + "."
-    whole = job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
+    whole = with_free_names(job, table)
+    prefix = whole.output.prefix
     shown = 0
     with contextlib.closing(reader):
         for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
@@ -65,44 +66,13 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
 
 def export(name: str | Path, output: Path | None) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
-    job, table, reader, inputs = _opened(history.folder_of(name))
+    job, table, reader, inputs, _ = open_job(name)
     path = output or job.output_path
     check_output(path, inputs)
     cells = Cells(job, table, keys_path(job.folder), reader)
     with contextlib.closing(reader):
         write_table(cells.frames(), output_schema(job, table), path, metadata_of(job))
     return path, cells.tally
-
-
-def _opened(folder: Path) -> tuple[Job, Table, Reader, list[str]]:
-    """The last run's job, its rows, their answers, and the files that no output may stand in for."""
-    began = history.last(folder)
-    if began is None:
-        raise BadJob(f"{folder}: nothing was ever run here.")
-    job = history.job_of(folder, began)
-    originals = [str(Path(began.directory, name)) for name in began.inputs if name != "-"]
-    table = open_table(job.inputs, folder)
-    if folder not in table.path.parents and table.content_hash != began.input_hash:
-        raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
-    keys = keys_path(folder)
-    if not keys.exists() or keys_hash(keys) != began.keys_hash:
-        raise BadJob(
-            f"{folder}: the last run is just beginning, or was cut short as it began: run it again, then look."
-        )
-    try:
-        reader = _reader(folder)
-    except FileNotFoundError as error:
-        raise BadJob(f"{error}.") from None
-    return job, chosen_rows(job, table), reader, [str(table.path), *originals]
-
-
-def _reader(folder: Path) -> Reader:
-    try:
-        return Reader(folder / "store")
-    except HalfWritten:
-        with hold(folder):
-            take_back(folder / "store")
-        return Reader(folder / "store")
 
 
 def _nothing(rows: int, status: Status | None, row: int | None) -> str:

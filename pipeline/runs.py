@@ -16,7 +16,7 @@ import msgspec
 import polars as pl
 
 from . import batch, cluster, columns, history, live
-from .desk import Desk, lane_of, read_learnt, read_ledger
+from .desk import Desk, read_learnt, read_ledger
 from .folders import make_inside
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS
@@ -39,6 +39,7 @@ from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, one_line
 from .salvage import open_store
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, forget_snapshots, open_table, sweep, write_table
+from .walks import Walks
 
 ELSEWHERE_SHARE = 0.001
 """So much of the spend, for what is not in the table, is worth a word."""
@@ -114,7 +115,7 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader, lane_of(filed)), reader=reader)
+        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader), reader=reader)
         refuse_to_pay_twice(job, desk)
         draft = open_things.enter_context(drafts(job.folder))
         plan = make_plan(filed, table, prompts, reader, draft)
@@ -179,30 +180,29 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
         guesses.append(duration(seconds))
     if job.limits.max_cost is not None:
         guesses.append(f"cap {money(job.limits.max_cost)}")
-    model = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else job.endpoint.model
-    parts = [
-        f"{plan.rows:,} rows → {one_line(job.endpoint.host)}, {one_line(model)}",
-        ", ".join(facts),
-        ", ".join(guesses),
-    ]
+    models = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else " + ".join(job.models)
+    rows = f"{plan.rows:,} rows" + (f", {plan.opinions:,} opinions each" if plan.opinions > 1 else "")
+    parts = [f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}", ", ".join(facts), ", ".join(guesses)]
     return " · ".join(part for part in parts if part)
 
 
 def expectation(job: Job, desk: Desk, request_bytes: int, requests: int) -> tuple[float | None, float | None]:
     """US dollars and seconds that so many requests will likely take; None where nothing is known to tell from."""
     usage = expected_usage(desk.ledger, request_bytes, requests)
+    share = requests / len(job.models)  # the models' lanes go side by side
     paces = []
-    if desk.ledger.answers:
-        window = desk.learnt.window if desk.learnt is not None else 0
-        paces.append(requests * desk.ledger.seconds / desk.ledger.answers / (window or job.limits.width))
-    if desk.learnt is not None and desk.learnt.requests_per_minute is not None:
-        paces.append(60 * requests / desk.learnt.requests_per_minute)
+    for learnt in map(desk.learnt, job.models):
+        if desk.ledger.answers:
+            window = learnt.window if learnt is not None else 0
+            paces.append(share * desk.ledger.seconds / desk.ledger.answers / (window or job.limits.width))
+        if learnt is not None and learnt.requests_per_minute is not None:
+            paces.append(60 * share / learnt.requests_per_minute)
     if job.limits.requests_per_minute is not None:
-        paces.append(60 * requests / job.limits.requests_per_minute)
+        paces.append(60 * share / job.limits.requests_per_minute)
     if job.limits.tokens_per_minute is not None:
         tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        paces.append(60 * tokens / job.limits.tokens_per_minute)
-    return desk.tariff.cost(usage), max(paces, default=None)
+        paces.append(60 * tokens / len(job.models) / job.limits.tokens_per_minute)
+    return desk.tariff.expected_cost(usage), max(paces, default=None)
 
 
 def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
@@ -219,10 +219,11 @@ def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
     price = expectation(job, desk, plan.request_bytes, plan.to_ask)[0]
     cost = "at an unknown price" if price is None else f"about {money(price)}"
     fit = f"{plan.stored - plan.unused:,} of {plan.stored:,} answers fit"
+    asked = "rows" if plan.opinions == 1 else "opinions"
     what = f"{', '.join(changed)} changed since {before.at:%d %b %H:%M}: {fit}."
     if confirm is None:
-        raise BadJob(f"{what}\nTo ask {plan.to_ask:,} rows again, {cost}, add --yes. Nothing was sent.")
-    if not confirm(f"{what} Ask {plan.to_ask:,} rows again, {cost}?"):
+        raise BadJob(f"{what}\nTo ask {plan.to_ask:,} {asked} again, {cost}, add --yes. Nothing was sent.")
+    if not confirm(f"{what} Ask {plan.to_ask:,} {asked} again, {cost}?"):
         raise BadJob("Nothing was sent. The answers are kept; with the settings as they were they are found again.")
 
 
@@ -230,7 +231,8 @@ async def ask(ready: Prepared) -> Stopped | None:
     """Ask all that the plan has to ask; returns what stopped it, if anything did."""
     if not ready.plan.to_ask:
         return None
-    requests = requests_to_ask(ready.table, ready.prompts, ready.plan.ask, keys_path(ready.job.folder))
+    keys, walks = keys_path(ready.job.folder), Walks(ready.job, ready.reader)
+    requests = requests_to_ask(ready.table, ready.prompts, ready.plan, keys, walks)
     try:
         with served(ready.job) as reachable, interruptible(ready):
             ready.progress.begin(ready.plan.to_ask)
@@ -361,7 +363,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         ready.store.close()
     except Stopped as unwritten:  # a person is needed, but every outcome is on disk, and so the output can be
         notes_lost = unwritten
-    rows = tally_rows(folder, ready.reader)
+    rows = tally_rows(job, folder, ready.reader)
     ledger, asked = ready.desk.ledger, ready.desk.asked
     if stop is None:
         stop = unbalanced(
@@ -420,8 +422,9 @@ def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
 
 def rest_text(job: Job, desk: Desk, rows: int) -> str:
     """After a pilot: what the rows that it left out would cost and take."""
-    request_bytes = round(rows * desk.ledger.request_bytes / desk.ledger.answers)
-    price, seconds = expectation(job, desk, request_bytes, rows)
+    requests = rows * job.opinions
+    request_bytes = round(requests * desk.ledger.request_bytes / desk.ledger.answers)
+    price, seconds = expectation(job, desk, request_bytes, requests)
     cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
     time_left = f" and take about {duration(seconds)}" if seconds is not None else ""
     return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."

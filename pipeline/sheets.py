@@ -117,10 +117,10 @@ class LinesByKey:
         return list(self._places)
 
 
-def write_upload(path: Path, lines: Iterable[Line]) -> None:
+def write_upload(path: Path, requests: Iterable[Request]) -> None:
     """Write what the provider is given."""
     with os.fdopen(open_inside(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
-        file.writelines(LINE % (line.request.key.encode(), line.request.body) for line in lines)
+        file.writelines(LINE % (request.key.encode(), request.body) for request in requests)
 
 
 class Result(NamedTuple):

@@ -171,6 +171,11 @@ def read_slices(path: Path, columns: Sequence[str] | None = None, size: int = SL
         yield _columns(_scan_parquet(path).slice(start, size), columns).collect()
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a Parquet file says of itself."""
+    return pl.read_parquet_metadata(path)
+
+
 def write_table(
     frames: Iterable[pl.DataFrame],
     schema: pl.Schema,

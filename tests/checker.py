@@ -19,7 +19,7 @@ from pipeline import review
 from pipeline.desk import read_ledger, read_outcome
 from pipeline.job import Job
 from pipeline.prompts import Prompts
-from pipeline.records import STATUSES, Answer, Request, Summary
+from pipeline.records import STATUSES, Answer, Summary
 from pipeline.store import Reader
 from pipeline.tables import open_table
 
@@ -114,9 +114,9 @@ def _prompts_by_key(job: Job) -> dict[str, str]:
     found = {}
     for frame in table.slices():
         for row in frame.iter_rows(named=True):
-            request = prompts.request(row)
-            assert isinstance(request, Request)
-            found[request.key] = row["q"]
+            requests = prompts.requests(row)
+            assert isinstance(requests, list)
+            found.update((request.key, row["q"]) for request in requests)
     return found
 
 

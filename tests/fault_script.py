@@ -49,9 +49,6 @@ PASSING: dict[str, Callable[[], Canned]] = {
 }
 """Faults after which a row may be asked again."""
 
-WEIGHTS = [0.1 if name.startswith("429") else 1.0 for name in PASSING]
-"""A limit of requests is met rarely: each time teaches a pace that holds for minutes, and a crash series has many runs."""
-
 BILLED = frozenset({"no content", "finish reason error"})
 """Of these, such as report what they used."""
 
@@ -121,6 +118,8 @@ class Script:
     odd: float = 0.1
     """Of the rows, such as end otherwise than with a plain answer."""
     delay_seconds: float = 0.0
+    limits: bool = True
+    """Whether requests are refused as too many: that teaches a pace, which then holds for minutes."""
     history: list[Sent] = field(default_factory=list)
 
     def __call__(self, seen: Seen, attempt: int) -> Canned:
@@ -138,5 +137,6 @@ class Script:
     def course(self, prompt: str) -> list[str]:
         """What this prompt meets, one attempt after the other; the last again and again."""
         dice = random.Random(f"{self.seed} {prompt}")
-        faults = dice.choices(list(PASSING), WEIGHTS, k=dice.randint(1, 3)) if dice.random() < self.share else []
+        passing = [name for name in PASSING if self.limits or not name.startswith("429")]
+        faults = dice.choices(passing, k=dice.randint(1, 3)) if dice.random() < self.share else []
         return [*faults, dice.choice(list(LASTING)) if dice.random() < self.odd else "answer"]

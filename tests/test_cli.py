@@ -11,6 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, answer_to, problem
+from click.testing import CliRunner
+
+from pipeline.cli import main
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 HEAVY = ("polars", "pydantic", "httpx", "jinja2", "msgspec", "diskcache", "tqdm", "genai_prices", "asyncio")
@@ -24,10 +27,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def typed(*words: str, stdin: str | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, in this process where nothing is piped into it: to start Python and polars takes a second."""
+    if stdin is None:
+        done = CliRunner(env=environment).invoke(main, words, catch_exceptions=False, prog_name="pipeline")
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
     return subprocess.run(
         [*PIPELINE, *words],
         input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         text=True,
         check=False,
@@ -52,7 +58,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_command_has_a_help_and_a_place_in_it() -> None:
     listed = typed("--help").stdout
-    for command in ("preview", "run", "resume", "show", "export"):
+    for command in ("preview", "run", "resume", "show", "export", "score", "compare"):
         assert f"\n  {command} " in listed
         assert typed(command, "--help").returncode == 0
     assert "never more than this" in typed("run", "--help").stdout
@@ -173,6 +179,26 @@ def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatS
     assert pl.read_parquet(here / "part.parquet")["id"].to_list() == ["001", "002"]
 
 
+def test_score_and_compare_print_a_report_or_json_on_stdout(here: Path, server: ChatServer) -> None:
+    labels = ["--set", 'answer.labels=["one", "two"]']
+    typed("run", "in.csv", "-o", "out.csv", *asking(server), *labels)
+    table = pl.read_csv(here / "out.csv", infer_schema=False).select("id", "q", gold="label")
+    table.with_columns(gold=pl.when(pl.col("id") == "002").then(pl.lit("three")).otherwise("gold")).write_csv("in.csv")
+    typed("resume", "out.csv")
+    wrong = typed("score", "out.csv", "--gold", "gold")
+    assert wrong.returncode == 2
+    assert "'three' in 1 row (2)" in wrong.stderr
+    table.write_csv("in.csv")
+    typed("resume", "out.csv")
+    done = typed("score", "out.csv", "--gold", "gold", "--review", "review.csv")
+    assert (done.returncode, done.stderr) == (0, "Wrote review.csv: 0 rows disagree, and come first.\n")
+    assert "accuracy            100.0 %  3 of 3" in done.stdout
+    assert json.loads(typed("score", "out.csv", "--gold", "gold", "--json").stdout)["score"]["accuracy"]["share"] == 1
+    assert "agreement      100.0 %  3 of 3" in typed("compare", "out.csv", "out.csv.job").stdout
+    assert json.loads(typed("compare", "out.csv", "out.csv", "--json").stdout)["matched"] == 3
+    assert server.arrived == 3
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -197,6 +223,10 @@ def test_export_writes_what_is_known_in_another_format(here: Path, server: ChatS
         (["show", "out.csv"], "there is no job of this name"),
         (["resume", "out.csv"], "there is no job of this name"),
         (["export", "out.csv"], "there is no job of this name"),
+        (["score", "out.csv", "--gold", "gold"], "there is no job of this name"),
+        (["score", "out.csv"], "Missing option '--gold'"),
+        (["compare", "out.csv", "other.csv"], "there is no job of this name"),
+        (["compare", "out.csv"], "takes 2 values"),
     ],
 )
 def test_wrong_usage_is_told_with_the_remedy_exits_2_and_leaves_nothing_behind(
@@ -277,6 +307,19 @@ def test_a_folder_that_was_moved_is_told_by_resume_and_can_be_shown(here: Path, 
     assert resumed.returncode == 2
     assert "cannot be entered" in resumed.stderr
     assert "Say one" in typed("show", "moved/out.csv").stdout
+
+
+def test_a_job_folder_that_was_moved_alone_is_resumed_where_it_is_and_pays_for_nothing_again(
+    here: Path, server: ChatServer
+) -> None:
+    typed("run", "in.csv", "-o", "out.csv", "--limit", "2", *asking(server))
+    (here / "elsewhere").mkdir()
+    (here / "out.csv.job").rename(here / "elsewhere" / "job")
+    done = typed("resume", "elsewhere/job")
+    assert done.returncode == 0, done.stderr
+    assert "2 answered before" in done.stderr
+    assert server.arrived == 2
+    assert not (here / "out.csv.job").exists()
 
 
 def test_a_strange_line_in_the_history_keeps_nobody_from_the_answers(here: Path, server: ChatServer) -> None:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from pipeline.columns import FIXED, ROWS_AT_ONCE, Cells, output_schema
 from pipeline.desk import Desk
-from pipeline.job import Job
+from pipeline.job import Job, settings_id
 from pipeline.plan import keys_path, make_plan
 from pipeline.prompts import Prompts
-from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Request, Tally, Usage
+from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Tally, Usage
 from pipeline.store import Reader, Store
 from pipeline.tables import open_table
 
@@ -28,6 +28,7 @@ AT = datetime(2026, 11, 22, 3, 10, 0, 123456, tzinfo=UTC)
 HOW = {"attempts": 2, "asked_at": AT, "latency_seconds": 0.25, "cost": 0.5}
 USED = Usage(10, 2, 1, 4, 12)
 OK = Answer(text="yes", finish_reason="stop", model="m-1", usage=USED, **HOW)
+ONCE = {"answer.repairs": 0}
 NO_CELLS = dict.fromkeys(FIXED)
 KINDS = {
     "type": "object",
@@ -67,9 +68,9 @@ def written(
 
         async def record() -> None:
             for prompt, outcome in outcomes.items():
-                request = prompts.request({"prompt": prompt})
-                assert isinstance(request, Request)
-                await desk.record(request, outcome)
+                requests = prompts.requests({"prompt": prompt})
+                assert isinstance(requests, list)
+                await desk.record(requests[0], outcome)
 
         asyncio.run(record())
         make_plan(job, opened, prompts, reader, folder)
@@ -142,7 +143,8 @@ UNCOUNTED = dict.fromkeys(msgspec.structs.asdict(Usage()))
     ],
 )  # fmt: skip
 def test_each_outcome_has_its_cells(tmp_path: Path, outcome: Outcome, cells: dict[str, Any]) -> None:
-    assert added(tmp_path, ["a"], {"a": outcome}) == [{**NO_CELLS, **cells}]
+    told = {"settings": settings_id(job_with().seen_by_model())}
+    assert added(tmp_path, ["a"], {"a": outcome}) == [{**NO_CELLS, **told, **cells}]
 
 
 def test_a_row_without_an_outcome_is_pending_and_all_else_is_null(tmp_path: Path) -> None:
@@ -191,14 +193,14 @@ def test_an_equal_row_of_an_unpriced_one_costs_0_and_the_first_is_unknown(tmp_pa
 
 def test_a_label_has_its_column_under_the_name_that_was_asked_for(tmp_path: Path) -> None:
     held = {"a": Answer(text='{"label": "yes"}'), "b": Answer(text='{"label": "meh"}')}
-    rows = added(tmp_path, ["a", "b", "c"], held, **{"answer.labels": ["yes", "no"], "answer.name": "verdict"})
+    rows = added(tmp_path, ["a", "b", "c"], held, **{"answer.labels": ["yes", "no"], "answer.name": "verdict"}, **ONCE)
     assert [row["verdict"] for row in rows] == ["yes", None, None]
     assert [row["status"] for row in rows] == ["ok", "invalid", "pending"]
 
 
 @pytest.mark.parametrize("text", ["yes", "", '{"label": "meh"}', '{"label": 3}', "{}"])
 def test_an_answer_that_does_not_fit_keeps_its_raw_text_and_says_what_is_wrong(tmp_path: Path, text: str) -> None:
-    [row] = added(tmp_path, ["a"], {"a": Answer(text=text)}, **{"answer.labels": ["yes"]})
+    [row] = added(tmp_path, ["a"], {"a": Answer(text=text)}, **{"answer.labels": ["yes"]}, **ONCE)
     assert (row["status"], row["answer"], row["label"]) == ("invalid", text, None)
     assert row["error"].startswith(("invalid: not JSON", "invalid: at /"))
 
@@ -258,7 +260,7 @@ def test_a_whole_number_of_64_bits_is_a_cell(tmp_path: Path, text: str, cell: in
 @pytest.mark.parametrize("text", [str(2**63), str(-(2**63) - 1), "1e30"])
 def test_a_whole_number_that_its_column_cannot_hold_is_invalid_and_the_text_has_it(tmp_path: Path, text: str) -> None:
     answer = f'{{"maybe": {text}}}'
-    [row] = added(tmp_path, ["a"], {"a": Answer(text=answer)}, **{"answer.schema": KINDS})
+    [row] = added(tmp_path, ["a"], {"a": Answer(text=answer)}, **{"answer.schema": KINDS}, **ONCE)
     assert (row["status"], row["maybe"], row["answer"]) == ("invalid", None, answer)
     assert row["error"] == "invalid: at /maybe: a number larger than its column can hold"
 
@@ -268,7 +270,7 @@ def test_a_whole_number_that_its_column_cannot_hold_is_invalid_and_the_text_has_
     [("-1e308", "ok"), ("1e-400", "ok"), (str(2**64), "ok"), ("1" + "0" * 400, "invalid"), ("-1e400", "invalid")],
 )
 def test_a_number_of_any_size_is_a_cell_or_invalid(tmp_path: Path, number: str, status: str) -> None:
-    [row] = added(tmp_path, ["a"], {"a": Answer(text=f'{{"score": {number}}}')}, **{"answer.schema": KINDS})
+    [row] = added(tmp_path, ["a"], {"a": Answer(text=f'{{"score": {number}}}')}, **{"answer.schema": KINDS}, **ONCE)
     assert (row["status"], row["score"]) == (status, float(number) if status == "ok" else None)
 
 
@@ -277,7 +279,7 @@ def test_a_prefix_stands_before_every_added_column(tmp_path: Path) -> None:
         tmp_path, table_of("a"), {"a": Answer(text='{"label": "yes"}')},
         **{"output.prefix": "m_", "answer.labels": ["yes"]},
     )  # fmt: skip
-    assert frame.columns[:5] == ["id", "prompt", "m_answer", "m_label", "m_status"]
+    assert frame.columns[:6] == ["id", "prompt", "m_answer", "m_label", "m_repaired", "m_status"]
     assert all(name.startswith("m_") for name in frame.columns[2:])
     assert frame["m_label"].to_list() == ["yes"]
 

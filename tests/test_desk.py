@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline.desk import Desk, judged, read_ledger, read_outcome
-from pipeline.job import Job
-from pipeline.progress import Progress
+from pipeline.desk import Desk, read_learnt, read_ledger, read_outcome
+from pipeline.job import Job, settings_id
+from pipeline.progress import NO_WAIT, Progress, Wait
 from pipeline.records import (
     UNSETTLED,
     Answer,
     BadJob,
     Exit,
     Failure,
+    Learnt,
     Outcome,
     Refusal,
     Request,
@@ -25,11 +27,10 @@ from pipeline.records import (
     Tally,
     Usage,
 )
-from pipeline.schema import contract_of
 from pipeline.store import Reader, Store
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-LABELS = {"answer.labels": ["yes", "no"]}
+LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 YES = Answer(
     text='{"label": "yes"}',
     finish_reason="stop",
@@ -70,9 +71,13 @@ def record(desk: Desk, *outcomes: Outcome) -> None:
 
 def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
     failure = Failure(kind="too_long", reason="4,097 tokens", attempts=1, cost=0.0)
-    record(desk_at(store), YES, failure)
+    desk = desk_at(store)
+    record(desk, YES, failure)
+    told = settings_id(job_with().seen_by_model())
     found = Reader(store.folder).get_many(["a" * 64, "b" * 64])
-    assert [read_outcome(stored) for stored in found if stored is not None] == [YES, failure]
+    assert [read_outcome(stored) for stored in found if stored is not None] == [
+        msgspec.structs.replace(outcome, settings=told) for outcome in (YES, failure)
+    ]
 
 
 def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
@@ -202,16 +207,6 @@ def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome,
     assert getattr(desk.asked, "failed" if mark == UNSETTLED else mark) == 1
 
 
-def test_a_contract_judges_whole_answers_alone() -> None:
-    contract = contract_of(job_with(**LABELS))
-    assert judged(YES, contract)[0] == "ok"
-    assert judged(Answer(text="yes"), contract)[0] == "invalid"
-    assert judged(Answer(text='{"label": "y', finish_reason="length"), contract)[0] == "truncated"
-    assert judged(Answer(text="I will not.", refusal="I will not."), contract)[0] == "refused"
-    assert judged(Failure(kind="x", reason="y"), contract)[0] == "failed"
-    assert judged(Answer(text="yes"), None)[0] == "ok"
-
-
 def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:
     for stored in (b"", b"{}", b'{"type": "answer"}', b'{"type": "other", "text": "x"}', b"\x80\x04K\x01.", b'"\xff"'):
         with pytest.raises(Stopped, match="an answer is damaged"):
@@ -243,3 +238,37 @@ def test_a_refusal_is_in_the_log_and_on_the_screen_where_all_is_to_be_seen(
     desk.progress.close()
     assert "rate: busy" in (tmp_path / "log.txt").read_text("utf-8")
     assert ("rate: busy" in capsys.readouterr().err) == told
+
+
+def test_what_was_learnt_is_found_by_the_next_run_of_the_same_endpoint_model_and_key(store: Store) -> None:
+    desk = desk_at(store)
+    desk.learn("m", Learnt(598.0, 41_000.0, 24))
+    record(desk, YES)
+    known = read_learnt(Reader(store.folder))
+    found = Desk(job_with(), store, Tally(), known).learnt("m")
+    assert found is not None
+    assert 0 <= found.age_seconds < 60
+    assert (found.requests_per_minute, found.tokens_per_minute, found.window) == (598.0, 41_000.0, 24)
+    others = {"endpoint.model": "n", "endpoint.base_url": "http://127.0.0.1:8/v1", "endpoint.api_key_env": "K"}
+    for other in ({name: value} for name, value in others.items()):
+        job = job_with(**other)
+        assert Desk(job, store, Tally(), known).learnt(job.endpoint.model) is None
+
+
+def test_the_log_tells_each_long_pause_once_and_what_was_learnt_when_it_changes(store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.touch()
+    desk = desk_at(store)
+    desk.progress = Progress(log, quiet=True)
+    desk.progress.begin(10)
+    for wait in (Wait(12.0), Wait(11.0), None, Wait(10.0), NO_WAIT, Wait(3.0), NO_WAIT, Wait(60.0, "after HTTP 503")):
+        desk.show(wait)
+    for learnt in (Learnt(598.0, None, 24), Learnt(598.0, None, 24), Learnt(600.0, None, 24)):
+        desk.learn("m", learnt)
+    desk.progress.close()
+    assert [line.partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
+        "paused 12 s: the endpoint said so",
+        "paused 60 s: after HTTP 503",
+        "learnt: 598 requests/min, window 24",
+        "learnt: 600 requests/min, window 24",
+    ]

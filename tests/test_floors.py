@@ -13,13 +13,14 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model"}),
+    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
     (
         "tools",
         {
             "tables",
             "prompts",
             "schema",
+            "forms",
             "client",
             "replies",
             "throttle",
@@ -30,12 +31,15 @@ FLOORS = (
             "progress",
             "history",
             "sheets",
+            "scoring",
         },
     ),
     ("the desk", {"desk"}),
+    ("walks", {"walks"}),
     ("answering", {"plan", "live", "batch", "columns", "salvage"}),
     ("spread", {"cluster"}),
-    ("verbs", {"runs", "review"}),
+    ("the look", {"opened", "scoresheet"}),
+    ("verbs", {"runs", "review", "judging"}),
     ("doors", {"cli", "__init__", "__main__"}),
 )
 
@@ -47,6 +51,7 @@ STEPS_ON_ONE_FLOOR = {
     ("local_model", "folders"),
     ("watermark", "records"),
     ("watermark", "folders"),
+    ("shapes", "records"),
     ("__main__", "cli"),
 }
 
@@ -59,26 +64,31 @@ HOMES = {
         "records",
         "replies",
         "prompts",
+        "schema",
+        "forms",
         "desk",
         "history",
         "live",
         "batch",
         "sheets",
+        "cluster",
         "review",
         "runs",
         "watermark",
         "salvage",
+        "judging",
     },
     "httpx": {"client"},
     "diskcache": {"store"},
     "filelock": {"lock"},
     "jinja2": {"templates"},
     "jsonschema_rs": {"schema"},
+    "json_repair": {"schema"},
     "genai_prices": {"prices"},
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
     "ray": {"cluster"},
-    "polars": {"tables", "plan", "columns", "runs", "review"},
+    "polars": {"tables", "plan", "columns", "runs", "review", "scoring", "judging"},
 }
 
 

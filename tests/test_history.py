@@ -188,9 +188,9 @@ def test_the_job_is_made_again_from_its_line(tmp_path: Path, settings: dict[str,
     assert (again.this_run.sample, again.this_run.seed) == (3, 11)
     assert (again.folder, again.output_path) == (job.folder, job.output_path)
     row = {"review": "Good."}
-    request = Prompts(again, ["review"]).request(row)
+    request = Prompts(again, ["review"]).requests(row)
     assert not isinstance(request, Failure)
-    assert request == Prompts(job, ["review"]).request(row)
+    assert request == Prompts(job, ["review"]).requests(row)
 
 
 def test_a_job_over_whole_chats_is_made_again_without_naming_its_column(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, problem
 
+from pipeline import Job, run
 from pipeline.live import DRAIN_SECONDS
 from pipeline.records import Stopped
 from pipeline.runs import signals_raised
@@ -268,3 +269,15 @@ def test_an_endpoint_that_dies_midway_for_good_is_given_up_to_be_tried_later(tmp
     assert "limits.give_up_after" in told
     assert "pipeline resume out.csv" in told
     assert "failed" not in told.splitlines()[-2]
+
+
+def test_a_table_of_which_every_row_is_too_long_stops_and_none_is_called_failed(tmp_path: Path) -> None:
+    """As with a max_tokens beyond what the model can hold."""
+    too_long = Canned(400, problem("maximum context length is 4 tokens", code="context_length_exceeded"))
+    with ChatServer(lambda _seen, _attempt: too_long) as server:
+        settings = {"endpoint.base_url": server.url, "endpoint.model": "m", "prompt.template": "{{ q }}"}
+        summary = run(Job.load([questions(tmp_path, 150)], tmp_path / "out.csv", settings=settings))
+        assert server.arrived <= 105
+    assert summary.exit_code == 1
+    assert "maximum context length is 4 tokens" in summary.message
+    assert summary.rows.pending == 150

@@ -20,8 +20,8 @@ from pipeline.client import BODY_BYTES_MAX
 from pipeline.desk import Desk, read_ledger, read_outcome
 from pipeline.job import Job
 from pipeline.live import DRAIN_SECONDS, FIRST_ROWS, answer_all
-from pipeline.progress import Progress
-from pipeline.records import UNSETTLED, Answer, BadJob, Exit, Failure, Outcome, Request, Stopped, Tally
+from pipeline.progress import NO_WAIT, Progress, Wait
+from pipeline.records import UNSETTLED, Answer, BadJob, Exit, Failure, Learnt, Outcome, Request, Stopped, Tally
 from pipeline.retry import ALIKE, ATTEMPTS
 from pipeline.store import Reader, Store
 
@@ -292,6 +292,25 @@ def test_a_retry_after_pauses_everyone_and_costs_the_row_no_attempt(tmp_path: Pa
         assert not [seen for seen in server.log if 0.4 < seen.at - at < 0.8]
     assert len(done.answers) == 8
     assert done.outcomes["row 1"].attempts == 3
+
+
+def test_the_screen_counts_down_while_everyone_waits(tmp_path: Path) -> None:
+    told = []
+
+    class Watched(Progress):
+        def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
+            told.append(round(wait.seconds))
+            super().show(tally, wait, learnt)
+
+    limited = Canned(429, problem("slow down"), {"retry-after": "3"})
+
+    def watch(desk: Desk, _task: asyncio.Task[None]) -> None:
+        desk.progress = Watched(stream=io.StringIO(), quiet=True)
+
+    with ChatServer(only("row 5", limited, Canned(body=completion("ok")))) as server:
+        done = run(tmp_path, make_job(server.url), numbered(8), on_start=watch)
+    assert len(done.answers) == 8
+    assert {3, 2, 0} <= set(told)
 
 
 def test_more_429s_than_a_row_has_attempts_do_not_fail_it(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Request, Stopped, Tally
 from pipeline.store import Reader, Store
 from pipeline.tables import Table, open_table
+from pipeline.walks import Walks
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 LASTING = Failure(kind="too_long", reason="4,097 tokens")
@@ -45,9 +46,9 @@ class Bench(AbstractContextManager["Bench"]):
         return Job.load(["in.parquet"], "out.csv", settings=self._settings, this_run=ThisRun(**this_run))
 
     def request(self, prompt: str) -> Request:
-        request = self.prompts.request({"prompt": prompt})
-        assert isinstance(request, Request)
-        return request
+        requests = self.prompts.requests({"prompt": prompt})
+        assert isinstance(requests, list)
+        return requests[0]
 
     def record(self, **outcomes: Outcome) -> None:
         desk = Desk(self.job(), self.store, Tally())
@@ -64,14 +65,16 @@ class Bench(AbstractContextManager["Bench"]):
 
     def asked(self, plan: Plan, table: Table | None = None) -> list[Request]:
         async def drawn() -> list[Request]:
-            requests = requests_to_ask(table or self.table, self.prompts, plan.ask, keys_path(self.folder))
-            return [request async for request in requests]
+            with closing(Reader(self.store.folder)) as reader:
+                keys, walks = keys_path(self.folder), Walks(self.job(), reader)
+                requests = requests_to_ask(table or self.table, self.prompts, plan, keys, walks)
+                return [request async for request in requests]
 
         return asyncio.run(drawn())
 
     def tally(self) -> Tally:
         with closing(Reader(self.store.folder)) as reader:
-            return tally_rows(self.folder, reader)
+            return tally_rows(self.job(), self.folder, reader)
 
 
 @pytest.fixture
@@ -174,7 +177,7 @@ def test_the_rows_of_the_last_plan_are_tallied_by_status(make: Callable[..., Ben
 
 
 def test_an_answer_that_does_not_fit_is_tallied_as_invalid(make: Callable[..., Bench]) -> None:
-    rows = make("a", "b", **{"answer.labels": ["yes", "no"]})
+    rows = make("a", "b", **{"answer.labels": ["yes", "no"], "answer.repairs": 0})
     rows.record(a=OK, b=Answer(text='{"label": "no"}'))
     plan = rows.plan()
     assert plan.to_ask == 0

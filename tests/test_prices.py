@@ -66,7 +66,7 @@ def test_a_missing_count_makes_an_unknown_cost(usage: Usage) -> None:
 @pytest.mark.parametrize("usage", [Usage(), Usage(10**9, 10**9)])
 def test_a_model_on_this_machine_costs_nothing_whatever_it_used(usage: Usage) -> None:
     tariff = Tariff(job_at("local:smollm2-135m"))
-    assert tariff.known
+    assert tariff.unknown is None
     assert tariff.cost(usage) == 0.0
 
 
@@ -82,7 +82,7 @@ def test_a_model_on_this_machine_costs_nothing_whatever_it_used(usage: Usage) ->
 )
 def test_the_price_list_counts_only_at_a_provider_that_it_knows(url: str, model: str, *, known: bool) -> None:
     tariff = Tariff(job_at(url, model))
-    assert tariff.known == known
+    assert (tariff.unknown is None) == known
     assert (tariff.cost(Usage(1000, 1000)) is not None) == known
 
 
@@ -176,7 +176,7 @@ def test_what_is_in_flight_counts_until_it_lands() -> None:
 def test_a_cap_reached_in_an_earlier_run_is_reached() -> None:
     budget = capped(1.0, spent=1.0)
     assert budget.reserve(request_of(1)) is None
-    stop = budget.exhausted()
+    stop = budget.exhausted(request_of(1))
     assert stop.exit_code is Exit.AT_LIMIT
     assert "$1 of $1 is spent" in str(stop)
     assert "--max-cost" in str(stop)

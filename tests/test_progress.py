@@ -16,8 +16,8 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, money
-from pipeline.records import Tally, Usage
+from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, learnt_text, money, wait_text
+from pipeline.records import Learnt, Tally, Usage
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
 
@@ -145,6 +145,40 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     line = r"running 1,810/4,415 failed=3 cost=\$0\.86 eta=14min waiting=12s \(endpoint asked\)\n"
     assert re.fullmatch(f"{time} {line}", stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("learnt", "text"),
+    [
+        (Learnt(598.4, 41_234.0, 24), "learnt: 598 requests/min, 41,000 tokens/min, window 24"),
+        (Learnt(598.4, None, 1_024), "learnt: 598 requests/min, window 1,024"),
+        (Learnt(None, None, 24), "learnt: window 24"),
+        (Learnt(), ""),
+        (None, ""),
+    ],
+)
+def test_what_was_learnt_is_told_in_its_units(learnt: Learnt | None, text: str) -> None:
+    assert learnt_text(learnt) == text
+
+
+def test_a_pause_is_told_with_its_cause() -> None:
+    assert wait_text(Wait(12.0)) == "paused 12 s: the endpoint said so"
+    assert wait_text(Wait(60.0, "after HTTP 503")) == "paused 60 s: after HTTP 503"
+
+
+def test_bar_and_plain_line_tell_the_pause_and_what_was_learnt() -> None:
+    learnt = Learnt(598.4, 41_234.0, 24)
+    clock, stream = Clock(), io.StringIO()
+    with terminal(200) as tty:
+        for progress in (Progress(stream=tty.stream, clock=clock), Progress(stream=stream, clock=clock)):
+            progress.begin(4_415)
+            clock.now += 600
+            progress.show(HALF, Wait(12.0), learnt)
+            progress.end()
+        written = tty.close()
+    told = "learnt: 598 requests/min, 41,000 tokens/min, window 24"
+    assert f"paused 12 s: the endpoint said so · {told}" in written
+    assert stream.getvalue().endswith(f"waiting=12s (endpoint asked) {told}\n")
 
 
 def test_before_the_first_row_no_end_is_promised() -> None:

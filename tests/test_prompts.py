@@ -18,9 +18,9 @@ def prompts(columns: list[str], **flags: Any) -> Prompts:
 
 
 def asked(row: dict[str, Any], **flags: Any) -> Request:
-    request = prompts(list(row), **flags).request(row)
-    assert isinstance(request, Request), request
-    return request
+    requests = prompts(list(row), **flags).requests(row)
+    assert isinstance(requests, list), requests
+    return requests[0]
 
 
 def body(row: dict[str, Any], **flags: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def body(row: dict[str, Any], **flags: Any) -> dict[str, Any]:
 
 
 def reason(row: dict[str, Any], **flags: Any) -> str:
-    failure = prompts(list(row), **flags).request(row)
+    failure = prompts(list(row), **flags).requests(row)
     assert isinstance(failure, Failure)
     return failure.reason
 
@@ -110,10 +110,32 @@ def test_a_whole_number_is_the_same_however_it_is_written() -> None:
     assert one.key == other.key
 
 
-def test_labels_go_as_a_strict_schema() -> None:
-    form = body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])["response_format"]
-    assert form["json_schema"]["strict"] is True
-    assert form["json_schema"]["schema"]["properties"]["label"]["enum"] == ["a", "b"]
+def test_the_body_is_made_without_the_form_of_its_contract() -> None:
+    assert "response_format" not in body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])
+
+
+def test_a_row_becomes_a_request_for_each_sample_of_each_model() -> None:
+    flags = {"prompt__template": "{{ q }}", "parameters": {"seed": 7}}
+    made = prompts(["q"], answer__samples=2, answer__models=["a", "b"], **flags).requests({"q": "x"})
+    assert isinstance(made, list)
+    bodies = [json.loads(request.body) for request in made]
+    assert [(each["model"], each["seed"]) for each in bodies] == [("a", 7), ("b", 7), ("a", 8), ("b", 8)]
+    assert [request.model for request in made] == ["a", "b", "a", "b"]
+    assert len({request.key for request in made}) == 4
+
+
+def test_the_first_opinion_of_several_is_that_of_a_job_of_one() -> None:
+    flags = {"prompt__template": "{{ q }}", "endpoint__model": "a"}
+    several = prompts(["q"], answer__samples=3, answer__models=["a", "b"], **flags).requests({"q": "x"})
+    assert isinstance(several, list)
+    assert several[0] == asked({"q": "x"}, **flags)
+
+
+def test_probabilities_are_asked_for_under_a_key_of_their_own() -> None:
+    plain, told = (asked({"q": "x"}, prompt__template="{{ q }}", answer__logprobs=each) for each in (False, True))
+    assert json.loads(told.body)["logprobs"] is True
+    assert "logprobs" not in json.loads(plain.body)
+    assert plain.key != told.key
 
 
 def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -> None:
@@ -209,4 +231,4 @@ def test_half_a_surrogate_pair_is_a_row_error() -> None:
 
 def test_the_same_row_always_gives_the_same_request() -> None:
     made = prompts(["a", "b"], prompt__template="{{ a }} {{ row.b }}")
-    assert made.request({"a": "1", "b": "2"}) == made.request({"b": "2", "a": "1"})
+    assert made.requests({"a": "1", "b": "2"}) == made.requests({"b": "2", "a": "1"})

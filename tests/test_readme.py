@@ -70,6 +70,13 @@ def test_the_make_targets_that_it_names_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_every_test_that_it_names_exists() -> None:
+    written = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    told = re.findall(r"`(test_\w+)`", README)
+    assert len(told) > 20
+    assert [name for name in told if f"def {name}(" not in written] == []
+
+
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert readme_with_table(README) == README, "python tests/generate.py writes it anew"
 
@@ -90,6 +97,6 @@ def test_every_flag_that_it_names_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
         ).stdout
-        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",))
+        for command in ((), ("run",), ("resume",), ("show",), ("export",), ("preview",), ("score",), ("compare",))
     )
     assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own

@@ -19,10 +19,11 @@ from pipeline.job import Job, ThisRun
 from pipeline.live import answer_all
 from pipeline.plan import Plan, chosen_rows, keys_hash, keys_path, make_plan, requests_to_ask
 from pipeline.prompts import Prompts
-from pipeline.records import Answer, BadJob, Failure, Outcome, Request, Status, Tally, Usage
+from pipeline.records import Answer, BadJob, Failure, Outcome, Status, Tally, Usage
 from pipeline.review import export, preview, show
 from pipeline.store import Reader, Store, make_folder
 from pipeline.tables import Table, open_table
+from pipeline.walks import Walks
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 ASKED = {"prompt.template": "Is this good?\n{{ review }}"}
@@ -53,10 +54,10 @@ class Begun(AbstractContextManager["Begun"]):
 
         async def all_of_them() -> None:
             for row, outcome in zip(self.rows(), outcomes, strict=False):
-                request = self.prompts.request(row)
+                requests = self.prompts.requests(row)
                 if outcome is not None:
-                    assert isinstance(request, Request)
-                    await self.desk.record(request, outcome)
+                    assert isinstance(requests, list)
+                    await self.desk.record(requests[0], outcome)
 
         asyncio.run(all_of_them())
 
@@ -64,9 +65,9 @@ class Begun(AbstractContextManager["Begun"]):
         return [row for frame in self.table.slices() for row in frame.to_dicts()]
 
     def answer(self) -> None:
-        asyncio.run(
-            answer_all(self.job, requests_to_ask(self.table, self.prompts, self.plan.ask, self.keys), self.desk)
-        )
+        walks = Walks(self.job, self._reader)
+        requests = requests_to_ask(self.table, self.prompts, self.plan, self.keys, walks)
+        asyncio.run(answer_all(self.job, requests, self.desk))
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()
@@ -170,7 +171,7 @@ def test_a_job_over_whole_chats_shows_the_last_message(
 
 
 def test_an_answer_that_does_not_fit_is_shown_with_what_is_wrong(begin: Begin, reviews: str) -> None:
-    job = begin(reviews, **ASKED, **{"answer.labels": ["yes", "no"]})
+    job = begin(reviews, **ASKED, **{"answer.labels": ["yes", "no"], "answer.repairs": 0})
     job.record(Answer(text="Yes, I think."))
     [text] = shown(job, "invalid")
     assert "  → Yes, I think.\n  ! invalid: not JSON" in text

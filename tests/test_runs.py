@@ -106,6 +106,20 @@ def test_only_what_changed_is_asked_and_a_second_table_shares_its_rows(tmp_path:
     assert max(asked(server).values()) == 1
 
 
+def test_a_run_goes_on_at_the_pace_that_the_one_before_found_out(tmp_path: Path) -> None:
+    told = {"x-ratelimit-limit-req-minute": "120"}
+    source, out = questions(tmp_path / "in.csv", range(12)), tmp_path / "out.csv"
+    with ChatServer(lambda seen, _attempt: Canned(body=completion(answer_to(seen.prompt)), headers=told)) as server:
+        run(job(server.url, source, out, ThisRun(limit=2, verbosity=-1)))
+        server.reply, first = None, server.arrived
+        assert first == 2
+        run(job(server.url, source, out))
+        went = server.log[first:]
+    assert len(went) == 10
+    assert went[-1].at - went[0].at > 60 / 120 * 6  # nothing told this run; it knows
+    assert "learnt: 114 requests/min" in (tmp_path / "out.csv.job" / "log.txt").read_text("utf-8")
+
+
 def test_equal_rows_are_asked_once_and_repeat_the_answer_at_no_cost(tmp_path: Path, server: ChatServer) -> None:
     source = questions(tmp_path / "in.csv", [1, 2, 1, 1])
     summary = run(job(server.url, source, tmp_path / "out.parquet", prices__input=1.0, prices__output=1.0))

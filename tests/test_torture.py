@@ -15,7 +15,7 @@ from pipeline import run
 
 
 def test_every_fault_is_met_and_every_row_becomes_what_it_must(tmp_path: Path) -> None:
-    trial = Trial(430, 120, 16, tmp_path, share=0.4, odd=0.5)
+    trial = Trial(3244, 120, 16, tmp_path, share=0.4, odd=0.5)
     found = trial.killed_at_random(0)
     assert found.paid_again == 0
     script = Script(trial.seed, trial.share, trial.odd)

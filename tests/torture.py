@@ -99,7 +99,8 @@ class Trial:
     def killed_at_random(self, kills: int) -> Finding:
         """Kill so many runs, each after some requests and a moment more; then finish and check."""
         dice = random.Random(self.seed)
-        script = Script(self.seed, self.share, self.odd, delay_seconds=dice.choice((0.0, 0.005, 0.02)))
+        delay_seconds = dice.choice((0.0, 0.005, 0.02))
+        script = Script(self.seed, self.share, self.odd, delay_seconds, limits=not kills)
         self.write_input()
         done = 0
         with ChatServer(script) as server:
@@ -118,7 +119,7 @@ class Trial:
 
     def killed_at(self, step: str, times: int) -> Finding:
         """Kill a run when it passes a step for the Nth time, and one more at the first; then finish and check."""
-        script = Script(self.seed, self.share, self.odd)
+        script = Script(self.seed, self.share, self.odd, limits=False)
         self.write_input()
         with ChatServer(script) as server:
             codes = []

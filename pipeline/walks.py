@@ -1,0 +1,87 @@
+"""What became of an opinion: found by walking from its first request through all that was asked after it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .desk import FOLLOWED, read_outcome
+from .job import Job
+from .records import STATUSES, Answer, Outcome, Request, Status
+from .schema import Held, Ladder
+from .store import Reader
+from .tables import read_metadata
+
+STANDING: dict[Status, int] = {status: at for at, status in enumerate(("pending", *STATUSES[:-1]))}
+"""Of a row's opinions the one that stands lowest decides its status: one that is pending, else the best."""
+
+OPINIONS = "pipeline.opinions"
+"""By this name the metadata of a `keys.parquet` tell how many requests a row has."""
+
+
+def opinions_in(keys: Path) -> int:
+    """How many requests each row has in a `keys.parquet`."""
+    return int(read_metadata(keys)[OPINIONS])
+
+
+class Step(NamedTuple):
+    """One request of a walk that has an outcome."""
+
+    request: Request
+    outcome: Outcome
+    status: Status
+    held: Held | None
+
+
+class Walk:
+    """The requests of one opinion, as far as they have outcomes, and the one that is to be asked next."""
+
+    def __init__(self, first: Request) -> None:
+        self.steps: list[Step] = []
+        self.missing: Request | None = first
+        """Asked next, if it is asked at all; None if nothing is to follow."""
+
+    @property
+    def shown(self) -> Step | None:
+        """The step whose outcome is the opinion's: a failure never takes an answer's place. None if it is pending."""
+        if self.missing is not None:
+            return None
+        answers = [step for step in self.steps if isinstance(step.outcome, Answer)]
+        return (answers or self.steps)[-1]
+
+    @property
+    def status(self) -> Status:
+        """What became of the opinion, so far."""
+        return "pending" if self.shown is None else self.shown.status
+
+    @property
+    def next(self) -> Request:
+        """What would be asked: what is missing, or the last step once more."""
+        return self.missing if self.missing is not None else self.steps[-1].request
+
+
+class Walks:
+    """The walks through one store. Only what has an answer that may have been followed up is looked up further."""
+
+    def __init__(self, job: Job, reader: Reader) -> None:
+        self._reader, self._ladder = reader, Ladder(job)
+
+    def of(self, firsts: Sequence[Request]) -> list[Walk]:
+        """The walk from each of these requests, in their order; without a body they give the keys all the same."""
+        walks = [Walk(first) for first in firsts]
+        going_on = walks
+        while going_on:
+            stored = self._reader.get_many([walk.next.key for walk in going_on])
+            going_on = [
+                walk
+                for walk, value in zip(going_on, stored, strict=True)
+                if value is not None and self._go(walk, value)
+            ]
+        return walks
+
+    def _go(self, walk: Walk, stored: bytes) -> bool:
+        """One step on; whether there may be another."""
+        request, outcome = walk.next, read_outcome(stored)
+        status, held = self._ladder.judge(outcome)
+        walk.steps.append(Step(request, outcome, status, held))
+        walk.missing = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
+        return walk.missing is not None
