@@ -14,8 +14,10 @@ from . import __version__
 from .job import Job
 from .records import Answer, BadJob, Failure, Request, Status, Tally
 from .schema import Held
+from .shapes import Shape
 from .store import Reader
 from .tables import Table, read_slices
+from .typed import dtype_of, shapes_of, typed_cells
 from .walks import STANDING, Step, Walk, Walks, opinions_in
 
 FIXED: dict[str, pl.DataType] = {
@@ -40,12 +42,6 @@ AT_TIMES: dict[str, pl.DataType] = {
     "opinions": pl.List(pl.String()),
     "confidence": pl.Float64(),
     "repaired": pl.String(),
-}
-TYPES: dict[str, pl.DataType] = {
-    "string": pl.String(),
-    "integer": pl.Int64(),
-    "number": pl.Float64(),
-    "boolean": pl.Boolean(),
 }
 ROWS_AT_ONCE = 10_000
 
@@ -75,7 +71,8 @@ class Cells:
     def __init__(self, job: Job, table: Table, keys: Path, reader: Reader) -> None:
         self._job, self._table, self._keys = job, table, keys
         self._walks, self._opinions = Walks(job, reader), opinions_in(keys)
-        self._dtypes = _dtypes(job)
+        self._dtypes, self._shapes = _dtypes(job), shapes_of(job)
+        self._comparable = comparable(job, self._shapes)
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
 
@@ -114,7 +111,7 @@ class Cells:
             "attempts": sum(outcome.attempts for outcome in paid) if known else None,
         }
         counted = Tally(cost=row["cost"] or 0.0, unpriced=int(None in costs), attempts=row["attempts"] or 0)
-        chosen = choose(opinions, self._job)
+        chosen = choose(opinions, self._comparable)
         status = chosen.step.status if chosen.step is not None else "pending"
         row |= {
             "status": status,
@@ -144,7 +141,9 @@ class Cells:
         return row | self._typed(step.held, step.status)
 
     def _label(self, held: Held | None) -> str | None:
-        label = held.values.get("label") if held is not None and self._job.answer.labels is not None else None
+        if held is None or self._job.answer.labels is None:
+            return None
+        label = held.values.get(self._job.answer.label_property)
         return label if isinstance(label, str) else None
 
     def _typed(self, held: Held | None, status: Status) -> dict[str, Any]:
@@ -152,9 +151,7 @@ class Cells:
             return {}
         if held.error is not None:
             return {"error": f"invalid: {held.error}"} if status == "invalid" else {}
-        if self._job.answer.labels is not None:
-            return {self._job.answer.name: held.values["label"]}
-        return {name: _cell(held.values.get(name), self._dtypes.get(name)) for name in self._job.typed_columns}
+        return typed_cells(held, self._job, self._shapes)
 
 
 def _unaskable(reason: str) -> Walk:
@@ -173,17 +170,16 @@ class Chosen(NamedTuple):
     """Share of the answers that fit which hold the same in all that can be compared; None where nothing can."""
 
 
-def choose(opinions: Sequence[Walk], job: Job) -> Chosen:
+def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
     """Of the opinions that stand best, the one that most agree with; the earliest, if several are as good.
 
-    Compared are labels, or the properties of an enum, whole numbers, or true and false; of free text the whole text.
+    `names`: the properties that are compared; without any it is the whole text.
     """
     shown = [step for walk in opinions if (step := walk.shown) is not None]
     if len(shown) < len(opinions):
         return Chosen(None)
     best = min(STANDING[step.status] for step in shown)
     candidates = [step for step in shown if STANDING[step.status] == best]
-    names = comparable(job)
     held = [_compared(step, names) for step in candidates]
     votes = Counter(held)
     at = max(range(len(candidates)), key=lambda number: (votes[held[number]], -number))
@@ -191,27 +187,14 @@ def choose(opinions: Sequence[Walk], job: Job) -> Chosen:
     return Chosen(candidates[at], agreement)
 
 
-def comparable(job: Job) -> list[str]:
+def comparable(job: Job, shapes: dict[str, Shape]) -> list[str]:
     """The properties by which two answers are compared."""
-    contract = job.answer.contract or {}
-    properties = contract.get("properties")
-    return (
-        [name for name, schema in properties.items() if _is_comparable(schema)] if isinstance(properties, dict) else []
-    )
+    if job.answer.labels is not None:
+        return [job.answer.label_property]
+    return [name for name, shape in shapes.items() if (shape.items or shape).kind in ("word", "integer", "boolean")]
 
 
-def _is_comparable(schema: object) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    if schema.get("type") == "array":
-        items = schema.get("items")
-        return isinstance(items, dict) and "enum" in items
-    kinds = schema.get("type")
-    named = {kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"}
-    return "enum" in schema or named in ({"integer"}, {"boolean"})
-
-
-def _compared(step: Step, names: list[str]) -> str:
+def _compared(step: Step, names: Sequence[str]) -> str:
     """What an answer holds in these, as text; without any, the text itself."""
     if step.held is None or step.held.error is not None or not names:
         return step.outcome.text if isinstance(step.outcome, Answer) else ""
@@ -226,7 +209,7 @@ def _said(walk: Walk, job: Job) -> str | None:
         return None
     if step.held is None or step.held.error is not None:
         return step.outcome.text
-    value = step.held.values["label"] if job.answer.labels is not None else step.held.values
+    value = step.held.values[job.answer.label_property] if job.answer.labels is not None else step.held.values
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -256,31 +239,11 @@ def _repaired(step: Step) -> str | None:
     return "asked again" if step.request.repair else step.held.mended or None
 
 
-def _cell(value: object, dtype: pl.DataType | None) -> object:
-    """A value as its column holds it: what has no plain type is JSON text."""
-    if value is None or dtype != pl.String or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _dtypes(job: Job) -> dict[str, pl.DataType]:
     """The type of each added column that the job asks for, without prefix, in order."""
-    typed = {name: _dtype(schema) for name, schema in job.typed_columns.items()}
+    typed = {name: dtype_of(shape) for name, shape in shapes_of(job).items()}
     wanted = job.output.columns if job.output.columns is not None else job.added_columns
     return {name: typed[name] if name in typed else (FIXED | AT_TIMES)[name] for name in wanted}
-
-
-def _dtype(schema: object) -> pl.DataType:
-    """The type of a property's column; every column may hold null, so a schema that admits it changes nothing."""
-    if not isinstance(schema, dict):
-        return pl.String()
-    values = schema.get("enum")
-    words = [value for value in values if value is not None] if isinstance(values, list) else []
-    if words and all(isinstance(word, str) for word in words):
-        return pl.Enum(list(dict.fromkeys(words)))
-    kinds = schema.get("type")
-    named = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
-    return TYPES.get(named[0], pl.String()) if len(named) == 1 and isinstance(named[0], str) else pl.String()
 
 
 def _free_prefix(job: Job, table: Table) -> str:

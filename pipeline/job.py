@@ -6,9 +6,11 @@ README's table and by the JSON schema that editors use.
 
 import difflib
 import hashlib
+import importlib
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +29,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from .examples import answer_of, read_examples
 from .records import BadJob, Status
+from .shapes import shape_of
 
 ADDED_COLUMNS = (
     "answer",
@@ -49,6 +53,7 @@ ADDED_COLUMNS = (
 """What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
+PYDANTIC_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
 """The parameters that bound an answer's length."""
 SECRET = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
@@ -185,6 +190,20 @@ class Prompt(Section):
         description="without a template: the column that holds the prompt, or whole chats (`messages`)",
     )
     system: str | None = Field(default=None, description="a system message before each prompt; a Jinja template too")
+    examples: str | list[dict[str, Any]] = Field(
+        default=[],
+        description="rows with their answers, shown to the model before each prompt: a CSV, TSV or NDJSON file, or "
+        "tables [[prompt.examples]]; their answers stand in the typed columns, or without [answer] in `answer`",
+    )
+    images: list[str] = Field(
+        default=[],
+        description="columns of images to send along: paths (from the input's folder), web addresses, or bytes",
+    )
+
+    @property
+    def example_rows(self) -> list[dict[str, Any]]:
+        """The examples; a file of them was read as the job was loaded."""
+        return self.examples if isinstance(self.examples, list) else []
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -271,6 +290,13 @@ class AnswerSection(Section):
     def label_property(self) -> str:
         """What the model calls the label, or the list of them."""
         return "labels" if self.multi else "label"
+
+
+class Columns(Section):
+    """Settings that a row may have of its own; null is the job's."""
+
+    model: str | None = Field(default=None, description="the column that names the model to ask")
+    max_tokens: str | None = Field(default=None, description="the column with the most tokens an answer may have")
 
 
 class Limits(Section):
@@ -368,6 +394,7 @@ class JobFile(Section):
         default={}, description="passed into the request's body as they are; not model, messages, stream or n"
     )
     answer: AnswerSection = AnswerSection()
+    columns: Columns = Columns()
     limits: Limits = Limits()
     prices: Prices = Prices()
     output: OutputSection = OutputSection()
@@ -399,6 +426,8 @@ class JobFile(Section):
     def _models_can_be_asked(self) -> Self:
         if self.answer.models is not None and self.endpoint.is_local:
             raise ValueError("answer.models: one model runs on this machine at a time; name one, in endpoint.base_url")
+        if self.answer.models is not None and self.columns.model is not None:
+            raise ValueError("give answer.models or columns.model, not both")
         return self
 
     @model_validator(mode="after")
@@ -421,6 +450,15 @@ class JobFile(Section):
         more, least = self.answer.grow_on_truncation, max(self.output_caps.values(), default=0)
         if more is not None and more <= least:
             raise ValueError(f"answer.grow_on_truncation of {more:,} is to be more than the {least:,} of max_tokens")
+        if more is not None and self.columns.max_tokens is not None:
+            # which rows would grow is not known where keys alone count, without the rows' own caps
+            raise ValueError("give answer.grow_on_truncation or columns.max_tokens, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _models_by_row(self) -> Self:
+        if self.columns.model is not None and self.endpoint.is_local:
+            raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
         return self
 
     @property
@@ -444,6 +482,13 @@ class JobFile(Section):
             return {self.answer.name: contract["properties"][self.answer.label_property]}
         properties = contract.get("properties")
         return dict(properties) if isinstance(properties, dict) else {}
+
+    def answer_of(self, example: Mapping[str, Any]) -> str:
+        """What the model would have said to one of `prompt.examples`. Raises BadJob if it holds no answer."""
+        contract = self.answer.contract or {}
+        names = [self.answer.label_property] if self.answer.labels is not None else contract.get("properties", {})
+        columns = dict(zip(names, self.typed_columns, strict=True))
+        return answer_of(example, columns, {name: shape_of(contract["properties"][name], contract) for name in columns})
 
     @property
     def added_columns(self) -> tuple[str, ...]:
@@ -489,6 +534,10 @@ class JobFile(Section):
             "answer": self.answer.contract,
             "answer.models": self.answer.models,
             "answer.logprobs": self.answer.logprobs or None,
+            "prompt.examples": self.prompt.examples or None,
+            "prompt.images": self.prompt.images or None,
+            "columns.model": self.columns.model,
+            "columns.max_tokens": self.columns.max_tokens,
         }
 
 
@@ -597,9 +646,14 @@ class Source:
             raise BadJob(f"{path}: not TOML: {error}\nNothing was sent.") from None
         for name, value in flags.items():
             _lay_over(values, name, value)
-        answer = values.get("answer")
+        home = path.parent if path else Path()
+        answer, prompt = values.get("answer"), values.get("prompt")
         if isinstance(answer, dict) and isinstance(answer.get("schema"), str):
-            answer["schema"] = _read_schema((path.parent if path else Path()) / answer["schema"])
+            is_model = PYDANTIC_MODEL.fullmatch(answer["schema"])
+            answer["schema"] = (_schema_of if is_model else _read_schema)(answer["schema"], home)
+        if isinstance(prompt, dict) and isinstance(prompt.get("examples"), str):
+            path_of_examples = home / prompt["examples"]
+            prompt["examples"] = read_examples(path_of_examples, _read_text(path_of_examples, "file of examples"))
         return cls(path, text, values, flags)
 
     def complaints(self, errors: Sequence[ErrorDetails]) -> Iterator[str]:
@@ -632,7 +686,29 @@ def _read_text(path: Path, what: str) -> str:
         raise BadJob(f"{path}: this {what} cannot be read: {error}\nNothing was sent.") from None
 
 
-def _read_schema(path: Path) -> dict[str, Any]:
+def _schema_of(name: str, home: Path) -> dict[str, Any]:
+    """The schema of a Pydantic model, `module:Class`, whose module lies beside the job file or is installed."""
+    module, _, attribute = name.partition(":")
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.path.insert(0, str(home.absolute()))
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+        schema = found.model_json_schema() if isinstance(found, type) and issubclass(found, BaseModel) else None
+    except Exception as error:  # a module is the user's code: it may raise anything
+        raise BadJob(
+            f"answer.schema: {name} cannot be imported: {type(error).__name__}: {error}\n"
+            f"{module}.py is looked for in {home.absolute()}, then among what is installed. Nothing was sent."
+        ) from error
+    finally:
+        sys.path.remove(str(home.absolute()))
+        sys.dont_write_bytecode = writes_bytecode
+    if schema is None:
+        raise BadJob(f"answer.schema: {module} has no Pydantic model {attribute!r}.\nNothing was sent.")
+    return schema
+
+
+def _read_schema(name: str, home: Path) -> dict[str, Any]:
+    path = home / name
     try:
         schema = json.loads(_read_text(path, "schema file"))
     except json.JSONDecodeError as error:

@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+from msgspec import structs
 
 from . import history
 from .desk import FOLLOWED
 from .job import Job
+from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
 from .records import UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
@@ -59,6 +61,8 @@ class Plan(Record, frozen=True):
     """For each request, whether its opinion would be asked."""
     walked: pl.Series
     """For each of these, whether it has an outcome that is gone on from."""
+    kept: int = 0
+    """Requests that are answered by what was said to an earlier contract."""
 
 
 def keys_path(folder: Path) -> Path:
@@ -89,15 +93,17 @@ def make_plan(job: Job, table: Table, prompts: Prompts, reader: Reader, folder: 
     """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked."""
     part = folder / "keys.part.parquet"
     digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    old = OldAnswers(job, prompts, reader)
     try:
-        write_table(_keyed(table, prompts, job.opinions, digests), _part_schema(), part, {}, private=True)
+        write_table(_keyed(table, prompts, job.opinions, old, digests), _part_schema(), part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
         told = {OPINIONS: str(job.opinions)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
         marks = _marks(reader)
-        return _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
+        plan = _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
+        return structs.replace(plan, kept=old.taken)
     finally:
         part.unlink(missing_ok=True)
 
@@ -206,10 +212,11 @@ async def requests_to_ask(
         is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
         for number, row in zip(rows.arg_true(), frame.filter(rows).iter_rows(named=True), strict=True):
             for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.opinions):
+                if not is_asked[place]:
+                    continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()
-                if is_asked[place]:
-                    yield walks.of([request])[0].next if goes_on[place] else request
+                yield walks.of([request])[0].next if goes_on[place] else request
 
 
 def _as_planned(requests: list[Request] | Failure) -> list[Request]:
@@ -269,16 +276,20 @@ def _rows_at_once(opinions: int) -> int:
     return max(1, RENDERED_AT_ONCE // opinions)
 
 
-def _keyed(table: Table, prompts: Prompts, opinions: int, digests: list[pl.Series]) -> Iterator[pl.DataFrame]:
+def _keyed(
+    table: Table, prompts: Prompts, opinions: int, old: OldAnswers, digests: list[pl.Series]
+) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
-        keys: list[tuple[bytes | None, int | None, str | None]] = []
-        for row in frame.iter_rows(named=True):
-            requests = prompts.requests(row)
+        rows = frame.rows(named=True)
+        keys: list[tuple[str | None, int | None, str | None]] = []
+        for requests in map(prompts.requests, rows):
             if isinstance(requests, Failure):
                 keys += [(None, None, requests.reason)] * opinions
             else:
-                keys += [(bytes.fromhex(request.key), len(request.body), None) for request in requests]
-        keyed = pl.DataFrame(keys, schema=_part_schema(), orient="row")
+                keys += [(request.key, len(request.body), None) for request in requests]
+        named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
+        keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
+        keyed = keyed.with_columns(named.str.decode("hex"))
         digests.append(_digests(keyed["key"]))
         yield keyed
 

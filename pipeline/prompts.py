@@ -1,17 +1,22 @@
 """A row and a template become a Request: the messages, the body that carries them, and the key of their answer.
 
 The key is sha256 over the canonical JSON of what the model would see and who it is: endpoint name and revision, model,
-messages, parameters, the answer's contract, and the sample's number. Canonical: keys sorted, no spaces, UTF-8, a whole
-number without a fraction however it was written (as RFC 8785 has it). Headers, limits and URLs are not in it.
+messages (an image by its bytes' hash), parameters, the answer's contract, and the sample's number. Canonical: keys
+sorted, no spaces, UTF-8, a whole number without a fraction however it was written (as RFC 8785 has it). Headers, limits
+and URLs are not in it.
 """
 
+import copy
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
+from .images import Image, image_of, with_images
 from .job import Job
 from .records import BadJob, Failure, Request
 from .templates import Row, Template, Unaskable, near_name
@@ -27,14 +32,29 @@ class Prompts:
         self._system = None if job.prompt.system is None else Template("prompt.system", job.prompt.system, columns)
         if job.prompt.template is None:
             source = _column_of(job, columns)
-            self.columns: tuple[str, ...] = (source,)
+            read: tuple[str, ...] = (source,)
             self._chat: Callable[[Row], list[Any]] = lambda row: chat_of(row[source], as_json=source == "messages")
         else:
             template = Template("prompt.template", job.prompt.template, columns)
-            self.columns = template.columns
+            read = template.columns
             self._chat = lambda row: [{"role": "user", "content": _asked(template.render(row))}]
-        if self._system is not None:
-            self.columns = tuple(dict.fromkeys((*self.columns, *self._system.columns)))
+        self._examples = [
+            message
+            for number, example in enumerate(job.prompt.example_rows, 1)
+            for message in self._shown(job, example, number, read)
+        ]
+        self._images, self._folder = job.prompt.images, _images_folder(job)
+        self._own = job.columns
+        named = [(f"prompt.images[{at}]", name) for at, name in enumerate(self._images)]
+        named += [(f"columns.{key}", name) for key, name in self._own.model_dump().items() if name is not None]
+        for setting, name in named:
+            if name not in columns:
+                raise BadJob(
+                    f"{setting}: the input has no column {name!r}{near_name(name, columns)}\nNothing was sent."
+                )
+        system = self._system.columns if self._system is not None else ()
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys((*read, *system, *(name for _, name in named))))
+        self._capped, self._model = job.capped, job.endpoint.model
         identity: dict[str, Any] = {
             "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
@@ -45,21 +65,35 @@ class Prompts:
         if job.answer.logprobs:
             identity["logprobs"] = settings["logprobs"] = True
         self._opinions = [
-            ({**identity, "model": model, "sample": sample}, {"model": model, **_sampled(settings, sample)})
+            ({**identity, "sample": sample}, _sampled(settings, sample), model)
             for sample in range(job.answer.samples)
-            for model in job.models
+            for model in job.answer.models or [""]
         ]
-        """Of each opinion: what its key is made of, and what its body holds, beside the messages."""
+        """Of each opinion: what its key is made of, what its body holds, and the model if it is not the job's own."""
+
+    def _shown(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
+        """An example as the turns of a chat, asked as a row is."""
+        for name in read:
+            if name not in example:
+                raise BadJob(
+                    f"prompt.examples: example {number} has no column {name!r}, which the prompt is made of"
+                    f"{near_name(name, list(example))}\nNothing was sent."
+                )
+        try:
+            return [*self._chat(example), {"role": "assistant", "content": job.answer_of(example)}]
+        except Unaskable as error:
+            raise BadJob(f"prompt.examples: example {number}: {error}\nNothing was sent.") from None
 
     def messages(self, row: Row) -> list[Any]:
-        """The chat of a row, `[{"role": …, "content": …}, …]`; a chat with its own system message keeps it.
+        """The chat of a row, `[{"role": …, "content": …}, …]`, without images; a chat keeps its own system message.
 
         Raises Unaskable for an empty or null prompt, a null that the template prints, a chat that is none.
         """
         chat = self._chat(row)
-        if self._system is None or any(message["role"] == "system" for message in chat):
-            return chat
-        return [{"role": "system", "content": self._system.render(row)}, *chat]
+        if self._system is not None and all(message["role"] != "system" for message in chat):
+            chat = [{"role": "system", "content": self._system.render(row)}, *chat]
+        first = next((at for at, message in enumerate(chat) if message["role"] != "system"), len(chat))
+        return [*chat[:first], *self._examples, *chat[first:]]
 
     def requests(self, row: Row) -> list[Request] | Failure:
         """What is asked for a row, one request for each opinion, or why nothing can be.
@@ -67,19 +101,66 @@ class Prompts:
         The same row always gives the same requests: the first sample of each model, then the second of each.
         """
         try:
-            messages = self.messages(row)
-            return [_request(identity, settings, messages) for identity, settings in self._opinions]
+            chat, images = self.messages(row), self._images_of(row)
+            model, cap = self._model_of(row), self._max_tokens_of(row)
+            seen = with_images(chat, [image.seen for image in images])
+            sent = with_images(chat, [image.sent for image in images])
+            return [
+                self._request({**identity, "messages": seen}, {"messages": sent, **settings}, model or other, cap)
+                for identity, settings, other in self._opinions
+            ]
         except Unaskable as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
 
+    def _request(self, identity: dict[str, Any], body: dict[str, Any], model: str, cap: int | None) -> Request:
+        """One request; `model` and `cap` where they are others than the job's."""
+        identity["model"] = model or self._model
+        if cap is not None:
+            identity["parameters"] = {**identity["parameters"], **self._capped(cap)}
+            body |= self._capped(cap)
+        key = hashlib.sha256(_canonical.encode(identity)).hexdigest()
+        return Request(key, _plain.encode({"model": identity["model"], **body}), model, cap)
 
-def _request(identity: dict[str, Any], settings: dict[str, Any], messages: list[Any]) -> Request:
-    seen = _canonical.encode({**identity, "messages": messages})
-    model = identity["model"]
-    body = _plain.encode({"model": model, "messages": messages, **settings})
-    return Request(key=hashlib.sha256(seen).hexdigest(), body=body, model=model)
+    def under(self, contract: dict[str, Any]) -> Self:
+        """The same requests, made when the answer's contract was another: they differ in their keys."""
+        other = copy.copy(self)
+        other._opinions = [  # noqa: SLF001 - a copy of this one
+            ({**identity, "answer": contract}, settings, model) for identity, settings, model in self._opinions
+        ]
+        return other
+
+    def _images_of(self, row: Row) -> list[Image]:
+        """The images of a row, in the order of their columns; a cell may hold a list of them."""
+        cells = (row[name] for name in self._images)
+        return [image_of(each, self._folder) for cell in cells for each in (cell if isinstance(cell, list) else [cell])]
+
+    def _model_of(self, row: Row) -> str:
+        model = None if self._own.model is None else row[self._own.model]
+        if model is not None and (not isinstance(model, str) or not model.strip()):
+            raise Unaskable(f"{self._own.model}: {model!r} is no name of a model")
+        return model or ""
+
+    def _max_tokens_of(self, row: Row) -> int | None:
+        cap = None if self._own.max_tokens is None else row[self._own.max_tokens]
+        if cap is None:
+            return None
+        number = int(cap) if isinstance(cap, str) and cap.strip().isdecimal() and len(cap) < 20 else cap
+        if type(number) is not int or number < 1:
+            raise Unaskable(f"{self._own.max_tokens}: {cap!r} is no number of tokens")
+        return number
+
+
+def _images_folder(job: Job) -> Path:
+    """Where the paths of images begin: the folder of the input. Raises BadJob if there are several."""
+    folders = {Path() if name == "-" else Path(name).parent for name in job.inputs}
+    if job.prompt.images and (len(folders) > 1 or glob.has_magic(str(min(folders)))):
+        raise BadJob(
+            "prompt.images: paths of images begin in the input's folder, and these inputs lie in several.\n"
+            "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."
+        )
+    return min(folders)
 
 
 def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:

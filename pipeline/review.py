@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ from .plan import keys_path, named_by_weights
 from .progress import money
 from .prompts import Prompts
 from .records import Failure, Status, Tally, one_line, printable
-from .schema import Ladder
+from .schema import contract_of
 from .tables import check_output, open_table, write_table
+
+IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
+"""An image within a body; a person sees its beginning."""
 
 
 def preview(job: Job, rows: int) -> Iterator[str]:
@@ -28,7 +32,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
         job = named_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
-        Ladder(job)
+        contract_of(job)
         forms = Forms(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
@@ -39,7 +43,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
                 continue
             for request in requests:
                 body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
-                yield printable(json.dumps(body, ensure_ascii=False, indent=2))
+                yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."
 

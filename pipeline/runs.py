@@ -167,6 +167,8 @@ def drafts(folder: Path) -> Iterator[Path]:
 def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     """`80,000 rows → api.openai.com, gpt-x · 75,000 answered before, 4,415 to ask · about $2.10, 25 min, cap $5.00`."""
     facts = [f"{plan.answered:,} answered before"] if plan.answered else []
+    if plan.kept:
+        facts.append(f"{plan.kept:,} of them to an earlier [answer] that still fit")
     facts.append(f"{plan.to_ask:,} to ask")
     if plan.equal:
         facts.append(f"{plan.equal:,} equal to others")

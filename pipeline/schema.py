@@ -264,6 +264,12 @@ def _refuse_half_pairs(value: object) -> None:
 
 
 def contract_of(job: Job) -> Contract | None:
-    """The job's contract; None for free text."""
+    """The job's contract; None for free text. Raises BadJob for a schema that is none and examples that do not fit."""
     schema = job.answer.contract
-    return None if schema is None else Contract(schema, job.answer.labels)
+    if schema is None:
+        return None
+    contract = Contract(schema, job.answer.labels)
+    for number, example in enumerate(job.prompt.example_rows, 1):
+        if error := contract.read(job.answer_of(example)).error:
+            raise BadJob(f"prompt.examples: the answer of example {number} does not fit: {error}\nNothing was sent.")
+    return contract

@@ -4,6 +4,7 @@ Every column may hold null, so a schema that admits it has the shape of what els
 (a mixture, a tuple, an object of any keys, a schema that holds itself) is `json`: any value, kept as JSON text.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -47,7 +48,7 @@ def _shape(schema: object, root: Mapping[str, Any], within: tuple[str, ...]) -> 
     if not isinstance(schema, Mapping):
         return ANY
     if isinstance(address := schema.get("$ref"), str):
-        target = None if address in within else _at(address, root)
+        target = None if address in within else part_at(address, root)
         return _shape(target, root, (*within, address))
     for keyword in ("anyOf", "oneOf", "allOf"):
         if isinstance(choices := schema.get(keyword), list):
@@ -94,7 +95,7 @@ def _is_null(schema: object) -> bool:
     return isinstance(schema, Mapping) and (schema.get("type") == "null" or schema.get("const", ...) is None)
 
 
-def _at(address: str, root: Mapping[str, Any]) -> object:
+def part_at(address: str, root: Mapping[str, Any]) -> object:
     """What a reference such as `#/$defs/Person` points to; None if it points elsewhere."""
     found: object = root
     for part in address.removeprefix("#").split("/")[1:] if address.startswith("#") else ["elsewhere"]:
@@ -118,6 +119,12 @@ def misfit(value: object, shape: Shape, place: str = "") -> str | None:
 
 
 def _misfit(value: object, kind: Kind) -> str | None:
+    if kind == "json":
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:  # 1e999 is infinite to Python, for which JSON has no word
+            return TOO_LARGE
+        return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         whole = kind == "integer" and not -(2**63) <= value < 2**63
         broken = kind == "number" and not -sys.float_info.max <= value <= sys.float_info.max

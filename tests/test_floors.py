@@ -13,7 +13,23 @@ import pipeline
 PACKAGE = Path(pipeline.__file__).parent
 
 FLOORS = (
-    ("nouns", {"records", "folders", "masks", "templates", "job", "mounts", "watermark", "local_model", "shapes"}),
+    (
+        "nouns",
+        {
+            "records",
+            "folders",
+            "masks",
+            "templates",
+            "job",
+            "mounts",
+            "watermark",
+            "local_model",
+            "shapes",
+            "strict",
+            "examples",
+            "images",
+        },
+    ),
     (
         "tools",
         {
@@ -34,8 +50,9 @@ FLOORS = (
             "scoring",
         },
     ),
-    ("the desk", {"desk"}),
+    ("the desk", {"desk", "typed"}),
     ("walks", {"walks"}),
+    ("what is kept", {"kept"}),
     ("answering", {"plan", "live", "batch", "columns", "salvage"}),
     ("spread", {"cluster"}),
     ("the look", {"opened", "scoresheet"}),
@@ -52,6 +69,13 @@ STEPS_ON_ONE_FLOOR = {
     ("watermark", "records"),
     ("watermark", "folders"),
     ("shapes", "records"),
+    ("strict", "shapes"),
+    ("examples", "records"),
+    ("examples", "shapes"),
+    ("images", "records"),
+    ("images", "templates"),
+    ("job", "examples"),
+    ("job", "shapes"),
     ("__main__", "cli"),
 }
 
@@ -62,10 +86,11 @@ HOMES = {
     # JSON of records and bodies
     "msgspec": {
         "records",
+        "forms",
         "replies",
         "prompts",
         "schema",
-        "forms",
+        "plan",
         "desk",
         "history",
         "live",
@@ -88,7 +113,7 @@ HOMES = {
     "tqdm": {"progress"},
     "xllamacpp": {"local_model"},
     "ray": {"cluster"},
-    "polars": {"tables", "plan", "columns", "runs", "review", "scoring", "judging"},
+    "polars": {"tables", "plan", "columns", "typed", "runs", "review", "scoring", "judging"},
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.job import Job, JobFile, duration_seconds, line_of, parse_setting, settings
 from pipeline.records import BadJob
+from pipeline.review import preview
 
 ROOT = Path(__file__).parent.parent
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
@@ -156,6 +157,8 @@ def test_the_key_is_masked_and_in_no_dump(monkeypatch: pytest.MonkeyPatch) -> No
         ("answer.labels", ["a", "a"], "listed twice: a"),
         ("answer.labels", [], "no label"),
         ("answer.name", "status", None),
+        ("answer.multi", True, "answer.multi is for answer.labels"),
+        ("answer.repairs", 11, "answer.repairs"),
         ("output.columns", ["anwser"], "did you mean answer"),
         ("parameters.when", float("nan"), "not fit for JSON"),
         ("prices.input", 1.0, "both prices.input and prices.output"),
@@ -184,6 +187,11 @@ def test_the_schema_for_editors_is_current() -> None:
     assert kept == JobFile.model_json_schema(), "python tests/generate.py writes it anew"
 
 
+def test_a_row_s_own_model_leaves_no_room_for_several() -> None:
+    with pytest.raises(BadJob, match=r"give answer\.models or columns\.model"):
+        Job.load(["in.csv"], settings={**MINIMAL, "answer.models": ["a", "b"], "columns.model": "m"})
+
+
 def test_every_key_of_the_job_file_has_a_help_text() -> None:
     assert all(setting.help for setting in settings())
 
@@ -192,10 +200,30 @@ def test_every_shipped_config_is_a_job() -> None:
     configs = sorted((ROOT / "configs").glob("*.toml"))
     assert {path.stem for path in configs} >= {
         "amethyst", "gemini", "ollama", "openai", "openrouter", "reviews-local", "vllm",
+        "sentiment", "topics", "entities", "grading", "translation", "pictures",
     }  # fmt: skip
     for path in configs:
         assert path.read_text("utf-8").startswith("#:schema ./job.schema.json\n"), path
         Job.load(["in.csv"], "out.csv", config=path)
+
+
+@pytest.mark.parametrize(
+    ("config", "table"),
+    [
+        ("sentiment", "reviews.csv"),
+        ("topics", "reviews.csv"),
+        ("entities", "letters.csv"),
+        ("grading", "essays.csv"),
+        ("translation", "reviews.csv"),
+        ("pictures", "pictures.csv"),
+    ],
+)
+def test_every_example_of_annotation_can_be_asked_of_its_sample(config: str, table: str) -> None:
+    job = Job.load([ROOT / "sample_data" / table], config=ROOT / "configs" / f"{config}.toml")
+    told = "\n".join(preview(job, 2))
+    assert told.count('"messages"') == 2
+    assert "cannot be asked" not in told
+    assert '"strict": true' in told or config == "translation"
 
 
 @pytest.mark.parametrize("value", ["[" * 5_000, "9" * 5_000])
@@ -221,3 +249,100 @@ def test_what_may_be_a_key_is_not_quoted_where_a_variable_belongs() -> None:
     with pytest.raises(BadJob, match=r"export NAME=") as caught:
         job.endpoint.key()
     assert "canary" not in str(caught.value)
+
+
+def test_a_truncated_answer_grows_only_to_more(tmp_path: Path) -> None:
+    text = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n[parameters]\nmax_tokens = 64\n'
+    assert job_from(f"{text}[answer]\ngrow_on_truncation = 65\n", tmp_path).answer.grow_on_truncation == 65
+    told = complaint(f"{text}[answer]\ngrow_on_truncation = 64\n", tmp_path)
+    assert "answer.grow_on_truncation of 64 is to be more than the 64 of max_tokens" in told
+
+
+ENDPOINT = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n'
+MODELS = """
+from enum import Enum
+from pydantic import BaseModel, Field
+
+class Mood(Enum):
+    glad = "glad"
+    sad = "sad"
+
+class Note(BaseModel):
+    "What a note says."
+    mood: Mood = Field(description="as a whole")
+    stars: int | None = None
+
+nothing = 3
+"""
+
+
+def test_a_pydantic_model_beside_the_job_file_is_a_schema(tmp_path: Path) -> None:
+    (tmp_path / "notes_of_a_test.py").write_text(MODELS)
+    job = job_from(f'{ENDPOINT}[answer]\nschema = "notes_of_a_test:Note"\n', tmp_path)
+    contract = job.answer.contract
+    assert contract is not None
+    assert list(job.typed_columns) == ["mood", "stars"]
+    assert (contract["title"], contract["description"]) == ("Note", "What a note says.")
+    assert contract["properties"]["mood"]["description"] == "as a whole"
+    assert not (tmp_path / "__pycache__").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module:Note", "no_such_module:Note cannot be imported: ModuleNotFoundError"),
+        ("broken_in_a_test:Note", "broken_in_a_test:Note cannot be imported: ZeroDivisionError"),
+        ("more_notes_of_a_test:Nota", "more_notes_of_a_test has no Pydantic model 'Nota'"),
+        ("more_notes_of_a_test:nothing", "more_notes_of_a_test has no Pydantic model 'nothing'"),
+    ],
+)
+def test_a_pydantic_model_that_is_none_is_told_with_where_it_was_looked_for(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "more_notes_of_a_test.py").write_text(MODELS)
+    (tmp_path / "broken_in_a_test.py").write_text("1 / 0")
+    told = complaint(f'{ENDPOINT}[answer]\nschema = "{name}"\n', tmp_path)
+    assert words in told
+    assert told.endswith("Nothing was sent.")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("e.csv", 'review,label\n"Fine, really.",yes\nBad.,no\nHm.,\n'),
+        ("e.tsv", "review\tlabel\nFine, really.\tyes\nBad.\tno\nHm.\t\n"),
+        (
+            "e.ndjson",
+            (
+                '{"review": "Fine, really.", "label": "yes"}\n{"review": "Bad.", "label": "no"}\n'
+                '{"review": "Hm.", "label": null}\n'
+            ),
+        ),
+    ],
+)
+def test_examples_are_read_relative_to_the_job_file(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    job = job_from(f'{ENDPOINT}[prompt]\ntemplate = "x"\nexamples = "{file}"\n', tmp_path)
+    assert job.prompt.example_rows == [
+        {"review": "Fine, really.", "label": "yes"},
+        {"review": "Bad.", "label": "no"},
+        {"review": "Hm.", "label": None},
+    ]
+    assert job.seen_by_model()["prompt.examples"] == job.prompt.example_rows
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("none.csv", None, "no such file of examples"),
+        ("e.parquet", "PAR1", "examples are read from"),
+        ("e.csv", "review,label\n", "no examples"),
+        ("e.csv", "review\na,b\n", "no examples"),
+        ("e.ndjson", "{oops}\n", "cannot be read"),
+        ("e.ndjson", "[1]\n", "no examples"),
+    ],
+)
+def test_a_file_of_examples_that_is_none_is_told(tmp_path: Path, file: str, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / file).write_text(text)
+    assert words in complaint(f'{ENDPOINT}[prompt]\ntemplate = "x"\nexamples = "{file}"\n', tmp_path)

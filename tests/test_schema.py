@@ -451,3 +451,25 @@ def test_no_text_holds_up_the_others(text: str) -> None:
     began = time.process_time()
     Contract(MOOD).read(text, whole=True)
     assert time.process_time() - began < 3  # seconds, on a busy machine
+
+
+def test_an_example_whose_answer_does_not_fit_is_told_before_anything_is_sent() -> None:
+    fitting = {"text": "x", "mood": "glad", "why": "sun"}
+    assert ladder(prompt__examples=[fitting]).contract is not None
+    with pytest.raises(BadJob, match=r'the answer of example 2 does not fit: at /mood: "meh" is not'):
+        ladder(prompt__examples=[fitting, {**fitting, "mood": "meh"}])
+    with pytest.raises(BadJob, match=r'example 1 does not fit: at /: "why" is a required property'):
+        ladder(prompt__examples=[{"mood": "glad", "why": None}])
+
+
+def test_the_cells_of_an_example_are_read_by_their_shapes() -> None:
+    row = {"stars": "4", "who": '{"name": "Ada", "tags": []}', "free": "as it is"}
+    job = Job.load(["in.csv"], settings={**MINIMAL, "answer.schema": REVIEW, "prompt.examples": [row]})
+    assert json.loads(job.answer_of(row)) == {"stars": 4, "who": {"name": "Ada", "tags": []}, "free": "as it is"}
+    settings = {**MINIMAL, "answer.labels": ["a", "b"], "answer.multi": True, "answer.name": "topics"}
+    job = Job.load(["in.csv"], settings=settings)
+    assert job.answer_of({"labels": "a"}) == job.answer_of({"topics": "a"})  # a new name needs no new examples
+    assert [job.answer_of({"topics": cell}) for cell in ("a, b", '["b"]')] == [
+        '{"labels": ["a", "b"]}',
+        '{"labels": ["b"]}',
+    ]
