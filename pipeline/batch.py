@@ -10,9 +10,11 @@ list of batches tells whether there is one of that file. The order of results me
 """
 
 import asyncio
+import contextlib
+import functools
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,29 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from .calls import Calls, is_well, object_in, objects_in, refusal_in
 from .client import BatchApi
 from .desk import Desk
 from .folders import make_inside
 from .forms import FORMS, Forms
-from .job import Job, duration_seconds
+from .job import Job
 from .prices import expected_usage
 from .progress import Wait
 from .records import Answer, Exit, Failure, Record, Refusal, Reply, Request, Stopped
 from .replies import clean_message, parse_json, read_reply, refuses_form
-from .retry import ATTEMPTS, Again, Patience, Tries
-from .sheets import Line, LinesByKey, Result, Sheet, Spool, read_lines, read_results, write_upload
+from .retry import ALIKE_BY_TEXT, ATTEMPTS, Again, Patience, Tries
+from .sheets import (
+    BYTES_MOST,
+    Line,
+    LinesByKey,
+    Result,
+    Sheet,
+    Spool,
+    count_results,
+    read_lines,
+    read_results,
+    write_upload,
+)
 
 OPEN_MOST = 20
 """Batches at once."""
@@ -40,6 +54,10 @@ landed, so many times as many. How many tokens there are is an estimate, so what
 LISTED_SECONDS = 2.0
 """A call that was on its way when its process was killed has arrived by then."""
 RECORDED_AT_ONCE = 256
+DOWNLOADS = 3
+"""Of results that do not come whole."""
+NAMED = ".batch"
+"""Beside a sheet's file: the id of its batch, as the user found it at the provider."""
 
 NOTE = "batches"
 OVER = frozenset({"completed", "expired", "cancelled", "failed"})
@@ -74,9 +92,15 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     """
     async with BatchApi(job.endpoint, job.endpoint.key()) as api:
         batches = _Batches(job, desk, api)
-        await batches.take_up()
-        await batches.spool(requests)
-        await batches.work()
+        try:
+            await batches.take_up()
+            await batches.spool(requests)
+            await batches.work()
+        except OSError as error:
+            raise Stopped(
+                f"A file of the batches could not be written: {error}\nSee to the disk of {job.folder}, then type the "
+                "same line again: what is with the provider stays there, and is fetched then."
+            ) from error
     if desk.stopping is not None:
         raise desk.stopping
 
@@ -90,7 +114,7 @@ class _Batches:
         self._folder = job.folder / "batches"
         # of the rows: a batch takes a day, so no silence is too long
         self._patience = Patience(desk.clock(), desk.dice, waits=True)
-        self._calls = _Calls(job, desk)
+        self._calls = Calls(job, desk)
         known = known_batches(desk.noted)
         self._queue_most = known.queued_tokens_most
         self._conveying, self._form = Forms(job), known.form
@@ -103,6 +127,9 @@ class _Batches:
         self._not_ours: set[str] = set()
         """Keys in open batches that no row of this run waits for: their answers are paid for, and kept."""
         self._full_until = desk.clock()
+        self._queue_told = ""
+        self._cancelled: list[str] = []
+        """Batches that someone cancelled at the provider."""
         self._doubtful: list[tuple[Request, Failure]] = []
         """Rows that failed before anything was answered: recorded once it is sure that not the job is bad."""
 
@@ -111,14 +138,26 @@ class _Batches:
         if not self._folder.exists():
             make_inside(self._folder)
         for path in self._folder.iterdir():
-            if path.name not in self._open:
+            if path.name.removesuffix(NAMED) not in self._open:
                 path.unlink()
         for sheet in list(self._open.values()):
-            if sheet.batch_id or await self._was_made(sheet):
-                self._desk.budget.reserved += sheet.reserved
-                self._not_ours |= {line.request.key for line in read_lines(self._folder / sheet.name)}
+            self._desk.budget.reserved += sheet.reserved
+            if not (self._folder / sheet.name).exists():
+                self._desk.tell(f"Batch {sheet.batch_id} is given up, as its file is gone: it is asked anew.")
+                await self._forget(sheet)
+            elif sheet.batch_id or await self._was_made(sheet):
+                self._take_over(self._open[sheet.name])
             else:
                 await self._forget(sheet)
+
+    def _take_over(self, sheet: Sheet) -> None:
+        """Count on what an open batch will answer, and on what it may cost: its run may have had no cap."""
+        worst = 0.0
+        for line in read_lines(self._folder / sheet.name):
+            self._not_ours.add(line.request.key)
+            worst += self._desk.budget.worst(self._sent(line.request)) or 0.0
+        self._desk.budget.reserved += worst - sheet.reserved
+        self._open[sheet.name] = replace(sheet, reserved=worst)
 
     async def spool(self, requests: AsyncIterator[Request]) -> None:
         """Write down all requests that no open batch holds."""
@@ -134,8 +173,9 @@ class _Batches:
     async def work(self) -> None:
         """Send what there is room for and fetch what is done, until nothing is left or a stop is asked."""
         while self._desk.stopping is None and (self._ready or self._open):
-            await self._send_what_fits()
-            if await self._fetch_what_is_done() or self._desk.stopping is not None:
+            landed = await self._fetch_what_is_done()
+            sent = await self._send_what_fits() if not self._cancelled else self._stop_as_cancelled()
+            if landed or sent or self._desk.stopping is not None:
                 continue
             if not self._waits_for_provider:
                 raise Stopped(f"{self._told()}; nothing is to be done meanwhile.", Exit.TRY_LATER)
@@ -143,6 +183,20 @@ class _Batches:
             await self._desk.pause(self._settings.poll_seconds)
         if self._desk.stopping is None:
             await self._trust_the_doubtful()
+        elif self._open:
+            self._desk.tell(f"{self._told()}. They go on there, and are paid for; the next run fetches them.")
+
+    def _stop_as_cancelled(self) -> bool:
+        """Someone cancelled at the provider: what is not answered is not sent again unasked. Always False."""
+        if not any(sheet.is_ending for sheet in self._open.values()):
+            self._desk.stop(
+                Stopped(
+                    f"{', '.join(self._cancelled)} was cancelled at the provider. What it had answered is kept; the "
+                    "rest is pending, and nothing more was sent.\nThe same line sends it in new batches; once no other "
+                    "batch is open, --set run.how=live asks it live."
+                )
+            )
+        return False
 
     def _told(self) -> str:
         """`2 batches with the provider, 1,200 of 50,000 requests done`."""
@@ -154,23 +208,27 @@ class _Batches:
 
     # ---- to the provider
 
-    async def _send_what_fits(self) -> None:
+    async def _send_what_fits(self) -> bool:
+        """Whether anything was sent."""
+        sent = False
         while self._ready and self._desk.stopping is None:
             if len(self._open) >= OPEN_MOST or self._desk.clock() < self._full_until:
-                return
+                break
             sheet = self._ready.popleft()
             room = self._room(sheet)
             affordable, reserved = self._affordable(sheet)
             fits = min(room, affordable)
             if fits >= sheet.requests:
-                await self._send(replace(sheet, reserved=reserved))
+                await self._send(replace(sheet, reserved=reserved, form=self._form))
+                sent = True
             elif fits:
                 self._split(sheet, fits)
             else:
                 self._ready.appendleft(sheet)
                 if affordable or self._open:
-                    return  # what is with the provider makes room as it lands
+                    break  # what is with the provider makes room as it lands
                 raise self._desk.budget.exhausted(next(read_lines(self._folder / sheet.name)).request)
+        return sent
 
     def _room(self, sheet: Sheet) -> int:
         """How many of its requests the provider's queue has room for; all, where its limit was never met."""
@@ -208,47 +266,65 @@ class _Batches:
 
     async def _send(self, sheet: Sheet) -> None:
         """Upload a sheet and have a batch made of it."""
-        self._desk.budget.reserved += sheet.reserved
-        await self._note(sheet)
-        self._queued_with[sheet.name] = sum(self._tokens(other) for other in self._open.values())
         upload = self._folder / f"{sheet.name}.upload"
         write_upload(upload, (self._sent(line.request) for line in read_lines(self._folder / sheet.name)))
-        said = await self._calls.json(lambda: self._api.upload(upload))
+        if upload.stat().st_size > BYTES_MOST and sheet.requests > 1:  # the form of a contract adds to each line
+            self._split(sheet, sheet.requests // 2)
+            return
+        self._desk.budget.reserved += sheet.reserved
+        self._queued_with[sheet.name] = sum(self._tokens(other) for other in self._open.values()) + self._tokens(sheet)
+        await self._note(sheet)
+        said = await self._calls.json(lambda: self._api.upload(upload), "id")
         upload.unlink()
-        await self._note(sheet := replace(sheet, file_id=str(said.get("id") or ""), made_at=datetime.now(tz=UTC)))
-        reply = await self._api.create(sheet.file_id)
-        if 200 <= reply.status < 300 and not reply.fault:
-            await self._note(replace(sheet, batch_id=str(_object(reply).get("id") or "")))
+        await self._note(sheet := replace(sheet, file_id=str(said["id"]), made_at=datetime.now(tz=UTC)))
+        reply = await self._calls.once(lambda: self._api.create(sheet.file_id))
+        if is_well(reply, "id"):
+            await self._note(replace(sheet, batch_id=str(object_in(reply)["id"])))
             self._desk.tell(f"A batch of {sheet.requests:,} requests is with the provider.")
         elif QUEUE_FULL.search(reply.body.decode("utf-8", "replace")):
-            await self._queue_is_full(sheet, _refusal(reply).message)
+            await self._queue_is_full(sheet, refusal_in(reply).message)
         else:
-            await self._calls.wait_after(_refusal(reply))
+            await self._calls.wait_after(refusal_in(reply))
             if not await self._was_made(sheet):  # the call may have worked all the same
                 await self._give_back(sheet)
 
     async def _was_made(self, sheet: Sheet) -> bool:
         """Whether there is a batch of a sheet whose last call was not heard of; if not, there never will be."""
+        named = self._folder / f"{sheet.name}{NAMED}"
+        if named.exists():  # by the user, whom we asked to
+            await self._note(replace(sheet, batch_id=named.read_text("utf-8").strip()))
+            named.unlink()
+            return True
         for seconds in (0.0, LISTED_SECONDS):
             if not sheet.file_id:
                 return False
             await self._desk.pause(seconds)
-            if found := await self._listed(sheet.file_id):
+            if found := await self._listed(sheet):
                 self._desk.tell(f"Batch {found} was made before its maker was heard of again: it is not made twice.")
                 await self._note(replace(sheet, batch_id=found))
                 return True
             if not seconds:  # a call that is still on its way finds no file
-                await self._calls.json(lambda: self._api.delete(sheet.file_id), missing_is_fine=True)
+                with contextlib.suppress(LookupError):
+                    await self._calls.json(lambda: self._api.delete(sheet.file_id), may_miss=True)
         return False
 
-    async def _listed(self, file_id: str) -> str | None:
-        """The id of the batch that was made of a file, from the provider's list of them."""
+    async def _listed(self, sheet: Sheet) -> str | None:
+        """The id of the batch that was made of a sheet, as the provider lists them. Raises Stopped if it lists none."""
         after: str = ""
         while True:
-            page = await self._calls.json(lambda after=after: self._api.batches(after))  # type: ignore[misc]
-            batches = _objects(page.get("data"))
+            try:
+                page = await self._calls.json(functools.partial(self._api.batches, after), "data", may_miss=True)
+            except LookupError as error:
+                path = self._folder / sheet.name
+                raise Stopped(
+                    f"Whether a batch of {sheet.requests:,} requests was made of the file {sheet.file_id} is not "
+                    f"known, and the provider lists no batches ({error}). Nothing is sent, lest it be paid for twice.\n"
+                    f"Look for it at the provider. If there is one, write its id into {path}{NAMED};\n"
+                    f"if there is none, remove {path}. Then type the same line again."
+                ) from None
+            batches = objects_in(page.get("data"))
             for batch in batches:
-                if batch.get("input_file_id") == file_id and batch.get("status") != "failed":
+                if batch.get("input_file_id") == sheet.file_id and batch.get("status") != "failed":
                     return str(batch.get("id"))
             if not batches or not page.get("has_more"):
                 return None
@@ -256,7 +332,9 @@ class _Batches:
 
     async def _queue_is_full(self, sheet: Sheet, words: str) -> None:
         """More tokens wait at the provider than it takes: send less at once, or later."""
-        self._desk.tell(f"The provider's queue is full: {words}")
+        if self._queue_told != words:
+            self._desk.tell(f"The provider's queue is full: {words}")
+        self._queue_told = words
         queued = self._queued_with.get(sheet.name, self._tokens(sheet))
         self._queue_most = QUEUE_LESS * min(queued, self._queue_most or queued)
         if queued == self._tokens(sheet):  # full of what others sent, or too small for this sheet alone
@@ -265,6 +343,8 @@ class _Batches:
 
     async def _give_back(self, sheet: Sheet) -> None:
         """It was not sent after all."""
+        if sheet.file_id:
+            await self._calls.once(lambda: self._api.delete(sheet.file_id))
         self._desk.budget.reserved -= sheet.reserved
         self._ready.appendleft(Sheet(sheet.name, sheet.model, sheet.requests, sheet.size_bytes))
         del self._open[sheet.name]
@@ -278,35 +358,63 @@ class _Batches:
         for sheet in list(self._open.values()):
             if self._desk.stopping is not None:
                 break
-            batch = await self._calls.json(lambda sheet=sheet: self._api.retrieve(sheet.batch_id))  # type: ignore[misc]
-            if batch.get("status") in OVER:
+            batch = await self._retrieved(sheet)
+            status, counts = batch.get("status"), _counts(batch)
+            if status in OVER and (counts["completed"] == 0 or batch.get("output_file_id") or status == "failed"):
                 await self._land(sheet, batch)
                 landed = True
-                continue
-            counts = batch.get("request_counts")
-            told = [counts.get(name) for name in ("completed", "failed")] if isinstance(counts, dict) else []
-            self._open[sheet.name] = replace(sheet, done=sum(n for n in told if isinstance(n, int)))
+            else:  # one that is over, but names no answers yet, is looked at again
+                done = counts["completed"] + counts["failed"]
+                self._open[sheet.name] = replace(sheet, done=done, is_ending=status == "cancelling")
         return landed
+
+    async def _retrieved(self, sheet: Sheet) -> dict[str, Any]:
+        try:
+            return await self._calls.json(lambda: self._api.retrieve(sheet.batch_id), "status", may_miss=True)
+        except LookupError as error:
+            raise Stopped(
+                f"The provider knows no batch {sheet.batch_id}, which holds {sheet.requests:,} requests ({error}).\n"
+                "With the endpoint, key and project that it was made with, it is found again. To give up its answers,\n"
+                f"remove {self._folder / sheet.name}: its requests are then asked, and paid for, anew."
+            ) from None
 
     async def _land(self, sheet: Sheet, batch: dict[str, Any]) -> None:
         """Record all that a batch which is over has answered; the rest is asked again."""
         files = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
-        if batch.get("status") == "failed":
+        if batch["status"] == "failed":
             await self._land_failed(sheet, batch)
         else:
-            paths = [self._folder / f"{sheet.name}.{number}" for number in range(len(files))]
-            for file_id, path in zip(files, paths, strict=True):
-                await self._calls.json(lambda at=(file_id, path): self._api.download(*at))  # type: ignore[misc]
+            if batch["status"] == "cancelled":
+                self._cancelled.append(sheet.batch_id)
+            paths = await self._fetch(sheet, files, _counts(batch)["completed"])
             await self._land_results(sheet, paths)
             for path in paths:
                 path.unlink()
             self._desk.tell(f"Batch {sheet.batch_id} is {batch['status']}.")
             self._queue_most = None if self._queue_most is None else QUEUE_MORE * self._queue_most
+        self._seal()
         if sheet.name in self._open:
             await self._forget(sheet)
             for file_id in (sheet.file_id, *files):  # what was asked and answered need not lie there for good
-                await self._api.delete(file_id)
-        self._seal()
+                await self._calls.once(functools.partial(self._api.delete, file_id))
+
+    async def _fetch(self, sheet: Sheet, files: Sequence[str], told: int) -> list[Path]:
+        """The files of results, whole. Raises Stopped rather than take for unanswered what cannot be read."""
+        paths = [self._folder / f"{sheet.name}.{number}" for number in range(len(files))]
+        for _ in range(DOWNLOADS):
+            for file_id, path in zip(files, paths, strict=True):
+                await self._calls.json(functools.partial(self._api.download, file_id, path))
+            answered, odd = count_results(paths, self._parse)
+            if not odd and answered >= told:
+                return paths
+        if not odd and answered:
+            self._desk.tell(f"Batch {sheet.batch_id} has {answered:,} answers, of {told:,} that the provider counted.")
+            return paths
+        raise Stopped(
+            f"The results of batch {sheet.batch_id} cannot be read: {odd:,} lines make no sense, and {answered:,} of "
+            f"{told:,} answers are there.\nNothing is lost or asked again: the same line fetches them anew.",
+            Exit.TRY_LATER,
+        )
 
     async def _land_results(self, sheet: Sheet, paths: Sequence[Path]) -> None:
         """Answers first: what the refusals say of the job hangs on whether there was any."""
@@ -325,18 +433,22 @@ class _Batches:
                     await self._record(sheet, group)
                     group = []
             await self._record(sheet, group)
-            if self._takes_another_form(refused.values()):
+            if self._takes_another_form(sheet, refused.values()):
                 for key in lines.left():
                     self._add(lines.take(key))
+            if sheet.batch_id in self._cancelled:
+                return
             silent = Refusal("retry", "broken", "the batch ended without a word on this request")
             for key in lines.left():
                 await self._refused(sheet, lines.take(key), refused.get(key, silent))
 
-    def _takes_another_form(self, refusals: Iterable[Refusal]) -> bool:
+    def _takes_another_form(self, sheet: Sheet, refusals: Iterable[Refusal]) -> bool:
         """Whether nothing was ever answered, and it may be for the form in which the contract was conveyed."""
         said = next(iter(refusals), None)
         if self._patience.answers or said is None or not refuses_form(said) or not self._has_contract:
             return False
+        if sheet.form < self._form:
+            return True  # another batch was sent with it, too
         if self._form + 1 >= len(FORMS):
             return False
         self._form += 1
@@ -358,13 +470,17 @@ class _Batches:
         for follow_up in await asyncio.gather(*(self._keep(sheet, line, answer) for line, answer in fresh)):
             if follow_up is not None:
                 self._add(Line(follow_up))
+        if self._desk.hurried.is_set():  # the next run lands the rest
+            raise self._desk.stopping or Stopped("stopped")
 
     async def _keep(self, sheet: Sheet, line: Line, answer: Answer) -> Request | None:
         self._patience.answered(self._desk.clock())
         paid = self._desk.tariff.cost(answer.usage, line.request.model)
         self._pay(line, paid)
         answer = replace(answer, cost=_sum(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
-        return await self._desk.record(line.request, answer, counts=line.request.key not in self._not_ours)
+        counts = line.request.key not in self._not_ours
+        follow_up = await self._desk.record(line.request, answer, counts=counts)
+        return follow_up if counts else None  # no row of this run waits for it
 
     def _pay(self, line: Line, paid: float | None) -> None:
         """One request of a batch is over; what was set aside for it is given back with its sheet."""
@@ -403,20 +519,22 @@ class _Batches:
     async def _land_failed(self, sheet: Sheet, batch: dict[str, Any]) -> None:
         """The provider did not take a batch: its queue is full, some lines are bad, or all of it is. Raises Stopped."""
         told = batch.get("errors")
-        errors = _objects(told.get("data")) if isinstance(told, dict) else []
+        errors = objects_in(told.get("data")) if isinstance(told, dict) else []
         words = "; ".join(str(error.get("message")) for error in errors[:3]) or "no reason"
         if any(QUEUE_FULL.search(f"{error.get('code')} {error.get('message')}") for error in errors):
             await self._queue_is_full(sheet, words)
             return
         bad = {error["line"]: str(error.get("message")) for error in errors if isinstance(error.get("line"), int)}
-        if not bad or len(bad) >= sheet.requests:
+        if not bad or len(bad) >= sheet.requests or (len(bad) >= ALIKE_BY_TEXT and not self._patience.answers):
             await self._forget(sheet)
             raise Stopped(f"The provider did not take a batch of {sheet.requests:,} requests. It said: {words}")
         for number, line in enumerate(read_lines(self._folder / sheet.name), 1):
-            if number in bad:
-                await self._refused(sheet, line, Refusal("row", "bad_request", bad[number], 400))
-            else:
+            if number not in bad:
                 self._add(line)
+            elif line.request.key not in self._not_ours:  # a few bad lines do not make a bad job, answers or none
+                failure = Failure(kind="bad_request", reason=clean_message(bad[number]), cost=line.cost)
+                failure = replace(failure, attempts=line.tries + 1, asked_at=sheet.made_at)
+                self._doubtful.append((line.request, failure))
 
     # ---- notes and files
 
@@ -448,47 +566,6 @@ class _Batches:
         self._spools.clear()
 
 
-class _Calls:
-    """Calls to the provider, tried again for as long as that makes sense."""
-
-    def __init__(self, job: Job, desk: Desk) -> None:
-        self._desk, self._base_url = desk, job.endpoint.base_url
-        self._patience = Patience(
-            desk.clock(),
-            desk.dice,
-            give_up_after_seconds=duration_seconds(job.limits.give_up_after),
-            waits=job.this_run.wait_for_endpoint,
-        )
-        self._tries = Tries()
-
-    async def json(self, call: Callable[[], Awaitable[Reply]], *, missing_is_fine: bool = False) -> dict[str, Any]:
-        """What a call gives. Raises Stopped if it will not work, or a stop is asked meanwhile."""
-        while True:
-            reply = await call()
-            if (200 <= reply.status < 300 and not reply.fault) or (missing_is_fine and reply.status == 404):
-                self._patience.answered(self._desk.clock())
-                self._tries = Tries()
-                return _object(reply)
-            await self.wait_after(_refusal(reply))
-
-    async def wait_after(self, refusal: Refusal) -> None:
-        """Wait as long as is fit after a call that did not work. Raises Stopped as `json` does."""
-        if refusal.kind == "not_found" and not self._patience.answers:
-            raise Stopped(
-                f"HTTP {refusal.status}: there is no Batch API at {self._base_url}. It said: {refusal.message}\n"
-                "Check endpoint.base_url, or ask live: --set run.how=live"
-            )
-        self._desk.refused(refusal)
-        decision = self._patience.decide(refusal, self._tries, self._desk.clock())
-        if isinstance(decision, Failure):
-            raise Stopped(f"The provider's Batch API does not work. It said: {refusal.message}", Exit.TRY_LATER)
-        if isinstance(decision, Stopped):
-            raise decision
-        await self._desk.pause(decision.after_seconds)
-        if self._desk.stopping is not None:
-            raise self._desk.stopping
-
-
 def _said(result: Result) -> Answer | Refusal:
     if result.status:
         return read_reply(Reply(result.status, {}, result.body, 0.0))
@@ -497,19 +574,11 @@ def _said(result: Result) -> Answer | Refusal:
     return Refusal("retry", "broken", clean_message(str(words or "the batch has no answer to this request")))
 
 
-def _refusal(reply: Reply) -> Refusal:
-    """What a call that did not work says; one that seems to have, says nothing that can be used."""
-    said = read_reply(reply)
-    return said if isinstance(said, Refusal) else Refusal("retry", "garbled", "no answer of a Batch API", reply.status)
-
-
-def _object(reply: Reply) -> dict[str, Any]:
-    value = parse_json(reply.body)
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: object) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+def _counts(batch: dict[str, Any]) -> dict[str, int]:
+    """How many requests are `completed` and `failed`, as the provider tells; 0 if it does not."""
+    told = batch.get("request_counts")
+    told = told if isinstance(told, dict) else {}
+    return {name: n if isinstance(n := told.get(name), int) else 0 for name in ("completed", "failed")}
 
 
 def _sum(a: float | None, b: float | None) -> float | None:

@@ -49,6 +49,10 @@ class Sheet(Record, frozen=True):
     made_at: datetime | None = None
     done: int = 0
     """Requests that the provider has done with, as it said last."""
+    form: int = 0
+    """In which of `FORMS` the answer's contract was conveyed."""
+    is_ending: bool = False
+    """It is being cancelled."""
 
 
 _encoder = msgspec.json.Encoder()
@@ -132,15 +136,31 @@ class Result(NamedTuple):
     body: bytes
 
 
+def count_results(paths: Iterable[Path], parse: Callable[[bytes], object]) -> tuple[int, int]:
+    """How many answers files of results hold, and how many lines that are none of a batch's."""
+    answered = odd = 0
+    for path in paths:
+        with path.open("rb") as file:
+            for line in filter(bytes.strip, file):
+                result = _result(parse(line))
+                odd += result is None
+                answered += result is not None and result.status == 200
+    return answered, odd
+
+
 def read_results(path: Path, parse: Callable[[bytes], object]) -> Iterator[Result]:
     """Every line of a file of results that makes sense; `parse` gives the JSON value of a line."""
     with path.open("rb") as file:
         for line in file:
-            told = parse(line)
-            if not isinstance(told, dict) or not isinstance(told.get("custom_id"), str):
-                continue
-            response = told.get("response")
-            if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-                yield Result(told["custom_id"], response["status_code"], _encoder.encode(response.get("body")))
-            else:
-                yield Result(told["custom_id"], 0, _encoder.encode(told.get("error")))
+            result = _result(parse(line))
+            if result is not None:
+                yield result
+
+
+def _result(told: object) -> Result | None:
+    if not isinstance(told, dict) or not isinstance(told.get("custom_id"), str):
+        return None
+    response = told.get("response")
+    if isinstance(response, dict) and isinstance(response.get("status_code"), int):
+        return Result(told["custom_id"], response["status_code"], _encoder.encode(response.get("body")))
+    return Result(told["custom_id"], 0, _encoder.encode(told.get("error")))

@@ -42,13 +42,18 @@ class Provider:
     queue_tokens: int | None = None  # the most that may wait; a token is four bytes here
     tells_queue: bool = True
     bad_lines: Callable[[int, list[dict[str, Any]]], dict[int, str]] = lambda _number, _lines: {}
-    interfere: Callable[[str, str], str] = lambda _method, _path: ""  # "close" before, "lose" after a call, or a status
+    # "close" before, "lose" after a call, "hang" for a minute, "page" for one of HTML, or a status
+    interfere: Callable[[str, str], str] = lambda _method, _path: ""
+    results: Callable[[bytes], bytes] = lambda content: content  # what is given of a file of results
+    lists: bool = True
+    names_results: Callable[[int], bool] = lambda _looks: True  # by how often a batch that is over was looked at
     key: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     billed: Counter[str] = field(default_factory=Counter)
     calls: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def upload(self, content: bytes) -> dict[str, Any]:
         name = f"file-{len(self.calls)}"
@@ -98,10 +103,12 @@ class Provider:
         if batch is None:
             return 404, problem(f"No batch found with id {name!r}.")
         if batch["status"] in ("validating", "in_progress"):
-            batch["looks"] += 1
             batch["status"] = "in_progress"
-            if batch["looks"] >= self.looks:
+            if batch["looks"] + 1 >= self.looks:
                 self.finish(batch)
+        batch["looks"] += 1
+        if not self.names_results(batch["looks"]):
+            return 200, json.dumps({**batch, "output_file_id": None, "error_file_id": None}).encode()
         return 200, json.dumps(batch).encode()
 
     def finish(self, batch: dict[str, Any]) -> None:
@@ -153,8 +160,16 @@ class _Handler(BaseHTTPRequestHandler):
         with provider.lock:
             provider.calls.append(f"{self.command} {path}")
             how = provider.interfere(self.command, path)
+        if how == "hang":
+            provider.over.wait(60)
+            self.close_connection = True
+            return
+        with provider.lock:
             if how == "close":
                 self.close_connection = True
+                return
+            if how == "page":
+                self.reply(200, b"<html><body>Please log in.</body></html>")
                 return
             if how.isdigit():
                 self.reply(int(how), problem("Interfered."))
@@ -173,13 +188,13 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST", ["files"]:
                 return 200, json.dumps(provider.upload(self.file_in(content))).encode()
             case "GET", ["files", name, "content"] if name in provider.files:
-                return 200, provider.files[name]
+                return 200, provider.results(provider.files[name])
             case "DELETE", ["files", name] if name in provider.files:
                 del provider.files[name]
                 return 200, b'{"deleted": true}'
             case "POST", ["batches"]:
                 return provider.create(json.loads(content))
-            case "GET", ["batches"]:
+            case "GET", ["batches"] if provider.lists:
                 return 200, json.dumps(provider.page(query.get("after", [""])[0])).encode()
             case "GET", ["batches", name]:
                 return provider.retrieve(name)
@@ -217,6 +232,7 @@ def serving(provider: Provider, port: int = 0) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}/v1"
     finally:
+        provider.over.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 from batch_server import Answered, Provider, serving, usual
-from chat_server import ChatServer, answer_to, problem
+from chat_server import USAGE, ChatServer, answer_to, completion, problem
+from children import small_disk
 from crashing_batch import STEPS
 
 from pipeline import BadJob, Job, Summary, ThisRun, run
@@ -138,14 +139,227 @@ def test_calls_that_fail_in_passing_are_made_again(tmp_path: Path) -> None:
     check(tmp_path, provider, 50)
 
 
-@pytest.mark.parametrize("end", ["expired", "cancelled"])
-def test_what_a_batch_answered_before_it_was_over_is_kept_and_the_rest_is_asked_again(tmp_path: Path, end: str) -> None:
+def test_what_a_batch_answered_before_it_expired_is_kept_and_the_rest_is_asked_again(tmp_path: Path) -> None:
     write(tmp_path, 40)
-    provider = Provider(ends=lambda number: end if number <= 2 else "completed", share=0.3)
+    provider = Provider(ends=lambda number: "expired" if number <= 2 else "completed", share=0.3)
     with serving(provider) as url:
         assert run(job(tmp_path, url)).exit_code is Exit.DONE
     table = check(tmp_path, provider, 40)
     assert sorted(table["attempts"].to_list()) == [1] * 12 + [2] * 28
+
+
+def test_a_batch_that_was_cancelled_at_the_provider_is_not_sent_again_unasked(tmp_path: Path) -> None:
+    write(tmp_path, 40)
+    provider = Provider(ends=lambda _number: "cancelled", share=0.3)
+    with serving(provider) as url:
+        stopped = run(job(tmp_path, url))
+    assert (stopped.exit_code, stopped.rows.ok, stopped.rows.pending) == (Exit.NEEDS_PERSON, 12, 28)
+    assert "batch_1, batch_2 was cancelled at the provider" in stopped.message
+    assert len(provider.batches) == 2
+    with ChatServer() as server:
+        live = run(job(tmp_path, server.url, run__how="live"))
+        assert (live.exit_code, server.arrived) == (Exit.DONE, 28)
+    check(tmp_path, provider, 40)
+
+
+def test_a_provider_that_takes_no_schema_is_asked_in_the_next_form_by_all_batches(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> Answered:
+        form = (body.get("response_format") or {}).get("type", "words")
+        if form != "words":
+            return 400, problem(f"response_format {form} is not supported.")
+        return 200, completion('{"label": "a"}', usage=USAGE)
+
+    write(tmp_path, 60)
+    provider = Provider(answer=answer)
+    with serving(provider) as url:
+        summary = run(job(tmp_path, url, answer__labels=["a", "b"]))
+    assert (summary.exit_code, summary.rows.ok) == (Exit.DONE, 60), summary
+    assert len(provider.batches) == 9, "three in each of three forms"
+    assert max(provider.billed.values()) == 1
+
+
+def test_a_few_bad_lines_do_not_make_a_bad_job(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    bad = dict.fromkeys(range(1, 9), "Odd.")
+    provider = Provider(bad_lines=lambda number, _lines: bad if number == 1 else {})
+    with serving(provider) as url:
+        assert run(job(tmp_path, url)).exit_code is Exit.INCOMPLETE
+    assert check(tmp_path, provider, 20, ok=12)["status"].to_list()[:8] == ["failed"] * 8
+
+
+def page(_content: bytes) -> bytes:
+    return b"<html><body>Please log in.</body></html>"
+
+
+@pytest.mark.parametrize("spoil", [page, lambda content: content[: len(content) * 2 // 3]])
+def test_results_that_cannot_be_read_are_fetched_again_and_never_asked_again(tmp_path: Path, spoil: Any) -> None:
+    write(tmp_path, 20)
+    provider = Provider(results=spoil)
+    with serving(provider) as url:
+        summary = run(job(tmp_path, url))
+        assert (summary.exit_code, summary.rows.pending) == (Exit.TRY_LATER, 20)
+        assert "Nothing is lost or asked again" in summary.message
+        provider.results = lambda content: content
+        assert run(job(tmp_path, url)).exit_code is Exit.DONE
+    check(tmp_path, provider, 20)
+
+
+def test_results_told_twice_or_of_nobody_change_nothing(tmp_path: Path) -> None:
+    stranger = b'{"custom_id":"who","response":{"status_code":200,"body":{}},"error":null}\n\n'
+    write(tmp_path, 20)
+    provider = Provider(results=lambda content: content + stranger + content)
+    with serving(provider) as url:
+        summary = run(job(tmp_path, url))
+    assert (summary.exit_code, summary.run.attempts) == (Exit.DONE, 20)
+    check(tmp_path, provider, 20)
+
+
+def test_a_batch_that_is_done_before_it_names_its_results_is_looked_at_again(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    provider = Provider(names_results=lambda looks: looks > 4)
+    with serving(provider) as url:
+        assert run(job(tmp_path, url)).exit_code is Exit.DONE
+    check(tmp_path, provider, 20)
+
+
+@pytest.mark.parametrize("at", [("POST", "/files"), ("POST", "/batches"), ("GET", "/batches/batch_1")])
+def test_a_page_in_the_place_of_an_answer_is_none(tmp_path: Path, at: tuple[str, str]) -> None:
+    write(tmp_path, 20)
+    pages = iter(["page"])
+    provider = Provider(interfere=lambda *call: next(pages, "") if call == at else "")
+    with serving(provider) as url:
+        for _ in range(2):  # a page may stop a run, but not the next
+            summary = run(job(tmp_path, url))
+    assert summary.exit_code is Exit.DONE, summary
+    check(tmp_path, provider, 20)
+
+
+def test_a_provider_that_says_too_many_without_a_time_is_not_hammered(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    busy = iter(["429", "429"])
+    provider = Provider(interfere=lambda method, _path: next(busy, "") if method == "POST" else "")
+    with serving(provider) as url:
+        summary = run(job(tmp_path, url))
+    assert summary.exit_code is Exit.DONE
+    assert summary.seconds > 2 + 4
+
+
+def test_a_provider_that_lists_no_batches_is_never_sent_one_that_it_may_have(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    provider = Provider(lists=False)
+    program = str(Path(__file__).with_name("crashing_batch.py"))
+    with serving(provider) as url:
+        with start(program, "after create", "1", *line(tmp_path, url)) as killed:
+            assert killed.wait(timeout=60) == -signal.SIGKILL
+        stopped = run(job(tmp_path, url))
+        assert stopped.exit_code is Exit.NEEDS_PERSON
+        assert "lest it be paid for twice" in stopped.message
+        sheet = next((tmp_path / "out.parquet.job" / "batches").glob("*.jsonl"))
+        assert f"write its id into {sheet}.batch" in stopped.message
+        Path(f"{sheet}.batch").write_text("batch_1\n")
+        assert run(job(tmp_path, url)).exit_code is Exit.DONE
+    assert len(provider.batches) == 1
+    check(tmp_path, provider, 20)
+
+
+def test_a_batch_that_the_provider_does_not_know_can_be_given_up(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    with serving(Provider()) as url:
+        run(job(tmp_path, url, this_run=ThisRun(no_wait=True)))
+    provider = Provider()
+    with serving(provider) as url:
+        stopped = run(job(tmp_path, url))
+        assert stopped.exit_code is Exit.NEEDS_PERSON
+        assert "The provider knows no batch batch_1" in stopped.message
+        next((tmp_path / "out.parquet.job" / "batches").glob("*.jsonl")).unlink()
+        assert run(job(tmp_path, url)).exit_code is Exit.DONE
+    check(tmp_path, provider, 20)
+
+
+@pytest.mark.parametrize("at", ["POST /files", "POST /batches", "GET /batches/batch_1"])
+def test_ctrl_c_ends_a_call_that_hangs(tmp_path: Path, at: str) -> None:
+    write(tmp_path, 20)
+    provider = Provider(interfere=lambda method, path: "hang" if f"{method} {path}" == at else "")
+    with serving(provider) as url, start("-m", "pipeline", *line(tmp_path, url)) as process:
+        while at not in provider.calls:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == Exit.SIGINT
+    provider.interfere = lambda _method, _path: ""
+    provider.over.clear()
+    with serving(provider) as url:
+        assert run(job(tmp_path, url)).exit_code is Exit.DONE
+    check(tmp_path, provider, 20)
+
+
+def test_a_pilot_while_batches_are_open_pays_for_none_of_the_other_rows(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> Answered:
+        return 200, completion("neither", usage=USAGE)
+
+    labels = {"answer__labels": ["a", "b"], "answer__repairs": 1}
+    write(tmp_path, 20)
+    provider = Provider(answer=answer)
+    with serving(provider) as url:
+        run(job(tmp_path, url, this_run=ThisRun(no_wait=True), **labels))
+        pilot = run(job(tmp_path, url, this_run=ThisRun(limit=5), **labels))
+        assert (pilot.exit_code, pilot.rows.rows, pilot.rows.invalid) == (Exit.INCOMPLETE, 5, 5)
+        assert sum(provider.billed.values()) == 20 + 5, "all first answers, and the repairs of the pilot"
+        whole = run(job(tmp_path, url, **labels))
+    assert (whole.rows.invalid, sum(provider.billed.values())) == (20, 40)
+    assert max(provider.billed.values()) == 1
+
+
+def test_a_cap_that_comes_later_counts_what_open_batches_may_cost(tmp_path: Path) -> None:
+    write(tmp_path, 40)
+    provider = Provider()
+    with serving(provider) as url:
+        settings = {"parameters__max_tokens": 10}
+        run(job(tmp_path, url, this_run=ThisRun(no_wait=True, limit=20), **settings))
+        capped = run(job(tmp_path, url, limits__max_cost=0.0009, **settings))
+    assert capped.exit_code is Exit.AT_LIMIT
+    assert sum(provider.billed.values()) * ONE <= 0.0009
+
+
+def test_several_opinions_of_several_models_travel_in_batches_of_one_model_each(tmp_path: Path) -> None:
+    write(tmp_path, 30)
+    provider = Provider()
+    opinions = {"answer__samples": 2, "answer__models": ["m", "n"], "answer__labels": ["positive", "negative"]}
+    with serving(provider) as url:
+        summary = run(job(tmp_path, url, **opinions))
+        made = [
+            (len(lines := provider.lines(batch)), {each["body"]["model"] for each in lines})
+            for batch in provider.batches.values()
+            if batch["input_file_id"] in provider.files
+        ]
+        assert summary.rows.ok == 30, (summary, made)
+    assert sum(provider.billed.values()) == 120
+    assert max(provider.billed.values()) == 1
+
+
+def test_a_job_with_open_batches_is_shown_and_exported(tmp_path: Path) -> None:
+    write(tmp_path, 20)
+    with serving(Provider()) as url:
+        run(job(tmp_path, url, this_run=ThisRun(no_wait=True)))
+    program = [sys.executable, "-m", "pipeline"]
+    subprocess.run([*program, "show", tmp_path / "out.parquet", "--status", "pending"], check=True, capture_output=True)
+    subprocess.run([*program, "export", tmp_path / "out.parquet", "-o", tmp_path / "so-far.csv"], check=True)
+    assert pl.read_csv(tmp_path / "so-far.csv")["status"].to_list() == ["pending"] * 20
+
+
+def test_a_full_disk_stops_the_job_and_loses_no_batch(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "3m") as folder:
+        write(folder, 20)
+        provider = Provider(results=lambda content: content + b" " * 4_000_000)
+        with serving(provider) as url:
+            stopped = run(job(folder, url))
+            assert stopped.exit_code is Exit.NEEDS_PERSON
+            assert "See to the disk" in stopped.message
+            provider.results = lambda content: content
+            assert run(job(folder, url)).exit_code is Exit.DONE
+        check(folder, provider, 20)
 
 
 def test_requests_of_a_batch_fail_each_for_itself(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ FLOORS = (
         },
     ),
     ("the desk", {"desk", "typed"}),
-    ("walks", {"walks"}),
+    ("walks", {"walks", "calls"}),
     ("what is kept", {"kept"}),
     ("answering", {"plan", "live", "batch", "columns", "salvage"}),
     ("spread", {"cluster"}),
