@@ -184,6 +184,7 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
 @_setting("--tpm", setting="limits.tokens_per_minute", type=float)
 @_setting("--max-cost", setting="limits.max_cost", type=float)
 @_setting("--max-runtime", setting="limits.max_runtime")
+@click.option("--no-wait", is_flag=True, help='with run.how = "batch": send what can be, fetch what is done, and end')
 @click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or that asks to wait long")
 @RETRY
 @YES
@@ -428,6 +429,7 @@ def _job(flags: Mapping[str, Any], stdin: str | None = None) -> "Job":
         job_dir=flags.get("job_dir"),
         retry=_statuses(flags.get("retry") or ""),
         assume_yes=flags.get("yes", False),
+        no_wait=flags.get("no_wait", False),
         wait_for_endpoint=flags.get("wait_for_endpoint", False),
         verbosity=int(flags.get("verbose", False)) - int(flags.get("quiet", False)),
     )

@@ -1,21 +1,25 @@
-"""One attempt over HTTP: a Request out, a Reply in. Nothing is raised, retried or judged here.
+"""One attempt over HTTP: a Request (or a file of them) out, a Reply in. Nothing is raised, retried or judged here.
 
 What travels is httpx's Request and Response; what carries them is `wire`. httpx's own clients take three times the CPU
 with one for each request in flight, and a hundred times with one shared by all, whose pool scans all its connections.
 """
 
 import asyncio
+import os
 import re
 import ssl
 import time
 import zlib
+from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, BinaryIO, Self, cast
+from urllib.parse import quote
 from urllib.request import getproxies
 
 import httpx
 from pydantic import SecretStr
 
+from .folders import open_inside
 from .job import LOOPBACK, Endpoint
 from .masks import Mask
 from .records import BadJob, Fault, Reply, Request
@@ -23,6 +27,9 @@ from .wire import Wire
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 """A decompressed answer larger than this is none."""
+
+FILE_SECONDS = 900.0
+"""The least deadline of a call that carries a file of 200 MB."""
 
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -89,6 +96,96 @@ class Client:
             headers = {name: self._mask.text(text) for name, text in headers.items()}
         whole = self._mask.body(bytes(body), broke_off=bool(fault))
         return Reply(status, headers, whole, seconds, fault, self._mask.text(detail))
+
+
+class BatchApi:
+    """The files and batches of one endpoint's Batch API, as OpenAI has it: one HTTP call each, and nothing judged.
+
+    An async context manager. Every call gives a Reply, as `Client.attempt` does; an answer is JSON in its body. Raises
+    BadJob as Client does.
+    """
+
+    def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
+        self._base = _checked_url(endpoint.base_url).copy_with(path=httpx.URL(endpoint.base_url).path.rstrip("/") + "/")
+        self._headers = _checked_headers(endpoint, key)
+        del self._headers["content-type"]  # each call has its own
+        self._deadline = max(endpoint.timeout_seconds, FILE_SECONDS)
+        self._mask = Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
+        is_here = self._base.host in LOOPBACK
+        if not is_here:
+            _check_proxies()
+        wire = Wire(httpx.create_ssl_context(), by_proxy=not is_here)
+        self._client = httpx.AsyncClient(transport=wire, follow_redirects=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def upload(self, path: Path) -> Reply:
+        """Give the provider a file of requests, one JSON object a line; the answer names it (`id`)."""
+        with path.open("rb") as file:
+            form = {"purpose": (None, "batch"), "file": (path.name, file, "application/jsonl")}
+            return await self._call("POST", "files", files=form)
+
+    async def download(self, file_id: str, to: Path) -> Reply:
+        """Write the file's content to `to`, which is whole if the reply is a 200 without a fault; its body is empty."""
+        with os.fdopen(open_inside(to, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+            return await self._call("GET", f"files/{_segment(file_id)}/content", into=file)
+
+    async def delete(self, file_id: str) -> Reply:
+        """Let the provider forget a file."""
+        return await self._call("DELETE", f"files/{_segment(file_id)}")
+
+    async def create(self, file_id: str) -> Reply:
+        """Have the requests in a file answered within a day; the answer names the batch (`id`)."""
+        wanted = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        return await self._call("POST", "batches", json=wanted)
+
+    async def retrieve(self, batch_id: str) -> Reply:
+        """How a batch stands."""
+        return await self._call("GET", f"batches/{_segment(batch_id)}")
+
+    async def batches(self, after: str) -> Reply:
+        """A page of all batches of the account, the latest first; `after`: the last one of the page before."""
+        return await self._call("GET", "batches", params={"limit": "100", **({"after": after} if after else {})})
+
+    def hide(self, line: bytes) -> bytes:
+        """A line of a downloaded file without the key, should it repeat it."""
+        return self._mask.body(line, broke_off=False)
+
+    async def _call(self, method: str, path: str, *, into: BinaryIO | None = None, **content: Any) -> Reply:  # noqa: ANN401 - httpx's own
+        began = time.perf_counter()
+        status, headers, body = 0, {}, bytearray()
+        fault: Fault = ""
+        detail = ""
+        try:
+            async with asyncio.timeout(self._deadline):
+                message = self._client.build_request(method, self._base.join(path), headers=self._headers, **content)
+                response = await self._client.send(message, stream=True)
+                status, headers = response.status_code, dict(response.headers)
+                try:
+                    if into is not None and status == 200:
+                        async for part in response.aiter_bytes():
+                            into.write(part)
+                    else:
+                        fault = await _read(response, response.headers.get("content-encoding", ""), body)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            fault, detail = "timeout", f"no whole answer within {self._deadline:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
+            fault, detail = _fault_of(error, answered=status > 0), str(error) or type(error).__name__
+        seconds = time.perf_counter() - began
+        headers = {name: self._mask.text(text) for name, text in headers.items()}
+        said = self._mask.body(bytes(body), broke_off=bool(fault))
+        return Reply(status, headers, said, seconds, fault, self._mask.text(detail))
+
+
+def _segment(name: str) -> str:
+    """A provider's id as one segment of a path: it may not lead elsewhere."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:

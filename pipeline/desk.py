@@ -8,7 +8,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -169,10 +169,12 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
         uptime: Callable[[], float] = uptime_seconds,
+        reader: Reader | None = None,
     ) -> None:
         """`ledger`: all that the job folder ever asked; `found`: what earlier runs found out about the pace of lanes.
 
-        `uptime` tells of a sleep, which `clock` may pass over.
+        `reader`: of the same store, for what earlier runs left in it. `uptime` tells of a sleep, which `clock` may pass
+        over.
 
         Raises BadJob for a budget or contract that cannot be held.
         """
@@ -199,7 +201,7 @@ class Desk:
         self.stopping: Stopped | None = None
         self.stop_asked = asyncio.Event()
         self.hurried = asyncio.Event()
-        self._store, self._ladder = store, Ladder(job)
+        self._store, self._reader, self._ladder = store, reader, Ladder(job)
 
     def begin(self, to_ask: int, limits: Limits, progress: Progress) -> None:
         """So many requests are asked now, under these limits: tell the screen, and other terminals."""
@@ -232,11 +234,12 @@ class Desk:
         )
         self._store.note(NOW, _encoder.encode(self._now))
 
-    async def record(self, request: Request, outcome: Outcome) -> Request | None:
+    async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
         """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
 
         What it returns is to be asked next, since the answer does not fit, or was cut off; None if the opinion is
-        settled. It is counted once, when it is settled. Raises Stopped if the outcome cannot be written.
+        settled. It is counted once, when it is settled. `counts`: it is of those that this run asks for, not only one
+        that it came by. Raises Stopped if the outcome cannot be written.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer) and not self._job.answer.logprobs:
@@ -252,7 +255,8 @@ class Desk:
             status, _ = self._ladder.judge(outcome)
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark)
-        self.asked += counted
+        if counts:
+            self.asked += counted
         self._stop_at_failures()
         self.show()
         return following
@@ -331,6 +335,28 @@ class Desk:
         if self.progress is not None:
             tell = self.progress.say if self._told_all else self.progress.note
             tell(f"{refusal.kind}: {refusal.message}")
+
+    def noted(self, name: str) -> bytes | None:
+        """What an earlier run left under this name with `note`; None if none did."""
+        return None if self._reader is None else self._reader.note(name)
+
+    async def note(self, name: str, value: bytes) -> None:
+        """Returns once the value is on disk under this name, for the next run. Raises Stopped as `record`."""
+        self._store.note(name, value)
+        await self._store.flush()
+
+    def asked_at(self, keys: Sequence[str]) -> dict[str, datetime | None]:
+        """When the outcomes were asked for that these keys have in the store by now; others are not in it."""
+        if self._reader is None:
+            return {}
+        stored = zip(keys, self._reader.get_many(keys), strict=True)
+        return {key: read_outcome(value).asked_at for key, value in stored if value is not None}
+
+    async def pause(self, seconds: float) -> None:
+        """Returns after so long, or as soon as a stop is asked."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop_asked.wait()
 
     def _note(self, counted: Tally) -> None:
         self.ledger += counted

@@ -381,6 +381,21 @@ class OutputSection(Section):
     )
 
 
+class RunSection(Section):
+    """How requests travel."""
+
+    how: Literal["live", "batch", "ray"] = Field(
+        default="live",
+        description="`live`: by this process; `batch`: by the provider's Batch API, within a day; `ray`: by Ray actors",
+    )
+    batch_requests: int = Field(default=50_000, ge=1, description="`batch`: the most requests in one batch")
+    poll_seconds: float = Field(default=60, gt=0, description="`batch`: how often is asked whether a batch is done")
+    workers: int = Field(default=2, ge=1, description="`ray`: how many actors; limits are divided among them")
+    address: str = Field(
+        default="", description="`ray`: of the cluster, such as `ray://head:10001`; default: this machine"
+    )
+
+
 class JobFile(Section):
     """The job file: every key that it may hold."""
 
@@ -394,6 +409,7 @@ class JobFile(Section):
     limits: Limits = Limits()
     prices: Prices = Prices()
     output: OutputSection = OutputSection()
+    run: RunSection = RunSection()
 
     @field_validator("parameters")
     @classmethod
@@ -436,6 +452,8 @@ class JobFile(Section):
             raise ValueError(f"output.columns: {_near(wrong[0], self.added_columns, 'no such added column')}")
         if self.answer.contract is not None and "response_format" in self.parameters:
             raise ValueError("give [answer] or parameters.response_format, not both")
+        if self.endpoint.is_local and self.run.how == "batch":
+            raise ValueError("run.how: a model on this machine has no Batch API; it is asked live")
         return self
 
     @model_validator(mode="after")
@@ -548,6 +566,8 @@ class ThisRun(Section):
     retry: tuple[Status, ...] = ()
     job_dir: Path | None = None
     assume_yes: bool = False
+    no_wait: bool = False
+    """Under `run.how = "batch"`: send what can be sent, fetch what is done, and end."""
     wait_for_endpoint: bool = False
     """The endpoint may be down as the run begins, or ask for a long wait: it is waited for."""
     verbosity: int = 0

@@ -22,12 +22,15 @@ def expected_usage(known: Tally, request_bytes: int, requests: int) -> Usage:
 class Tariff:
     """The prices of a job's models: `[prices]` over the price list; a model on this machine costs nothing.
 
+    In batches the list's batch rates count; `[prices]` are taken for what is paid, however the requests travel.
+
     The list (genai-prices) is asked only when the base URL is that of a provider it knows: a local server may call
     its model by any name. All figures are estimates of what the provider will bill.
     """
 
     def __init__(self, job: Job) -> None:
         self._endpoint, self._own, self._models = job.endpoint, job.prices, job.models
+        self._context = {"processing": "batch"} if job.run.how == "batch" else None
         self._free = job.endpoint.is_local
         self._unlisted: set[str] = set()
         self.unknown = next((model for model in job.models if not self.knows(model)), None)
@@ -76,7 +79,9 @@ class Tariff:
             input_tokens=prompt_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
         )
         try:
-            found = genai_prices.calc_price(used, model, provider_api_url=self._endpoint.base_url)
+            found = genai_prices.calc_price(
+                used, model, provider_api_url=self._endpoint.base_url, price_context=self._context
+            )
         except LookupError:
             self._unlisted.add(model)
             return None

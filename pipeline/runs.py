@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
@@ -15,13 +15,13 @@ from typing import Never
 import msgspec
 import polars as pl
 
-from . import columns, history
+from . import batch, cluster, columns, history, live
 from .control import forget_orders, obeying
 from .desk import Desk, read_learnt, read_ledger
 from .folders import make_inside
 from .forecast import Interval, Known, Pilot, expect, learn_from
 from .job import Job, duration_seconds, folder_beside
-from .live import DRAIN_SECONDS, answer_all
+from .live import DRAIN_SECONDS
 from .local_model import find_gguf, serve
 from .lock import hold
 from .plan import (
@@ -36,7 +36,7 @@ from .plan import (
 )
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary, Tally, one_line
+from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, Tally, one_line
 from .salvage import open_store
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
@@ -120,7 +120,8 @@ def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader))
+        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader), reader=reader)
+        refuse_to_pay_twice(job, desk)
         draft = open_things.enter_context(drafts(job.folder))
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, prompts, reader, draft, seen)
@@ -244,12 +245,29 @@ async def ask(ready: Prepared) -> Stopped | None:
         with served(ready.job) as reachable, interruptible(ready):
             ready.desk.begin(ready.plan.to_ask, reachable.limits, ready.progress)
             async with obeying(ready.job.folder, ready.desk):
-                await answer_all(reachable, requests, ready.desk)
+                await executor(ready.job)(reachable, requests, ready.desk)
     except Stopped as stop:
         return stop
     finally:
         ready.progress.end()
     return None
+
+
+def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitable[None]]:
+    """The way in which the requests travel."""
+    return {"live": live.answer_all, "batch": batch.answer_all, "ray": cluster.answer_all}[job.run.how]
+
+
+def refuse_to_pay_twice(job: Job, desk: Desk) -> None:
+    """Raise BadJob if requests are with the provider in batches, and would be asked another way as well."""
+    if job.run.how == "batch" or not (sheets := batch.known_batches(desk.noted).sheets):
+        return
+    requests = sum(sheet.requests for sheet in sheets)
+    raise BadJob(
+        f"{requests:,} requests of this job are with the provider in batches, and would be paid for twice.\n"
+        'Fetch them first, with run.how = "batch" (and --no-wait, to look once). To have the rest answered live,\n'
+        "cancel the batches at the provider, then fetch what they have. Nothing was sent."
+    )
 
 
 @contextlib.contextmanager

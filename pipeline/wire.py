@@ -6,7 +6,7 @@ of its own, time limits (one deadline stands over the whole attempt), and any re
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 
 import aiohttp
 import httpx
@@ -42,7 +42,7 @@ class Wire(httpx.AsyncBaseTransport):
                 request.method,
                 str(request.url),
                 headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
-                data=request.read(),
+                data=_content(request),
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -66,6 +66,14 @@ class Wire(httpx.AsyncBaseTransport):
             max_line_size=HEAD_BYTES_MAX,
             max_field_size=HEAD_BYTES_MAX,
         )
+
+
+def _content(request: httpx.Request) -> bytes | AsyncIterable[bytes]:
+    """The body whole, where it is in memory; a file is read as it is sent."""
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
+        return request.read()
+    return stream
 
 
 class _Body(httpx.AsyncByteStream):

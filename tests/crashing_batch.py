@@ -1,0 +1,59 @@
+"""`pipeline`, that kills itself at a step of the Batch API: python crashing_batch.py STEP N …, the rest a command line.
+
+At the Nth time that the step is passed, the process ends by SIGKILL.
+"""
+
+import sys
+from typing import Any
+
+from crashing_run import arm
+
+from pipeline.batch import NOTE
+from pipeline.cli import main
+from pipeline.client import BatchApi
+from pipeline.desk import Desk
+
+STEPS = (
+    "before upload",
+    "after upload",
+    "before create",
+    "after create",
+    "before download",
+    "after download",
+    "before note",
+    "after note",
+    "before record",
+    "after record",
+    "before delete",
+    "after delete",
+)
+
+
+def main_with(step: str, times: int) -> None:
+    passed = arm(step, times)
+
+    def around(owner: Any, name: str, what: str, condition: Any = lambda *_: True) -> None:
+        original = getattr(owner, name)
+
+        async def stepping(self: Any, *given: Any, **named: Any) -> Any:
+            counts = condition(*given)
+            if counts:
+                passed(f"before {what}")
+            made = await original(self, *given, **named)
+            if counts:
+                passed(f"after {what}")
+            return made
+
+        setattr(owner, name, stepping)
+
+    for name in ("upload", "create", "download", "delete"):
+        around(BatchApi, name, name)
+    around(Desk, "note", "note", lambda name, _value: name == NOTE)
+    around(Desk, "record", "record")
+    main()
+
+
+if __name__ == "__main__":
+    step, times = sys.argv[1], int(sys.argv[2])
+    sys.argv[1:3] = []
+    main_with(step, times)

@@ -1,0 +1,137 @@
+"""One contract for all ways in which requests travel: whichever is set, a job comes to the same end."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from batch_server import Provider, serving
+from chat_server import USAGE, Canned, ChatServer, answer_to, completion, problem
+
+from pipeline import Job, Summary, ThisRun, run
+from pipeline.records import Exit
+
+Answered = tuple[int, bytes]
+ROWS = 60
+BAD = "question 7"
+HOW = ("live", "batch", "ray")
+
+
+def usual(prompt: str) -> Answered:
+    return 200, completion(answer_to(prompt), usage=USAGE)
+
+
+class Endpoint:
+    """Where a job asks, and how often each prompt was answered there."""
+
+    def __init__(self, url: str, billed: Callable[[], Counter[str]]) -> None:
+        self.url, self.billed = url, billed
+
+
+@contextmanager
+def endpoint(how: str, answer: Callable[[str], Answered] = usual, key: str = "") -> Iterator[Endpoint]:
+    billed: Counter[str] = Counter()
+
+    def said(prompt: str) -> Answered:
+        status, body = answer(prompt)
+        billed[prompt] += status == 200
+        return status, body
+
+    if how == "batch":
+        provider = Provider(answer=lambda body: said(body["messages"][-1]["content"]), key=key)
+        with serving(provider) as url:
+            yield Endpoint(url, lambda: billed)
+    else:
+        with ChatServer(lambda seen, _: None if key else Canned(*said(seen.prompt)), key=key or None) as server:
+            yield Endpoint(server.url, lambda: billed)
+
+
+def settings(how: str, url: str) -> dict[str, Any]:
+    return {
+        "endpoint.base_url": url,
+        "endpoint.name": "here",
+        "endpoint.model": "m",
+        "prices.input": 1.0,
+        "prices.output": 3.0,
+        "run.how": how,
+        "run.batch_requests": 20,
+        "run.poll_seconds": 0.02,
+    }
+
+
+def job(folder: Path, how: str, url: str, this_run: ThisRun | None = None) -> Job:
+    pl.DataFrame({"q": [f"question {number}" for number in range(ROWS)]}).write_csv(folder / "in.csv")
+    given = {**settings(how, url), "prompt.template": "{{ q }}"}
+    return Job.load([folder / "in.csv"], folder / "out.parquet", settings=given, this_run=this_run)
+
+
+def table(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "out.parquet")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_every_row_has_its_own_answer_and_the_books_balance(tmp_path: Path, how: str) -> None:
+    with endpoint(how) as there:
+        summary: Summary = run(job(tmp_path, how, there.url))
+        again = run(job(tmp_path, how, there.url))
+    made = table(tmp_path)
+    assert made["answer"].to_list() == [answer_to(prompt) for prompt in made["q"]]
+    assert (summary.exit_code, summary.rows.ok, summary.run.attempts) == (Exit.DONE, ROWS, ROWS)
+    assert summary.spent == pytest.approx(ROWS * (12e-6 + 6 * 3e-6)) == made["cost"].sum()
+    assert set(there.billed().values()) == {1}
+    assert (again.exit_code, again.run.attempts, again.spent) == (Exit.DONE, 0, summary.spent)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_bad_row_fails_alone_and_is_asked_again_only_with_retry(tmp_path: Path, how: str) -> None:
+    def answer(prompt: str) -> Answered:
+        return (400, problem("a bad prompt")) if prompt == BAD and fails else usual(prompt)
+
+    fails = True
+    with endpoint(how, answer) as there:
+        assert run(job(tmp_path, how, there.url)).exit_code is Exit.INCOMPLETE
+        failed = table(tmp_path).filter(pl.col("status") != "ok")
+        assert failed.select("q", "status", "error").rows() == [(BAD, "failed", "bad_request: a bad prompt")]
+        fails = False
+        assert run(job(tmp_path, how, there.url)).run.attempts == 0
+        retried = run(job(tmp_path, how, there.url, ThisRun(retry=("failed",))))
+    assert (retried.exit_code, retried.run.attempts) == (Exit.DONE, 1)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_wrong_key_stops_the_job_and_every_row_is_pending(tmp_path: Path, how: str) -> None:
+    with endpoint(how, key="sk-right") as there:
+        summary = run(job(tmp_path, how, there.url))
+    assert (summary.exit_code, summary.rows.pending) == (Exit.NEEDS_PERSON, ROWS)
+    assert "Incorrect API key" in summary.message
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_kill_loses_no_row_and_the_same_line_goes_on(tmp_path: Path, how: str) -> None:
+    width = 4
+
+    def answer(prompt: str) -> Answered:
+        time.sleep(0.005)
+        return usual(prompt)
+
+    with endpoint(how, answer) as there:
+        job(tmp_path, how, there.url)  # writes the input
+        words = ["run", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.parquet"), "-p", "{{ q }}"]
+        words += ["--concurrency", str(width)]
+        words += [word for name, value in settings(how, there.url).items() for word in ("--set", f"{name}={value}")]
+        with subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.DEVNULL) as process:
+            while sum(there.billed().values()) < ROWS // 3:
+                assert process.poll() is None
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+        assert run(job(tmp_path, how, there.url)).exit_code is Exit.DONE
+    made = table(tmp_path)
+    assert made["answer"].to_list() == [answer_to(prompt) for prompt in made["q"]]
+    assert sum(there.billed().values()) <= ROWS + (2 * width if how != "batch" else 0)
