@@ -305,9 +305,11 @@ class Limits(Section):
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         default="auto", description="requests in flight at once; `auto` finds out how many help, up to 1,024"
     )
-    requests_per_minute: float | None = Field(default=None, gt=0, description="never more than this")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="never more requests than this in a minute"
+    )
     tokens_per_minute: float | None = Field(
-        default=None, gt=0, description="never more than this, prompt and completion"
+        default=None, gt=0, description="never more tokens than this in a minute, prompts and answers"
     )
     max_cost: float | None = Field(default=None, gt=0, description="US dollars over the job folder's life; a hard cap")
     reserve_tokens: int | None = Field(
