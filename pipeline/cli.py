@@ -126,6 +126,7 @@ JOB_DIR = click.option(
 )
 LIMIT = click.option("--limit", type=click.IntRange(1), help="only so many rows, the first ones")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON, for scripts")
+ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
 RETRY = click.option("--retry", metavar="STATUS,…", default="", help="ask these again: failed,invalid,truncated")
 YES = click.option("--yes", is_flag=True, help="agree to what a changed setting, or a damaged store, costs")
 
@@ -159,8 +160,7 @@ def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str
         f"Change it as you like, then:\n  pipeline preview {words}\n  pipeline estimate {words}\n  pipeline run {words}"
     )
     try:
-        for text in review.preview(Job.load(inputs, config=output), 2):
-            click.echo(text)
+        _print(review.preview(Job.load(inputs, config=output), 2))
     finally:  # whatever is not right yet is told with its line
         _tell(f"Wrote {output}. {next_steps} -o OUTPUT.csv --sample 20")
 
@@ -177,8 +177,7 @@ def estimate(**flags: Any) -> None:  # noqa: ANN401 - click's own values
     from .estimate import estimate, estimate_text  # noqa: PLC0415 - polars takes its time
 
     job = _job(flags)
-    for line in estimate_text(job, estimate(job)):
-        click.echo(line)
+    _print(estimate_text(job, estimate(job)))
 
 
 @main.command()
@@ -188,8 +187,7 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
     """Show the first requests as they would be sent. Never sends."""
     from . import review  # noqa: PLC0415 - polars takes its time
 
-    for text in review.preview(_job(flags), rows):
-        click.echo(text)
+    _print(review.preview(_job(flags), rows))
 
 
 @main.command(cls=Remembered)
@@ -229,8 +227,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
         if summary.exit_code > 128:
             ignore_more()
         if job.this_run.sample is not None and summary.wrote:
-            for text in review.show(job.folder, status=None, row=None, most=20):
-                click.echo(text)
+            _print(review.show(job.folder, status=None, row=None, most=20))
         if not flags["quiet"] or summary.exit_code:
             _tell(summary_text(job, summary))
         if flags["on_finish"] and (wrong := on_finish(flags["on_finish"], job, summary)):
@@ -349,8 +346,7 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 
     if status is not None and status not in STATUSES:
         raise BadJob(f"--status {status}: there are {', '.join(STATUSES)}.")
-    for text in review.show(job, status=status, row=row, most=most):
-        click.echo(text)
+    _print(review.show(job, status=status, row=row, most=most))
 
 
 @main.command()
@@ -367,9 +363,6 @@ def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool
 
     path, tally = review.export(job, output, Dress(mark=for_excel, escape_formulas=escape_formulas))
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
-
-
-ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
 
 
 @main.command()
@@ -404,16 +397,6 @@ def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:  # noqa
 
     compared = judging.compare(*jobs, **asked)
     _print(judging.as_json(compared) if as_json else scoresheet.compared_text(compared, _width()))
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
-
-
-def _width() -> int:
-    """The columns of the terminal; 80 where there is none."""
-    return shutil.get_terminal_size().columns
 
 
 @main.command()
@@ -455,6 +438,16 @@ def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
     if str(settings.get("limits.concurrency", "")).isdigit():
         settings["limits.concurrency"] = int(settings["limits.concurrency"])
     return settings
+
+
+def _print(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.echo(text)
+
+
+def _width() -> int:
+    """The columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _json_text(record: object) -> str:
