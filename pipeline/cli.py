@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,11 +100,33 @@ def asking(command: F) -> F:
         _setting("--base-url", setting="endpoint.base_url"),
         click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="any key of the job file"),
     ]
+    return _with(flags, command)
+
+
+def limits(command: F) -> F:
+    """The flags of the limits that a run begins with, and may be tuned by as it goes."""
+    flags = [
+        _setting("--concurrency", setting="limits.concurrency", metavar="N|auto"),
+        _setting("--rpm", setting="limits.requests_per_minute", type=float),
+        _setting("--tpm", setting="limits.tokens_per_minute", type=float),
+        _setting("--max-cost", setting="limits.max_cost", type=float),
+    ]
+    return _with(flags, command)
+
+
+def _with(flags: Sequence[Callable[[F], F]], command: F) -> F:
     for flag in reversed(flags):
         command = flag(command)
     return command
 
 
+JOB = click.argument("job", metavar="JOB")
+JOB_DIR = click.option(
+    "--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)"
+)
+LIMIT = click.option("--limit", type=click.IntRange(1), help="only so many rows, the first ones")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON, for scripts")
+ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
 RETRY = click.option("--retry", metavar="STATUS,…", default="", help="ask these again: failed,invalid,truncated")
 YES = click.option("--yes", is_flag=True, help="agree to what a changed setting, or a damaged store, costs")
 
@@ -114,7 +136,7 @@ YES = click.option("--yes", is_flag=True, help="agree to what a changed setting,
 def main() -> None:
     """Ask a model one question of every row of a table.
 
-    Nothing answered is ever asked, or paid, twice: the same command resumes.
+    Nothing answered is ever asked, or paid, twice: the same command resumes. Begin with: pipeline init TABLE
     """
 
 
@@ -124,7 +146,10 @@ def main() -> None:
 @_setting("-m", "--model", setting="endpoint.model")
 @_setting("--base-url", setting="endpoint.base_url")
 def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str | None) -> None:
-    """Write a job file from the table's columns, and show the first requests that it makes. Never sends."""
+    """Write a job file from the table's columns.
+
+    And show the first requests that it makes. Never sends.
+    """
     from . import review  # noqa: PLC0415 - polars takes its time
     from .init import init  # noqa: PLC0415
     from .job import Job  # noqa: PLC0415
@@ -135,31 +160,24 @@ def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str
         f"Change it as you like, then:\n  pipeline preview {words}\n  pipeline estimate {words}\n  pipeline run {words}"
     )
     try:
-        for text in review.preview(Job.load(inputs, config=output), 2):
-            click.echo(text)
+        _print(review.preview(Job.load(inputs, config=output), 2))
     finally:  # whatever is not right yet is told with its line
         _tell(f"Wrote {output}. {next_steps} -o OUTPUT.csv --sample 20")
 
 
 @main.command()
 @asking
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="of a job that was begun: what is answered counts"
-)
-@click.option("--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)")
-@click.option("--limit", type=click.IntRange(1), help="the first rows alone")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="an output that was begun: its answers count")
+@JOB_DIR
+@LIMIT
 @RETRY
-@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
-@_setting("--rpm", setting="limits.requests_per_minute", type=float)
-@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
-@_setting("--max-cost", setting="limits.max_cost", type=float)
+@limits
 def estimate(**flags: Any) -> None:  # noqa: ANN401 - click's own values
     """Tell what a run would ask, use, cost and take. Never sends, and writes nothing."""
     from .estimate import estimate, estimate_text  # noqa: PLC0415 - polars takes its time
 
     job = _job(flags)
-    for line in estimate_text(job, estimate(job)):
-        click.echo(line)
+    _print(estimate_text(job, estimate(job)))
 
 
 @main.command()
@@ -169,20 +187,18 @@ def preview(rows: int, **flags: Any) -> None:  # noqa: ANN401 - click's own valu
     """Show the first requests as they would be sent. Never sends."""
     from . import review  # noqa: PLC0415 - polars takes its time
 
-    for text in review.preview(_job(flags), rows):
-        click.echo(text)
+    _print(review.preview(_job(flags), rows))
 
 
 @main.command(cls=Remembered)
 @asking
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="the table to write, by suffix")
-@click.option("--job-dir", type=click.Path(path_type=Path), help="where answers are kept (default: OUTPUT.job)")
-@click.option("--limit", type=click.IntRange(1), help="the first rows alone")
-@click.option("--sample", type=click.IntRange(1), help="a pilot: so many rows by chance, shown; what the rest costs")
-@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
-@_setting("--rpm", setting="limits.requests_per_minute", type=float)
-@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
-@_setting("--max-cost", setting="limits.max_cost", type=float)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="the table; its suffix says its format"
+)
+@JOB_DIR
+@LIMIT
+@click.option("--sample", type=click.IntRange(1), help="a pilot: so many random rows, shown; what the rest costs")
+@limits
 @_setting("--max-runtime", setting="limits.max_runtime")
 @click.option("--no-wait", is_flag=True, help='with run.how = "batch": send what can be, fetch what is done, and end')
 @click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or that asks to wait long")
@@ -212,8 +228,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
         if summary.exit_code > 128:
             ignore_more()
         if job.this_run.sample is not None and summary.wrote:
-            for text in review.show(job.folder, status=None, row=None, most=20):
-                click.echo(text)
+            _print(review.show(job.folder, status=None, row=None, most=20))
         if not flags["quiet"] or summary.exit_code:
             _tell(summary_text(job, summary))
         if flags["on_finish"] and (wrong := on_finish(flags["on_finish"], job, summary)):
@@ -222,7 +237,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 
 
 @main.command()
-@click.argument("job", metavar="JOB")
+@JOB
 @RETRY
 @YES
 @click.pass_context
@@ -250,20 +265,15 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
         run.invoke(again)
 
 
-JOB = click.argument("job", metavar="JOB")
-AS_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="for scripts: one JSON object, its keys as in the README"
-)
-
-
 @main.command()
 @JOB
 @click.option("--watch", is_flag=True, help="again every 2 s, until the run has ended")
 @AS_JSON
 def status(job: str, watch: bool, as_json: bool) -> None:  # noqa: FBT001 - flags
-    """Tell where a job stands, running, stopped or dead. JOB: an output, or its job folder.
+    """Tell where a job stands: running, stopped or dead. JOB: an output, or its job folder.
 
     Reads alone: it disturbs nothing. Exit code 0 if it could tell, 2 if there is no such job.
+    The README names the keys of --json.
     """
     from .records import printable  # noqa: PLC0415
     from .status import status, status_text  # noqa: PLC0415 - polars takes its time
@@ -281,14 +291,11 @@ def status(job: str, watch: bool, as_json: bool) -> None:  # noqa: FBT001 - flag
 
 @main.command()
 @JOB
-@_setting("--concurrency", setting="limits.concurrency", metavar="N|auto")
-@_setting("--rpm", setting="limits.requests_per_minute", type=float)
-@_setting("--tpm", setting="limits.tokens_per_minute", type=float)
-@_setting("--max-cost", setting="limits.max_cost", type=float)
+@limits
 def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
-    """Change the limits of a running job, from a second terminal, until that run ends.
+    """Change the limits of a running job. JOB: an output, or its job folder.
 
-    JOB: an output, or its job folder.
+    From a second terminal. They hold until that run ends.
     """
     from .control import give_order  # noqa: PLC0415
     from .history import folder_of  # noqa: PLC0415
@@ -305,9 +312,10 @@ def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
 @main.command()
 @JOB
 def stop(job: str) -> None:
-    """Stop a running job gently, from a second terminal: what is in flight may land. JOB: an output, or its folder.
+    """Stop a running job gently. JOB: an output, or its job folder.
 
-    The run writes its output as far as it is known, and exits with 4. Said again, it waits for nothing in flight.
+    From a second terminal: what is in flight may land, then the run writes its output as far as it is known, and exits
+    with 4. Said again, it waits for nothing in flight.
     """
     from .control import give_order  # noqa: PLC0415
     from .history import folder_of  # noqa: PLC0415
@@ -319,7 +327,7 @@ def stop(job: str) -> None:
 @JOB
 @AS_JSON
 def history(job: str, as_json: bool) -> None:  # noqa: FBT001 - a flag
-    """List every run: when, who, what changed in the settings, what came of it. JOB: an output, or its job folder."""
+    """List every run: when, who, what changed, what came of it. JOB: an output, or its job folder."""
     from .records import printable  # noqa: PLC0415
     from .status import history, history_text  # noqa: PLC0415
 
@@ -328,8 +336,8 @@ def history(job: str, as_json: bool) -> None:  # noqa: FBT001 - a flag
 
 
 @main.command()
-@click.argument("job", metavar="JOB")
-@click.option("--status", help="only rows of this status, such as failed")
+@JOB
+@click.option("--status", metavar="STATUS", help="only rows of this status, such as failed")
 @click.option("--row", type=click.IntRange(1), help="one row, counted from 1")
 @click.option("-n", "most", type=click.IntRange(1), default=20, show_default=True, help="how many rows")
 def show(job: str, status: str | None, row: int | None, most: int) -> None:
@@ -339,12 +347,11 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 
     if status is not None and status not in STATUSES:
         raise BadJob(f"--status {status}: there are {', '.join(STATUSES)}.")
-    for text in review.show(job, status=status, row=row, most=most):
-        click.echo(text)
+    _print(review.show(job, status=status, row=row, most=most))
 
 
 @main.command()
-@click.argument("job", metavar="JOB")
+@JOB
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
 @click.option("--for-excel", is_flag=True, help="a byte order mark before CSV, by which Excel knows that it is UTF-8")
 @click.option(
@@ -359,12 +366,8 @@ def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 
-ANSWER = click.option("--answer", metavar="COLUMN", help="the answers' column; default: the label, or the only one")
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="all figures as JSON")
-
-
 @main.command()
-@click.argument("job", metavar="JOB")
+@JOB
 @click.option("--gold", required=True, metavar="COLUMN", help="the input's column that holds what is right")
 @ANSWER
 @click.option("--by", metavar="COLUMN", help="the accuracy for each value of a column, too")
@@ -397,18 +400,8 @@ def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:  # noqa
     _print(judging.as_json(compared) if as_json else scoresheet.compared_text(compared, _width()))
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
-
-
-def _width() -> int:
-    """The columns of the terminal; 80 where there is none."""
-    return shutil.get_terminal_size().columns
-
-
 @main.command()
-@click.argument("job", metavar="JOB")
+@JOB
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="the page (default: OUTPUT.report.html)")
 @click.option("--gold", metavar="COLUMN", help="the input's column of right answers, to hold the labels against")
 def report(job: str, output: Path | None, gold: str | None) -> None:
@@ -447,6 +440,16 @@ def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
     if str(settings.get("limits.concurrency", "")).isdigit():
         settings["limits.concurrency"] = int(settings["limits.concurrency"])
     return settings
+
+
+def _print(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.echo(text)
+
+
+def _width() -> int:
+    """The columns of the terminal; 80 where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _json_text(record: object) -> str:

@@ -127,9 +127,7 @@ def _prompt(guess: Guess) -> list[str]:
     lines = ["[prompt]", "# Jinja over the columns of a row. Write your own question.", 'template = """']
     lines += [_multiline(f"{_braces(guess.text)}\n\n{question}") + '"""']
     if guess.image is not None:
-        lines.append(
-            f"# {one_line(guess.image)} seems to name images: to send them, make a column `messages` of whole chats"
-        )
+        lines.append(f"# images = [{one_line(_toml(guess.image))}]   # seems to name images: to send them along")
     return lines
 
 

@@ -305,9 +305,11 @@ class Limits(Section):
     concurrency: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
         default="auto", description="requests in flight at once; `auto` finds out how many help, up to 1,024"
     )
-    requests_per_minute: float | None = Field(default=None, gt=0, description="never more than this")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="never more requests than this in a minute"
+    )
     tokens_per_minute: float | None = Field(
-        default=None, gt=0, description="never more than this, prompt and completion"
+        default=None, gt=0, description="never more tokens than this in a minute, prompts and answers"
     )
     max_cost: float | None = Field(default=None, gt=0, description="US dollars over the job folder's life; a hard cap")
     reserve_tokens: int | None = Field(
@@ -437,6 +439,8 @@ class JobFile(Section):
     def _models_can_be_asked(self) -> Self:
         if self.answer.models is not None and self.endpoint.is_local:
             raise ValueError("answer.models: one model runs on this machine at a time; name one, in endpoint.base_url")
+        if self.columns.model is not None and self.endpoint.is_local:
+            raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
         if self.answer.models is not None and self.columns.model is not None:
             raise ValueError("give answer.models or columns.model, not both")
         return self
@@ -464,12 +468,6 @@ class JobFile(Section):
         if more is not None and self.columns.max_tokens is not None:
             # which rows would grow is not known where keys alone count, without the rows' own caps
             raise ValueError("give answer.grow_on_truncation or columns.max_tokens, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _models_by_row(self) -> Self:
-        if self.columns.model is not None and self.endpoint.is_local:
-            raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
         return self
 
     @property

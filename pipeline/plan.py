@@ -20,7 +20,7 @@ from .job import Job
 from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
-from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
+from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally, one_line
 from .store import Reader
 from .tables import Table, read_slices, write_table
 from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
@@ -88,6 +88,13 @@ def named_by_weights(job: Job) -> Job:
     weights = gguf_sha256(find_gguf(job.endpoint.base_url, job.home))
     endpoint = job.endpoint.model_copy(update={"name": job.endpoint.name or "local", "model": weights})
     return job.model_copy(update={"endpoint": endpoint})
+
+
+def headline(job: Job, plan: Plan) -> str:
+    """How many rows go where, and to whom: `80,000 rows, 2 opinions each → api.openai.com, gpt-x + gpt-y`."""
+    models = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else " + ".join(job.models)
+    rows = f"{plan.rows:,} rows" + (f", {plan.opinions:,} opinions each" if plan.opinions > 1 else "")
+    return f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}"
 
 
 def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is known, to where

@@ -75,8 +75,13 @@ def test_every_command_has_a_help_and_a_place_in_it() -> None:
         "history",
     ):
         assert f"\n  {command} " in listed
-        assert typed(command, "--help").returncode == 0
-    assert "never more than this" in typed("run", "--help").stdout
+        told = typed(command, "--help")
+        assert told.returncode == 0
+        assert max(map(len, told.stdout.splitlines())) <= 80
+    lines = listed.splitlines()[1:]
+    assert all(len(line) <= 80 and not line.endswith("...") for line in lines)
+    assert all(line[2] != " " for line in lines if line.startswith("  ")), "a line for each command"
+    assert "never more requests than this" in typed("run", "--help").stdout
 
 
 def test_run_says_the_plan_and_the_end_on_stderr_and_nothing_on_stdout(here: Path, server: ChatServer) -> None:

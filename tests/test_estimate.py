@@ -42,6 +42,12 @@ def test_before_the_first_answer_it_is_a_guess_between_wide_bounds(folder: Path)
     assert limited[4] == "  time      about 3 min, at the limits as they are set or were learnt"
 
 
+def test_all_who_are_asked_are_named_and_each_opinion_is_a_request(folder: Path) -> None:
+    lines = told(job(folder, "http://127.0.0.1:9/v1", **{"answer.models": ["a", "b"]}))
+    assert lines[0] == "100 rows, 2 opinions each → 127.0.0.1:9, a + b"
+    assert lines[1] == "  requests  180 to ask, 0 answered before, 20 equal to others"
+
+
 def test_with_an_output_what_is_answered_counts_and_tells_and_nothing_is_changed(folder: Path) -> None:
     with ChatServer() as server:
         asked = job(folder, server.url, "out.csv", **PRICED)

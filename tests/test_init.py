@@ -79,6 +79,15 @@ def test_what_the_columns_hold_is_guessed_by_their_cells_too() -> None:
     assert guess_columns(pl.DataFrame({"n": [1]})).text is None
 
 
+def test_a_column_that_seems_to_name_images_is_offered_as_such(tmp_path: Path) -> None:
+    made(tmp_path, pl.DataFrame({"photo": ["a.jpg", "b.png"], "text": ["one", "two"]}))
+    path, offer = tmp_path / "job.toml", '# images = ["photo"]'
+    text = path.read_text("utf-8")
+    assert offer in text
+    path.write_text(text.replace(offer, offer.removeprefix("# ")), "utf-8")
+    assert Job.load([tmp_path / "in.parquet"], config=path).prompt.images == ["photo"]
+
+
 def test_nothing_is_written_over_and_a_wrong_input_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
     path.write_text("mine")

@@ -9,14 +9,21 @@ from pathlib import Path
 
 import polars as pl
 from chat_server import ChatServer, Seen
+from click.testing import CliRunner
 from generate import readme_with_table
 
+from pipeline.cli import GROUPS, main
 from pipeline.job import ADDED_COLUMNS
 from pipeline.records import STATUSES, Exit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 OPENAI = "https://api.openai.com/v1"
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def typed(*words: str) -> str:
+    return CliRunner().invoke(main, words, catch_exceptions=False).stdout
 
 
 def blocks(language: str) -> list[str]:
@@ -135,24 +142,11 @@ def test_every_added_column_status_and_exit_code_is_told() -> None:
 
 
 def test_every_flag_that_it_names_exists() -> None:
-    told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    helps = "".join(
-        subprocess.run(
-            [sys.executable, "-m", "pipeline", *command, "--help"], capture_output=True, text=True, check=True
-        ).stdout
-        for command in (
-            (),
-            ("run",),
-            ("resume",),
-            ("show",),
-            ("export",),
-            ("preview",),
-            ("score",),
-            ("compare",),
-            ("report",),
-            ("tune",),
-            ("status",),
-            ("init",),
-        )
-    )
+    commands = [(), *((name,) for names in GROUPS.values() for name in names)]
+    helps = "".join(typed(*command, "--help") for command in commands)
+    scripts = re.findall(r"`python (tests/\S+) ([^`]+)`", README)
+    for script, words in scripts:
+        text = (ROOT / script).read_text("utf-8")
+        assert [flag for flag in FLAG.findall(words) if f'"{flag}"' not in text] == []
+    told = set(FLAG.findall(re.sub(r"`python tests/[^`]+`", "", README)))
     assert {flag for flag in told if flag not in helps} <= {"--time"}  # Slurm's own
