@@ -30,7 +30,8 @@ from .plan import keys_path
 from .prices import Tariff
 from .progress import count, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Record, Status, Tally, Usage, printable
+from .records import STATUSES, BadJob, Record, Status, Tally, printable
+from .spending import Spending
 from .store import Reader
 from .tables import Table
 from .templates import near_name
@@ -59,16 +60,6 @@ class Shown(Record, frozen=True):
     error: str
     gold: str
     facts: list[str]
-
-
-class Line(Record, frozen=True):
-    """Where money went."""
-
-    what: str
-    tokens: int | None
-    per_million: float | None
-    cost: float | None
-    """None if no price is known."""
 
 
 class Picture(Record, frozen=True):
@@ -137,7 +128,7 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
 ) -> None:
     """Write the page, atomically, from the rows as far as they are known.
 
-    `runs`: the job's history; `gold`: a column of the input; `told`: called with how many rows were read so far.
+    `runs`: the job's history; `gold`: a column of the input; `told`: called with how many further rows were read.
     Raises BadJob if gold is no column or there are no labels to hold against it, Stopped if the input changed.
     """
     judged = None if gold is None else _judged(job, table, gold)
@@ -146,13 +137,13 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
     schema = output_schema(whole, table)
     figures = Figures({name: schema[long] for long, name in names.items() if name in job.typed_columns}, judged)
     sample = _Sample(Prompts(job, list(table.schema)), list(job.typed_columns), gold)
-    cells = Cells(whole, table, keys_path(job.folder), reader)
-    for frame in cells.frames():
+    spending = Spending(Tariff(job), job.models[0])
+    cells = Cells(whole, table, keys_path(job.folder), reader, spending.add)
+    for frame in cells.frames(told):
         added = frame.select(pl.col(long).alias(name) for long, name in names.items())
         sample.add(frame, added, figures.rows)
         figures.add(added, frame[gold] if gold is not None else None)
-        told(figures.rows)
-    page = _page(job, table, figures, cells.tally, read_ledger(reader), runs)
+    page = _page(job, table, figures, spending, cells.tally, read_ledger(reader), runs)
     drawn = sample.rows()
     page |= {"gold": gold, "sample": drawn, "same": _same_beginning(drawn)}
     _write_text(path, _rendered(page))
@@ -181,10 +172,15 @@ def _judged(job: Job, table: Table, gold: str) -> str:
 
 
 def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
-    job: Job, table: Table, figures: Figures, tally: Tally, ledger: Tally, runs: Sequence[Began | Ended]
+    job: Job,
+    table: Table,
+    figures: Figures,
+    spending: Spending,
+    tally: Tally,
+    ledger: Tally,
+    runs: Sequence[Began | Ended],
 ) -> dict[str, Any]:
     """What the template prints."""
-    tariff = Tariff(job)
     course = figures.timeline.course()
     return {
         "version": __version__,
@@ -194,10 +190,11 @@ def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
         "tally": tally,
         "ledger": ledger,
         "figures": figures,
-        "priced": _is_priced(tariff),
+        "models": " + ".join(job.models),
+        "priced": spending.is_priced,
         "statuses": [(name, figures.by_status[name]) for name in STATUSES if name in figures.by_status],
         "settings": list(_settings(job)),
-        "spending": _spending(tariff, figures, tally),
+        "spending": spending,
         "course": course,
         "pictures": list(_pictures(figures, course)),
         "spreads": list(_spreads(figures)),
@@ -218,43 +215,6 @@ def _settings(job: Job) -> Iterator[tuple[str, str]]:
             default = next((f.default for key, f in defaults.items() if name in (key, f.alias)), None)
             if value not in (None, default, "", {}) and f"{section}.{name}" not in told:
                 yield f"{section}.{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_priced(tariff: Tariff) -> bool:
-    return tariff.cost(Usage(1, 1)) is not None
-
-
-def _spending(tariff: Tariff, figures: Figures, tally: Tally) -> list[Line]:
-    """Where the money of the table's rows went: tokens at their prices, and what bought no answer that is shown."""
-    used = tally.usage
-    prompt_tokens = used.prompt_tokens or 0
-    output_tokens = sum(each.output_tokens for each in figures.by_status.values())
-    reasoning = min(figures.reasoning_tokens, output_tokens)
-    parts = {
-        "Prompt": (prompt_tokens - figures.cached_tokens, Usage(1_000, 0)),
-        "Prompt, cached by the endpoint": (figures.cached_tokens, Usage(1_000, 0, cached_tokens=1_000)),
-        "Answers": (output_tokens - reasoning, Usage(0, 1_000)),
-        "Reasoning, not shown": (reasoning, Usage(0, 1_000)),
-    }
-    lines = []
-    for what, (tokens, thousand) in parts.items():
-        price = tariff.cost(thousand)
-        if tokens or what in ("Prompt", "Answers"):
-            lines.append(
-                Line(
-                    what,
-                    tokens,
-                    None if price is None else 1_000 * price,
-                    None if price is None else tokens * price / 1_000,
-                )
-            )
-    if _is_priced(tariff):
-        failed = figures.by_status["failed"].cost if "failed" in figures.by_status else 0.0
-        rest = tally.cost - failed - sum(line.cost or 0.0 for line in lines)
-        lines += [Line("Rows that failed", None, None, failed)] if failed else []
-        if rest > 1e-6 * tally.cost:
-            lines.append(Line("Failed attempts, and answers that are not shown", None, None, rest))
-    return lines
 
 
 def _pictures(figures: Figures, course: Course | None) -> Iterator[Picture]:

@@ -91,7 +91,7 @@ def report(
 ) -> Path:
     """Write a job as one HTML page, and give where: `output`, or OUTPUT.report.html beside the job's own output.
 
-    `gold`: the input's column that the answers are held against; `told` is called with how many rows were read so far.
+    `gold`: the input's column that the answers are held against; `told` is called with how many further rows were read.
     Raises BadJob, with the remedy, if the page cannot be made.
     """
     from .report import check_page, write  # noqa: PLC0415 - what draws is an extra

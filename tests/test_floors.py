@@ -55,7 +55,7 @@ FLOORS = (
     ("the desk", {"desk", "typed"}),
     ("walks", {"walks"}),
     ("what is kept", {"kept"}),
-    ("answering", {"plan", "live", "columns", "salvage", "forecast"}),
+    ("answering", {"plan", "live", "columns", "salvage", "forecast", "spending"}),
     ("spread", {"report"}),
     ("steering", {"control"}),
     ("the look", {"opened", "scoresheet"}),
