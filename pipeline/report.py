@@ -40,6 +40,12 @@ SAMPLE_ROWS = 200
 PROMPT_BYTES, ANSWER_BYTES, ERROR_BYTES = 2_600, 2_000, 500
 """What a row of the sample may take of the page, so that 200 of them stay about a megabyte."""
 SETTING_BYTES = 20_000
+SURENESS = {
+    "agreement": "the share of a row's opinions that hold what is shown",
+    "confidence": "how likely the model found its answer, from 0 to 1",
+    "repaired": "how an answer that did not fit at once came to fit",
+}
+"""Columns beside the answer's own that say how sure it is, where a job has them."""
 LINE_CHARACTERS = 160
 LABEL_BYTES = 300
 LABELS_MOST = 200
@@ -83,6 +89,8 @@ class Column(Record, frozen=True):
     """Rarer values that are not among these."""
     never: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    meaning: str = ""
+    """In words, of a column that is not the answer's own."""
 
 
 class Confusion(Record, frozen=True):
@@ -135,7 +143,8 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
     whole = with_all_columns(job, table)
     names = {whole.output.prefix + name: name for name in whole.added_columns}
     schema = output_schema(whole, table)
-    figures = Figures({name: schema[long] for long, name in names.items() if name in job.typed_columns}, judged)
+    counted = (*job.typed_columns, *SURENESS)
+    figures = Figures({name: schema[long] for long, name in names.items() if name in counted}, judged)
     sample = _Sample(Prompts(job, list(table.schema)), list(job.typed_columns), gold)
     spending = Spending(Tariff(job), job.models[0])
     cells = Cells(whole, table, keys_path(job.folder), reader, spending.add)
@@ -260,12 +269,13 @@ def _percentiles(spread: Spread) -> list[str]:
 
 
 def _labels(job: Job, figures: Figures) -> Iterator[Column]:
-    """The columns of the answer, if it has any."""
+    """The columns of the answer, and what tells how sure it is, if it has any."""
     texts = figures.texts
-    for name, schema in job.typed_columns.items():
+    sure: dict[str, dict[str, Any]] = {name: {} for name in SURENESS if texts.get(name) or name in figures.numbers}
+    for name, schema in (job.typed_columns | sure).items():
         spread = figures.numbers.get(name)
         if spread is not None and spread.different > MATRIX_LABELS:
-            yield Column(name, spread.rows, numbers=tuple(_percentiles(spread)))
+            yield Column(name, spread.rows, numbers=tuple(_percentiles(spread)), meaning=SURENESS.get(name, ""))
             continue
         counts = texts[name] if spread is None else [(_number(value), rows) for value, rows in spread.counts]
         known = _enumerated(schema)
@@ -276,6 +286,7 @@ def _labels(job: Job, figures: Figures) -> Iterator[Column]:
         yield Column(
             name,
             rows=sum(rows for _, rows in counts),
+            meaning=SURENESS.get(name, ""),
             values=[(clipped(value, LABEL_BYTES), rows) for value, rows in counts[:LABELS_MOST]],
             more=max(0, len(counts) - LABELS_MOST),
             never=tuple(clipped(value, LABEL_BYTES) for value in known if value not in seen)[:LABELS_MOST],
@@ -351,6 +362,11 @@ class _Sample:
         facts += [_dollars(cells["cost"])] if cells["cost"] else []
         facts += [f"{cells['latency_seconds']:.2f} s"] if cells["latency_seconds"] is not None else []
         facts += [f"{cells['attempts']} attempts"] if (cells["attempts"] or 0) > 1 else []
+        facts += [f"{name} {cells[name]:.0%}" for name in ("agreement", "confidence") if cells.get(name) is not None]
+        facts += [f"repaired: {cells['repaired']}"] if cells.get("repaired") else []
+        facts += (
+            [f"opinions: {' | '.join(said or 'none' for said in cells['opinions'])}"] if "opinions" in cells else []
+        )
         facts += [f"ended by {cells['finish_reason']}"] if cells["finish_reason"] not in (None, "stop") else []
         return Shown(
             row=number,
@@ -360,7 +376,7 @@ class _Sample:
             typed={name: clipped(str(cells[name]), LABEL_BYTES) for name in self._typed if cells[name] is not None},
             error=clipped(cells["error"] or "", ERROR_BYTES),
             gold="" if self._gold is None or row[self._gold] is None else clipped(str(row[self._gold]), LABEL_BYTES),
-            facts=[clipped(fact, 100) for fact in facts],
+            facts=[clipped(fact, LABEL_BYTES) for fact in facts],
         )
 
     def rows(self) -> list[Shown]:

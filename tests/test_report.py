@@ -191,6 +191,27 @@ def test_each_models_tokens_are_told_at_its_prices_and_what_was_asked_again_besi
     assert told.row("Asked again, as the answer did not fit")[:3] == ["140", "", f"${again:.2f}"]
     assert told.row("These rows")[:3] == [f"{72 + 48 + 60 + 88 + 32 + 52 + 140}", "", f"${summary.spent:.2f}"]
     assert "12 rows asked of <bdi>cheap + dear</bdi>" in told.source
+    assert told.row("1")[:2] == ["9", "75.0 %"]  # 9 of 12 rows have an agreement of 1
+    assert told.row("0.5")[:2] == ["3", "25.0 %"]
+    assert "agreement 50% · opinions: no | yes" in told.source
+
+
+def test_how_sure_the_model_was_and_what_was_mended_is_told(tmp_path: Path) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        number = int(seen.body["messages"][0]["content"].split()[-1])
+        text = json.dumps({"label": "yes"})
+        tokens = [{"token": text, "logprob": -0.1 * number}]
+        body = json.loads(completion(f"```json\n{text}\n```" if number == 3 else text))
+        body["choices"][0]["logprobs"] = {"content": tokens}
+        return Canned(body=json.dumps(body).encode())
+
+    with ChatServer(reply) as server:
+        frame = pl.DataFrame({"prompt": [f"row {number}" for number in range(20)]})
+        asked(tmp_path, server, frame, **{"answer.labels": ["yes", "no"], "answer.logprobs": True})
+    told = Page(report(tmp_path / "out.csv"))
+    assert told.row("fence")[0] == "1"
+    assert "how likely the model found its answer" in told.source
+    assert "confidence 90%" in told.source
 
 
 def test_errors_are_told_by_kind_with_an_example(page: Path) -> None:
