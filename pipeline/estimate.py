@@ -9,7 +9,7 @@ from .columns import output_schema
 from .desk import lane_of, read_learnt, read_ledger, read_outcome
 from .forecast import Expected, Known, Range, expect, likely_range
 from .job import Job
-from .plan import Plan, chosen_rows, make_plan, named_by_weights
+from .plan import Plan, chosen_rows, make_plan, named_by_weights, whom_text
 from .prices import Budget, Tariff
 from .progress import Progress, count, duration, money
 from .prompts import Prompts
@@ -81,8 +81,7 @@ def _answers(reader: Reader) -> Iterator[Answer]:
 def estimate_text(job: Job, found: Estimate) -> Iterator[str]:
     """For a person, a line for each matter."""
     plan, between, expected = found.plan, found.between, found.expected
-    model = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else job.endpoint.model
-    yield f"{plan.rows:,} rows → {one_line(job.endpoint.host)}, {one_line(model)}"
+    yield whom_text(job, plan)
     facts = [f"{plan.to_ask:,} to ask", f"{plan.answered:,} answered before"]
     facts += [f"{plan.equal:,} equal to others"] if plan.equal else []
     facts += [f"{plan.unaskable:,} cannot be asked ({one_line(plan.why_unaskable)})"] if plan.unaskable else []

@@ -20,7 +20,7 @@ from .job import Job
 from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prompts import Prompts
-from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally
+from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally, one_line
 from .store import Reader
 from .tables import Table, read_slices, write_table
 from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
@@ -69,6 +69,13 @@ class Plan(Record, frozen=True):
 def keys_path(folder: Path) -> Path:
     """Where the keys of a job's rows are kept."""
     return folder / "keys.parquet"
+
+
+def whom_text(job: Job, plan: Plan) -> str:
+    """How many rows are asked, of whom: `80,000 rows → api.openai.com, gpt-x`."""
+    models = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else " + ".join(job.models)
+    rows = f"{plan.rows:,} rows" + (f", {plan.opinions:,} opinions each" if plan.opinions > 1 else "")
+    return f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}"
 
 
 def chosen_rows(job: Job, table: Table) -> Table:

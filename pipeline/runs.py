@@ -33,10 +33,11 @@ from .plan import (
     named_by_weights,
     requests_to_ask,
     tally_rows,
+    whom_text,
 )
 from .progress import Progress, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Exit, Stopped, Summary, Tally, one_line
+from .records import STATUSES, BadJob, Exit, Stopped, Summary, Tally
 from .salvage import open_store
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
@@ -206,9 +207,7 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
         guesses.append(duration(seconds))
     if job.limits.max_cost is not None:
         guesses.append(f"cap {money(job.limits.max_cost)}")
-    models = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else " + ".join(job.models)
-    rows = f"{plan.rows:,} rows" + (f", {plan.opinions:,} opinions each" if plan.opinions > 1 else "")
-    parts = [f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}", ", ".join(facts), ", ".join(guesses)]
+    parts = [whom_text(job, plan), ", ".join(facts), ", ".join(guesses)]
     return " · ".join(part for part in parts if part)
 
 
