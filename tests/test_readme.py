@@ -157,4 +157,8 @@ def test_every_flag_that_it_names_exists() -> None:
             ("init",),
         )
     )
-    assert {flag for flag in told if flag not in helps} <= {"--time", "--burst", "--rows"}  # of Slurm and of a benchmark
+    assert {flag for flag in told if flag not in helps} <= {
+        "--time",
+        "--burst",
+        "--rows",
+    }  # of Slurm and of a benchmark
