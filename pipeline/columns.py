@@ -74,7 +74,11 @@ def metadata_of(job: Job) -> dict[str, str]:
 class Cells:
     """The output's rows, in the input's order, as far as their outcomes are known; and the tally of them."""
 
-    def __init__(self, job: Job, table: Table, keys: Path, reader: Reader) -> None:
+    def __init__(
+        self, job: Job, table: Table, keys: Path, reader: Reader, paid: Callable[[str, Step], None] | None = None
+    ) -> None:
+        """`paid` is told of each request that was paid for these rows, with the model that it was asked of."""
+        self._paid = paid
         self._job, self._table, self._keys = job, table, keys
         self._walks, self._opinions = Walks(job, reader), opinions_in(keys)
         self._dtypes, self._shapes = _dtypes(job), shapes_of(job)
@@ -87,7 +91,8 @@ class Cells:
         size = max(1, ROWS_AT_ONCE // self._opinions)
         rows = self._table.slices(None, size)
         for frame, keys in zip(rows, read_slices(self._keys, size=size * self._opinions), strict=True):
-            yield frame.hstack(self._added(keys))
+            named = self._job.columns.model
+            yield frame.hstack(self._added(keys, frame[named].to_list() if named is not None else ()))
             seen(frame.height)
 
     def added(self) -> pl.DataFrame:
@@ -95,7 +100,8 @@ class Cells:
         size = max(1, ROWS_AT_ONCE // self._opinions) * self._opinions
         return pl.concat(self._added(keys) for keys in read_slices(self._keys, size=size))
 
-    def _added(self, keys: pl.DataFrame) -> pl.DataFrame:
+    def _added(self, keys: pl.DataFrame, models: Sequence[str | None] = ()) -> pl.DataFrame:
+        """`models`: each row's own, if a column names them."""
         hexes = keys["key"].bin.encode("hex").to_list()
         walks = iter(self._walks.of([Request(key=key, body=b"") for key in hexes if key is not None]))
         cells: dict[str, list[Any]] = {name: [] for name in self._dtypes}
@@ -105,7 +111,13 @@ class Cells:
         ]
         firsts = keys["first"].to_list()
         for at in range(0, len(found), self._opinions):
-            row = self._row(found[at : at + self._opinions], firsts[at : at + self._opinions])
+            opinions = found[at : at + self._opinions]
+            row = self._row(opinions, firsts[at : at + self._opinions])
+            if self._paid is not None:
+                asked_of = [models[at // self._opinions] or self._job.models[0]] if models else self._job.models
+                for number, walk in enumerate(opinions):
+                    for step in walk.steps if firsts[at + number] else ():
+                        self._paid(asked_of[number % len(asked_of)], step)
             for name, column in cells.items():
                 column.append(row.get(name))
         prefix = self._job.output.prefix

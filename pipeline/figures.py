@@ -22,8 +22,6 @@ ASKED = pl.col("attempts") > 0
 """Rows that were asked themselves, and do not repeat what an equal one was answered."""
 OUTPUT_TOKENS = pl.max_horizontal("completion_tokens", pl.col("total_tokens") - pl.col("prompt_tokens"))
 """As `Usage.billed_output_tokens`."""
-CACHED_TOKENS = pl.min_horizontal(pl.col("cached_tokens").fill_null(0), "prompt_tokens")
-"""As `Tariff.cost`: no more than the prompt's."""
 NICE_SECONDS = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 
 
@@ -238,7 +236,6 @@ class Figures:
         )
         self.uncounted = dict.fromkeys(("prompt_tokens", "completion_tokens"), 0)
         """Answers of which the endpoint did not say the count."""
-        self.reasoning_tokens = self.cached_tokens = 0
         self._errors = _empty(kind=pl.String, rows=pl.Int64)
         self._examples = _empty(kind=pl.String, row=pl.Int64, text=pl.String)
 
@@ -254,8 +251,6 @@ class Figures:
         self.output_tokens.add(asked.select(OUTPUT_TOKENS.alias("value"))["value"])
         for name in self.uncounted:
             self.uncounted[name] += answered[name].null_count()
-        self.reasoning_tokens += int(asked["reasoning_tokens"].sum())
-        self.cached_tokens += int(asked.select(CACHED_TOKENS.sum()).item())
         self._add_errors(frame)
         for name, spread in self.numbers.items():
             spread.add(frame[name])

@@ -48,7 +48,7 @@ class Expected(NamedTuple):
 def expect(job: Job, known: Known, request_bytes: int, requests: int) -> Expected:
     """The likeliest use, US dollars and seconds of so many requests, of so many bytes in all."""
     ledger = known.ledger
-    usage = expected_usage(ledger, request_bytes, requests)
+    usage = expected_usage(ledger, request_bytes, requests, max(job.output_caps.values(), default=None))
     latency = ledger.seconds / ledger.answers if ledger.answers else None
     return Expected(usage, known.tariff.expected_cost(usage), seconds_of(job, known.lanes, requests, usage, latency))
 
@@ -87,7 +87,7 @@ def likely_range(
 
     `output_tokens_max`: what the request's own limit allows an answer; None if there is none.
     """
-    expected = expected_usage(known.ledger, request_bytes, requests)
+    expected = expected_usage(known.ledger, request_bytes, requests, output_tokens_max)
     given = [tokens for answer in answers if (tokens := answer.usage.billed_output_tokens) is not None]
     if known.ledger.answers and len(given) > 1:
         output = total_of_rest(given, requests)

@@ -193,10 +193,11 @@ def _held(folder: Path) -> str:
         told = _told(folder / "lock.json")
     told = told or {}
     where = "" if _from_here(told) else f" on {_shown(told, 'host')}" if "host" in told else ""
-    end = f"`kill -INT {told['pid']}`{where}" if type(told.get("pid")) is int else "SIGINT"
+    signal = f"`kill -INT {told['pid']}`{where}" if type(told.get("pid")) is int else "SIGINT"
     return (
         f"{_who(told)} holds {folder}: one process at a time may work on a job. Nothing was asked and nothing was "
-        f"changed.\nWait for it, or end it gently, its answers kept: {end}; then type the same command again."
+        f"changed.\nWait for it, or end it gently, its answers kept: `pipeline stop {shlex.quote(str(folder))}`, or "
+        f"{signal}; then type the same command again."
     )
 
 

@@ -9,11 +9,15 @@ COMPLETION_TOKENS = 100
 """What is guessed before the first answer; English prose has about 4.7 bytes a token, Chinese about 2."""
 
 
-def expected_usage(known: Tally, request_bytes: int, requests: int) -> Usage:
-    """Tokens that so many requests of so many bytes in all will likely use, by the answers tallied so far."""
+def expected_usage(known: Tally, request_bytes: int, requests: int, output_tokens_max: int | None = None) -> Usage:
+    """Tokens that so many requests of so many bytes in all will likely use, by the answers tallied so far.
+
+    `output_tokens_max`: what the request's own limit allows an answer, so that a guess is never above it.
+    """
     prompt_tokens, output_tokens = known.usage.prompt_tokens, known.usage.billed_output_tokens
     if not known.answers or not prompt_tokens or output_tokens is None:
-        return Usage(round(request_bytes / BYTES_PER_TOKEN), requests * COMPLETION_TOKENS)
+        guess = min(COMPLETION_TOKENS, output_tokens_max or COMPLETION_TOKENS)
+        return Usage(round(request_bytes / BYTES_PER_TOKEN), requests * guess)
     return Usage(
         round(request_bytes * prompt_tokens / known.request_bytes), round(requests * output_tokens / known.answers)
     )

@@ -30,7 +30,8 @@ from .plan import keys_path
 from .prices import Tariff
 from .progress import count, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Record, Status, Tally, Usage, printable
+from .records import STATUSES, BadJob, Record, Status, Tally, printable
+from .spending import Spending
 from .store import Reader
 from .tables import Table
 from .templates import near_name
@@ -39,6 +40,12 @@ SAMPLE_ROWS = 200
 PROMPT_BYTES, ANSWER_BYTES, ERROR_BYTES = 2_600, 2_000, 500
 """What a row of the sample may take of the page, so that 200 of them stay about a megabyte."""
 SETTING_BYTES = 20_000
+SURENESS = {
+    "agreement": "the share of a row's opinions that hold what is shown",
+    "confidence": "how likely the model found its answer, from 0 to 1",
+    "repaired": "how an answer that did not fit at once came to fit",
+}
+"""Columns beside the answer's own that say how sure it is, where a job has them."""
 LINE_CHARACTERS = 160
 LABEL_BYTES = 300
 LABELS_MOST = 200
@@ -59,16 +66,6 @@ class Shown(Record, frozen=True):
     error: str
     gold: str
     facts: list[str]
-
-
-class Line(Record, frozen=True):
-    """Where money went."""
-
-    what: str
-    tokens: int | None
-    per_million: float | None
-    cost: float | None
-    """None if no price is known."""
 
 
 class Picture(Record, frozen=True):
@@ -92,6 +89,8 @@ class Column(Record, frozen=True):
     """Rarer values that are not among these."""
     never: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    meaning: str = ""
+    """In words, of a column that is not the answer's own."""
 
 
 class Confusion(Record, frozen=True):
@@ -137,22 +136,23 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
 ) -> None:
     """Write the page, atomically, from the rows as far as they are known.
 
-    `runs`: the job's history; `gold`: a column of the input; `told`: called with how many rows were read so far.
+    `runs`: the job's history; `gold`: a column of the input; `told`: called with how many further rows were read.
     Raises BadJob if gold is no column or there are no labels to hold against it, Stopped if the input changed.
     """
     judged = None if gold is None else _judged(job, table, gold)
     whole = with_all_columns(job, table)
     names = {whole.output.prefix + name: name for name in whole.added_columns}
     schema = output_schema(whole, table)
-    figures = Figures({name: schema[long] for long, name in names.items() if name in job.typed_columns}, judged)
+    counted = (*job.typed_columns, *SURENESS)
+    figures = Figures({name: schema[long] for long, name in names.items() if name in counted}, judged)
     sample = _Sample(Prompts(job, list(table.schema)), list(job.typed_columns), gold)
-    cells = Cells(whole, table, keys_path(job.folder), reader)
-    for frame in cells.frames():
+    spending = Spending(Tariff(job), job.models[0])
+    cells = Cells(whole, table, keys_path(job.folder), reader, spending.add)
+    for frame in cells.frames(told):
         added = frame.select(pl.col(long).alias(name) for long, name in names.items())
         sample.add(frame, added, figures.rows)
         figures.add(added, frame[gold] if gold is not None else None)
-        told(figures.rows)
-    page = _page(job, table, figures, cells.tally, read_ledger(reader), runs)
+    page = _page(job, table, figures, spending, cells.tally, read_ledger(reader), runs)
     drawn = sample.rows()
     page |= {"gold": gold, "sample": drawn, "same": _same_beginning(drawn)}
     _write_text(path, _rendered(page))
@@ -181,10 +181,15 @@ def _judged(job: Job, table: Table, gold: str) -> str:
 
 
 def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
-    job: Job, table: Table, figures: Figures, tally: Tally, ledger: Tally, runs: Sequence[Began | Ended]
+    job: Job,
+    table: Table,
+    figures: Figures,
+    spending: Spending,
+    tally: Tally,
+    ledger: Tally,
+    runs: Sequence[Began | Ended],
 ) -> dict[str, Any]:
     """What the template prints."""
-    tariff = Tariff(job)
     course = figures.timeline.course()
     return {
         "version": __version__,
@@ -194,10 +199,11 @@ def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
         "tally": tally,
         "ledger": ledger,
         "figures": figures,
-        "priced": _is_priced(tariff),
+        "models": " + ".join(job.models),
+        "priced": spending.is_priced,
         "statuses": [(name, figures.by_status[name]) for name in STATUSES if name in figures.by_status],
         "settings": list(_settings(job)),
-        "spending": _spending(tariff, figures, tally),
+        "spending": spending,
         "course": course,
         "pictures": list(_pictures(figures, course)),
         "spreads": list(_spreads(figures)),
@@ -218,43 +224,6 @@ def _settings(job: Job) -> Iterator[tuple[str, str]]:
             default = next((f.default for key, f in defaults.items() if name in (key, f.alias)), None)
             if value not in (None, default, "", {}) and f"{section}.{name}" not in told:
                 yield f"{section}.{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _is_priced(tariff: Tariff) -> bool:
-    return tariff.cost(Usage(1, 1)) is not None
-
-
-def _spending(tariff: Tariff, figures: Figures, tally: Tally) -> list[Line]:
-    """Where the money of the table's rows went: tokens at their prices, and what bought no answer that is shown."""
-    used = tally.usage
-    prompt_tokens = used.prompt_tokens or 0
-    output_tokens = sum(each.output_tokens for each in figures.by_status.values())
-    reasoning = min(figures.reasoning_tokens, output_tokens)
-    parts = {
-        "Prompt": (prompt_tokens - figures.cached_tokens, Usage(1_000, 0)),
-        "Prompt, cached by the endpoint": (figures.cached_tokens, Usage(1_000, 0, cached_tokens=1_000)),
-        "Answers": (output_tokens - reasoning, Usage(0, 1_000)),
-        "Reasoning, not shown": (reasoning, Usage(0, 1_000)),
-    }
-    lines = []
-    for what, (tokens, thousand) in parts.items():
-        price = tariff.cost(thousand)
-        if tokens or what in ("Prompt", "Answers"):
-            lines.append(
-                Line(
-                    what,
-                    tokens,
-                    None if price is None else 1_000 * price,
-                    None if price is None else tokens * price / 1_000,
-                )
-            )
-    if _is_priced(tariff):
-        failed = figures.by_status["failed"].cost if "failed" in figures.by_status else 0.0
-        rest = tally.cost - failed - sum(line.cost or 0.0 for line in lines)
-        lines += [Line("Rows that failed", None, None, failed)] if failed else []
-        if rest > 1e-6 * tally.cost:
-            lines.append(Line("Failed attempts, and answers that are not shown", None, None, rest))
-    return lines
 
 
 def _pictures(figures: Figures, course: Course | None) -> Iterator[Picture]:
@@ -300,12 +269,13 @@ def _percentiles(spread: Spread) -> list[str]:
 
 
 def _labels(job: Job, figures: Figures) -> Iterator[Column]:
-    """The columns of the answer, if it has any."""
+    """The columns of the answer, and what tells how sure it is, if it has any."""
     texts = figures.texts
-    for name, schema in job.typed_columns.items():
+    sure: dict[str, dict[str, Any]] = {name: {} for name in SURENESS if texts.get(name) or name in figures.numbers}
+    for name, schema in (job.typed_columns | sure).items():
         spread = figures.numbers.get(name)
         if spread is not None and spread.different > MATRIX_LABELS:
-            yield Column(name, spread.rows, numbers=tuple(_percentiles(spread)))
+            yield Column(name, spread.rows, numbers=tuple(_percentiles(spread)), meaning=SURENESS.get(name, ""))
             continue
         counts = texts[name] if spread is None else [(_number(value), rows) for value, rows in spread.counts]
         known = _enumerated(schema)
@@ -316,6 +286,7 @@ def _labels(job: Job, figures: Figures) -> Iterator[Column]:
         yield Column(
             name,
             rows=sum(rows for _, rows in counts),
+            meaning=SURENESS.get(name, ""),
             values=[(clipped(value, LABEL_BYTES), rows) for value, rows in counts[:LABELS_MOST]],
             more=max(0, len(counts) - LABELS_MOST),
             never=tuple(clipped(value, LABEL_BYTES) for value in known if value not in seen)[:LABELS_MOST],
@@ -391,6 +362,11 @@ class _Sample:
         facts += [_dollars(cells["cost"])] if cells["cost"] else []
         facts += [f"{cells['latency_seconds']:.2f} s"] if cells["latency_seconds"] is not None else []
         facts += [f"{cells['attempts']} attempts"] if (cells["attempts"] or 0) > 1 else []
+        facts += [f"{name} {cells[name]:.0%}" for name in ("agreement", "confidence") if cells.get(name) is not None]
+        facts += [f"repaired: {cells['repaired']}"] if cells.get("repaired") else []
+        facts += (
+            [f"opinions: {' | '.join(said or 'none' for said in cells['opinions'])}"] if "opinions" in cells else []
+        )
         facts += [f"ended by {cells['finish_reason']}"] if cells["finish_reason"] not in (None, "stop") else []
         return Shown(
             row=number,
@@ -400,7 +376,7 @@ class _Sample:
             typed={name: clipped(str(cells[name]), LABEL_BYTES) for name in self._typed if cells[name] is not None},
             error=clipped(cells["error"] or "", ERROR_BYTES),
             gold="" if self._gold is None or row[self._gold] is None else clipped(str(row[self._gold]), LABEL_BYTES),
-            facts=[clipped(fact, 100) for fact in facts],
+            facts=[clipped(fact, LABEL_BYTES) for fact in facts],
         )
 
     def rows(self) -> list[Shown]:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +82,11 @@ def export(name: str | Path, output: Path | None, dress: Dress = PLAIN) -> tuple
     return path, cells.tally
 
 
-def report(
-    name: str | Path,
-    output: Path | None = None,
-    *,
-    gold: str | None = None,
-    told: Callable[[int], None] = lambda _: None,
-) -> Path:
+def report(name: str | Path, output: Path | None = None, *, gold: str | None = None) -> Path:
     """Write a job as one HTML page, and give where: `output`, or OUTPUT.report.html beside the job's own output.
 
-    `gold`: the input's column that the answers are held against; `told` is called with how many rows were read so far.
-    Raises BadJob, with the remedy, if the page cannot be made.
+    `gold`: the input's column that the answers are held against. Raises BadJob, with the remedy, if the page cannot be
+    made.
     """
     from .report import check_page, write  # noqa: PLC0415 - what draws is an extra
 
@@ -100,7 +94,8 @@ def report(
     path = output or job.output_path.with_name(f"{job.output_path.name}.report.html")
     with contextlib.closing(reader):
         check_page(path)
-        write(path, job, table, reader, history.read(job.folder), gold=gold, told=told)
+        with Progress().counting("reading", table.rows) as seen:
+            write(path, job, table, reader, history.read(job.folder), gold=gold, told=seen)
     return path
 
 

@@ -227,14 +227,22 @@ def write_table(  # noqa: PLR0913 - what, to where, and how
                 raise InterruptedError(errno.EINTR, "given up")
             yield writer.shape(frame)
 
-    # In polars' own code the main thread would hear no signal until all is written: so it waits for another thread.
-    with _replacing(path.resolve(), private=private) as temporary, ThreadPoolExecutor(1) as beside:
+    with _replacing(path.resolve(), private=private) as temporary:
         table = _lazily(shaped(), writer.shape(schema.to_frame()).schema)
-        writing = beside.submit(writer.sink, table, temporary, metadata)
+        _heard(lambda: writer.sink(table, temporary, metadata), given_up)
+
+
+def _heard(work: Callable[[], object], given_up: threading.Event) -> None:
+    """Do what is long in polars' own code in another thread: in the main one no signal would be heard before its end.
+
+    One that raises sets `given_up`, by which the work is to end.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        working = beside.submit(work)
         try:
-            while not wait([writing], timeout=HEARD_SECONDS).done:
+            while not wait([working], timeout=HEARD_SECONDS).done:
                 pass  # a signal that struck another thread is heard when this one wakes
-            writing.result()
+            working.result()
         except BaseException:
             given_up.set()
             raise
@@ -401,10 +409,18 @@ def _free_name(schema: pl.Schema) -> str:
 
 
 def _write_snapshot(path: Path, sources: Sequence[_Source], before: Sequence[Stamp]) -> None:
-    frame = _combined(sources)
+    given_up = threading.Event()
+
+    def passed_on(rows: pl.DataFrame) -> pl.DataFrame:
+        if given_up.is_set():
+            raise InterruptedError(errno.EINTR, "given up")
+        return rows
+
+    combined = _combined(sources)
+    frame = combined.map_batches(passed_on, streamable=True, schema=combined.collect_schema())
     with _replacing(path, private=True) as temporary:
         try:
-            frame.sink_parquet(temporary, row_group_size=SNAPSHOT_GROUP_ROWS)
+            _heard(lambda: frame.sink_parquet(temporary, row_group_size=SNAPSHOT_GROUP_ROWS), given_up)
         except (PolarsError, PanicException) as error:
             if _is_full(error):
                 raise

@@ -1,11 +1,13 @@
 """The command line as a newcomer types it: what is said, where, and with which exit code."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import polars as pl
@@ -381,6 +383,25 @@ def test_ctrl_c_at_the_guards_question_is_heard_at_once(here: Path, server: Chat
     assert child.returncode == 130
     assert b"Every answer so far is kept" in rest
     assert server.arrived == 3
+    assert here
+
+
+def test_a_report_has_a_bar_on_a_terminal_and_is_plain_elsewhere(here: Path, server: ChatServer) -> None:
+    typed("run", "in.csv", "-o", "out.csv", *asking(server))
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    child = subprocess.Popen([*PIPELINE, "report", "out.csv"], stderr=follower)
+    os.close(follower)
+    told = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while part := os.read(leader, 1000):
+            told += part
+    os.close(leader)
+    assert child.wait(60) == 0
+    assert b"reading:" in told
+    assert b"/3 rows" in told
+    done = typed("report", "out.csv")
+    assert done.stderr.startswith("Wrote ")
     assert here
 
 

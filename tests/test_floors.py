@@ -57,7 +57,7 @@ FLOORS = (
         },
     ),
     ("the desk, and what it recorded", {"desk", "walks", "kept", "calls"}),
-    ("answering", {"plan", "live", "batch", "cluster", "columns", "salvage", "forecast", "control"}),
+    ("answering", {"plan", "live", "batch", "cluster", "columns", "spending", "salvage", "forecast", "control"}),
     ("looking", {"opened", "scoresheet", "report"}),
     ("verbs", {"runs", "review", "judging", "status", "estimate", "init"}),
     ("doors", {"cli", "__init__", "__main__"}),

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from pipeline import Job, run
 from pipeline.live import DRAIN_SECONDS
 from pipeline.records import Stopped
 from pipeline.runs import signals_raised
-from pipeline.tables import write_table
+from pipeline.tables import open_table, write_table
 
 PIPELINE = f"{sys.executable} -m pipeline"
 ROWS = 40
@@ -141,6 +142,36 @@ def test_a_signal_while_a_table_is_written_is_heard_and_leaves_the_old_one(tmp_p
     assert len(drawn) < 100_000
     assert output.read_text() == "old\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_signal_while_a_table_is_read_is_heard_before_all_of_it_is(tmp_path: Path) -> None:
+    source, folder, known = tmp_path / "in.csv", tmp_path / "job", tmp_path / "known"
+    source.write_text(
+        "id,text\n" + "".join(f"{n},a line of some length of which no two are the same: {n}\n" for n in range(400_000))
+    )
+    for each in (folder, known):
+        each.mkdir()
+    whole = open_table([str(source)], known).path.stat().st_size
+    written: list[int] = []
+
+    def strike() -> None:
+        while not any(path.stat().st_size for path in folder.iterdir()):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_signal(_number: int, _frame: object) -> None:
+        written.append(sum(path.stat().st_size for path in folder.iterdir()))
+        raise Stopped("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    threading.Thread(target=strike, daemon=True).start()
+    try:
+        with pytest.raises(Stopped, match="SIGTERM"):
+            open_table([str(source)], folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert written[0] < whole
+    assert not list(folder.iterdir())
 
 
 def test_the_third_signal_is_no_worse_than_the_second(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,7 +111,8 @@ def test_the_lock_is_named_even_if_its_note_is_foreign_hostile_or_gone(tmp_path:
 def test_a_killed_holder_leaves_the_job_free(tmp_path: Path) -> None:
     with child(HOLD_UNTIL_TOLD, tmp_path) as process:
         assert pipe(process.stdout).readline() == "held\n"
-        with pytest.raises(Stopped, match=f"process {process.pid}"), hold(tmp_path):
+        told = f"process {process.pid}.*`pipeline stop {re.escape(str(tmp_path))}`, or `kill -INT {process.pid}`"
+        with pytest.raises(Stopped, match=f"(?s){told}"), hold(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait(CHILD_SECONDS)

@@ -64,6 +64,8 @@ def test_the_session_that_it_shows_goes_as_it_is_shown(tmp_path: Path) -> None:
     """Its very lines, against a chat server that takes its time; what is said differs in numbers alone."""
     (session,) = blocks("console")
     lines = re.findall(r"^\$ (pipeline .*)$", session, re.MULTILINE)
+    kinds = "init estimate run run status tune stop resume export report score history"
+    assert [line.split()[1] for line in lines] == kinds.split()
 
     def take_time(_seen: Seen, _attempt: int) -> None:
         server.delay_seconds = 2.0 if (tmp_path / "slow").exists() else 0.0
@@ -94,7 +96,7 @@ def test_the_session_that_it_shows_goes_as_it_is_shown(tmp_path: Path) -> None:
     for told in (
         "60 to ask, 0 answered before", "Of 8 rows by chance 8 have a valid answer", "8 answered before, 52 to ask",
         "· running, begun", "concurrency 4 → 2", "said `pipeline stop`.", "60 ok = 60", "60 of 60 rows have an outcome",
-        "--sample: 8 → none",
+        "--sample: 8 → none", "out.csv.report.html: one page", "out.csv · label against gold", "60 rows: 60 scored",
     ):  # fmt: skip
         assert told in said, said
     shown = [re.sub(r"\W+", " ", line)[:6] for line in session.splitlines() if not line.startswith("$")]

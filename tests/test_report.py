@@ -132,7 +132,7 @@ def test_its_numbers_are_those_of_the_summary(job: tuple[Path, Summary], page: P
         assert told.row(status)[0] == f"{getattr(rows, status):,}", status
     assert told.row("all")[0] == "240"
     assert told.row("all")[2:4] == [f"{rows.usage.prompt_tokens:,}", f"{rows.usage.billed_output_tokens:,}"]
-    assert told.row("These rows")[0] == f"{rows.tokens:,}"
+    assert told.row("These rows")[0] == f"{job[1].run.tokens:,}"  # asked again, and not shown, among them
     repeated = sum(1 for row in range(240) if row % 40 == 0 and row % len(HOSTILE) == 0) - 1
     assert f"{repeated} rows are equal to an earlier one" in told.source
 
@@ -151,6 +151,67 @@ def test_where_the_tokens_and_the_money_went_adds_up(job: tuple[Path, Summary], 
     begins, ends = (next(at for at, row in enumerate(told.rows) if row[0] == what) for what in ("Prompt", "These rows"))
     parts = [float(row[3].removeprefix("$")) for row in told.rows[begins:ends]]
     assert sum(parts) == pytest.approx(job[1].rows.cost, rel=0.05)  # each is told to two digits
+
+
+def opinion(seen: Seen, _attempt: int) -> Canned:
+    """Two models of different prices; every third row's first answer does not fit, and one model disagrees."""
+    again, dear = len(seen.body["messages"]) > 1, seen.body["model"] == "dear"
+    question = seen.body["messages"][0]["content"]
+    if int(question.split()[-1]) % 3 == 0 and dear and not again:
+        return Canned(body=completion("Who knows?", usage={"prompt_tokens": 10, "completion_tokens": 3}))
+    label = "yes" if dear or int(question.split()[-1]) % 4 else "no"
+    usage = {
+        "prompt_tokens": 30 if again else 10,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    return Canned(body=completion(json.dumps({"label": label}), usage=usage))
+
+
+def test_each_models_tokens_are_told_at_its_prices_and_what_was_asked_again_beside_them(tmp_path: Path) -> None:
+    settings = {
+        "answer.labels": ["yes", "no"],
+        "answer.models": ["cheap", "dear"],
+        "prices.models.cheap": {"input": 1.0, "output": 2.0},
+        "prices.models.dear": {"input": 100.0, "cached_input": 50.0, "output": 200.0},
+    }
+    with ChatServer(opinion) as server:
+        frame = pl.DataFrame({"prompt": [f"row {number}" for number in range(12)]})
+        summary = asked(tmp_path, server, frame, **settings)
+        assert server.arrived == 24 + 4
+    told = Page(report(tmp_path / "out.csv"))
+    # of dear's 12 first answers 4 do not fit: those have no cached tokens, and are asked again
+    assert told.row("cheap: prompt") == ["72", "$1.00", "$0.000072", ""]
+    assert told.row("cheap: prompt, cached by the endpoint") == ["48", "$1.00", "$0.000048", ""]
+    assert told.row("cheap: answers") == ["60", "$2.00", "$0.00012", ""]
+    assert told.row("dear: prompt") == ["88", "$100.00", "$0.0088", ""]
+    assert told.row("dear: prompt, cached by the endpoint") == ["32", "$50.00", "$0.0016", ""]
+    assert told.row("dear: answers") == ["52", "$200.00", "$0.01", ""]
+    again = 4 * (26 * 100 + 4 * 50 + 5 * 200) / 1e6
+    assert told.row("Asked again, as the answer did not fit")[:3] == ["140", "", f"${again:.2f}"]
+    assert told.row("These rows")[:3] == [f"{72 + 48 + 60 + 88 + 32 + 52 + 140}", "", f"${summary.spent:.2f}"]
+    assert "12 rows asked of <bdi>cheap + dear</bdi>" in told.source
+    assert told.row("1")[:2] == ["9", "75.0 %"]  # 9 of 12 rows have an agreement of 1
+    assert told.row("0.5")[:2] == ["3", "25.0 %"]
+    assert "agreement 50% · opinions: no | yes" in told.source
+
+
+def test_how_sure_the_model_was_and_what_was_mended_is_told(tmp_path: Path) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        number = int(seen.body["messages"][0]["content"].split()[-1])
+        text = json.dumps({"label": "yes"})
+        tokens = [{"token": text, "logprob": -0.1 * number}]
+        body = json.loads(completion(f"```json\n{text}\n```" if number == 3 else text))
+        body["choices"][0]["logprobs"] = {"content": tokens}
+        return Canned(body=json.dumps(body).encode())
+
+    with ChatServer(reply) as server:
+        frame = pl.DataFrame({"prompt": [f"row {number}" for number in range(20)]})
+        asked(tmp_path, server, frame, **{"answer.labels": ["yes", "no"], "answer.logprobs": True})
+    told = Page(report(tmp_path / "out.csv"))
+    assert told.row("fence")[0] == "1"
+    assert "how likely the model found its answer" in told.source
+    assert "confidence 90%" in told.source
 
 
 def test_errors_are_told_by_kind_with_an_example(page: Path) -> None:

@@ -24,7 +24,7 @@ from chat_server import ChatProcess, chat_process
 
 from pipeline.job import Job
 from pipeline.prompts import Prompts
-from pipeline.records import Answer, Request, Usage
+from pipeline.records import Answer, Failure, Request, Usage
 from pipeline.store import Store, make_folder
 from pipeline.tables import open_table
 
@@ -49,8 +49,10 @@ def prepare(folder: Path, url: str, rows: int) -> None:
     table = open_table(job.inputs, job.folder)
     prompts = Prompts(job, list(table.schema))
     store = Store(job.folder / "store")
-    made = (prompts.request(row) for frame in table.slices() for row in frame.iter_rows(named=True))
-    asyncio.run(answer(store, [each for each in made if isinstance(each, Request)][: rows - ASKED_LIVE]))
+    made = (prompts.requests(row) for frame in table.slices() for row in frame.iter_rows(named=True))
+    asyncio.run(
+        answer(store, [each for row in made if not isinstance(row, Failure) for each in row][: rows - ASKED_LIVE])
+    )
     store.close()
 
 
