@@ -155,4 +155,5 @@ def test_every_flag_that_it_names_exists() -> None:
             ("init",),
         )
     )
-    assert {flag for flag in told if flag not in helps} <= {"--time", "--burst", "--rows"}  # Slurm's own, and a benchmark's
+    # Slurm's own, and a benchmark's
+    assert {flag for flag in told if flag not in helps} <= {"--time", "--burst", "--rows"}
