@@ -240,7 +240,7 @@ def _as_planned(requests: list[Request] | Failure) -> list[Request]:
 def _other_prompt() -> Stopped:
     return Stopped(
         "A row gives another prompt now than when it was planned: the template's output is not the same "
-        "each time.\nSee what it prints with `pipeline preview`. Every answer so far is kept."
+        "each time, or an image\nwas changed. See what is sent with `pipeline preview`. Every answer so far is kept."
     )
 
 
