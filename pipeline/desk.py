@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from .job import Job, Limits, settings_id
-from .prices import Budget, Tariff
+from .prices import Budget, Tariff, size_of
 from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from .records import (
     UNSETTLED,
@@ -407,5 +407,5 @@ def _tally_of(request: Request, outcome: Outcome) -> Tally:
     if not isinstance(outcome, Answer):
         return Tally()
     return Tally(
-        usage=outcome.usage, answers=1, request_bytes=len(request.body), seconds=outcome.latency_seconds or 0.0
+        usage=outcome.usage, answers=1, request_bytes=size_of(request.body), seconds=outcome.latency_seconds or 0.0
     )

@@ -32,7 +32,7 @@ def image_of(cell: object, folder: Path) -> Image:
 
     Raises Unaskable for what is missing, larger than 20 MB, or no PNG, JPEG, GIF or WebP.
     """
-    if isinstance(cell, str) and cell.startswith(("https://", "http://")):
+    if isinstance(cell, str) and cell[:8].lower().startswith(("https://", "http://")):
         return Image(sent=cell, seen=cell)
     if not isinstance(cell, (str, bytes)) or not cell:
         raise Unaskable("there is no image: the cell is empty" if cell in (None, "", b"") else "no path of an image")

@@ -266,6 +266,8 @@ class AnswerSection(Section):
     def _labels_differ(cls, labels: list[str] | None) -> list[str] | None:
         if labels is not None and not labels:
             raise ValueError("no label is given")
+        if any(not label.strip() for label in labels or ()):
+            raise ValueError("a label is blank; what answers nothing is a label of its own, such as none")
         return _all_differ(labels)
 
     @field_validator("models")

@@ -25,6 +25,7 @@ from .scoring import (
     Side,
     as_values,
     folded,
+    how_far,
     is_right,
     kappa,
     paired_test,
@@ -64,7 +65,8 @@ def score(  # noqa: PLR0913 - what the command line takes
     """Score a job's answers against a column of its input, and write the rows that a person should look at.
 
     `by`: a column, of the input or added, for each of whose values the accuracy is told. `review`: a table for the at
-    most `most` worst rows: those that disagree, the surest first, then the others, the least sure first.
+    most `most` worst rows: those that disagree, the farthest off and the surest first, then the others, the least sure
+    first.
 
     Raises BadJob for columns that are not there, gold that no answer could be, and where there is nothing to score.
     """
@@ -324,7 +326,7 @@ class _Worst:
         self._added = {_free(name, inputs): place for name, place in added.items()}
         row, *others = self._added
         self._order = [row, gold, *others, *(name for name in inputs if name != gold)]
-        self._most = most
+        self._most, self._kind = most, judged.kind
         self._ranks: list[pl.DataFrame] = []
         self._rows: list[pl.DataFrame] = []
 
@@ -335,6 +337,7 @@ class _Worst:
         ranks = facts.select(
             "row",
             right=~wrong,
+            far=how_far(facts["gold"], facts["answer"], self._kind).fill_null(0.0),
             order=pl.when(wrong).then(-pl.col("sure").fill_null(0.0)).otherwise("sure"),
             is_wanted=(wrong | unsure).fill_null(value=False),
         )
@@ -344,7 +347,7 @@ class _Worst:
             pl.concat([*self._ranks, ranks.filter(is_wanted)]),
             pl.concat([*self._rows, rows.filter(is_wanted)]),
         )
-        best = ranks.with_row_index("at").sort("right", "order", "row")["at"].head(self._most)
+        best = ranks.with_row_index("at").sort("right", -pl.col("far"), "order", "row")["at"].head(self._most)
         self._ranks, self._rows = [ranks[best]], [rows[best]]
 
     def write(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from .client import Client
 from .desk import Desk
 from .forms import FORMS, Forms
 from .job import Job, Limits, duration_seconds
-from .prices import expected_usage
+from .prices import expected_usage, size_of
 from .progress import NO_WAIT, Wait, duration
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
 from .replies import read_allowance, read_reply, refuses_form
@@ -393,7 +393,7 @@ class _Lane:
             self._fresh = None
         else:
             heapq.heappop(self._later)
-        turn.flight = self._throttle.left(self._desk.clock(), len(turn.request.body))
+        turn.flight = self._throttle.left(self._desk.clock(), size_of(turn.request.body))
 
     async def _look_again_after(self, seconds: float) -> None:
         paused = self._throttle.paused_seconds(self._desk.clock())

@@ -19,6 +19,7 @@ from .desk import FOLLOWED
 from .job import Job
 from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
+from .prices import size_of
 from .prompts import Prompts
 from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally, one_line
 from .store import Reader
@@ -246,7 +247,7 @@ def _as_planned(requests: list[Request] | Failure) -> list[Request]:
 def _other_prompt() -> Stopped:
     return Stopped(
         "A row gives another prompt now than when it was planned: the template's output is not the same "
-        "each time.\nSee what it prints with `pipeline preview`. Every answer so far is kept."
+        "each time, or an image\nwas changed. See what is sent with `pipeline preview`. Every answer so far is kept."
     )
 
 
@@ -332,7 +333,7 @@ def _keyed(  # noqa: PLR0913, PLR0917 - what is rendered, and who is told
             if isinstance(requests, Failure):
                 keys += [(None, None, requests.reason)] * opinions
             else:
-                keys += [(request.key, len(request.body), None) for request in requests]
+                keys += [(request.key, size_of(request.body), None) for request in requests]
         named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
         keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
         keyed = keyed.with_columns(named.str.decode("hex"))

@@ -284,7 +284,7 @@ class Tally(Record, frozen=True, omit_defaults=False):
     answers: int = 0
     """Answers from the endpoint, each of them with…"""
     request_bytes: int = 0
-    """… the size of its request's body, …"""
+    """… the size of its request (`prices.size_of`), …"""
     seconds: float = 0.0
     """… and the time it took, summed."""
 

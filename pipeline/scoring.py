@@ -273,6 +273,23 @@ def is_right(gold: pl.Series, answer: pl.Series, kind: Kind) -> pl.Series:
     return gold == answer
 
 
+def how_far(gold: pl.Series, answer: pl.Series, kind: Kind) -> pl.Series:
+    """How far each answer is from its gold: numbers by their difference, lists by the share that only one has, 0 to 1.
+
+    Labels are as far from each other as any others: 0. Null where one of both is.
+    """
+    if kind == "numbers":
+        return (gold - answer).abs()
+    if kind == "labels":
+        return pl.repeat(0.0, len(gold), eager=True)
+    both = zip(gold.to_list(), answer.to_list(), strict=True)
+    return pl.Series([None if None in cells else 1 - _jaccard(*map(set, cells)) for cells in both], dtype=pl.Float64)
+
+
+def _jaccard(one: set[str], other: set[str]) -> float:
+    return len(one & other) / len(one | other) if one | other else 1.0
+
+
 def as_values(column: pl.Series, kind: Kind, known: Sequence[str] = ()) -> pl.Series:
     """A column as values of its kind, to be compared: String, Float64 or List(String); null where it holds none.
 
@@ -377,7 +394,7 @@ def _score_lists(gold: list[set[str]], answer: list[set[str]], order: Sequence[s
         labels=labels,
         confusion=(),
         numbers=None,
-        mean_jaccard=_mean(len(one & other) / len(one | other) if one | other else 1.0 for one, other in both),
+        mean_jaccard=_mean(_jaccard(one, other) for one, other in both),
         near_misses=0,
     )
 

@@ -25,9 +25,10 @@ def test_a_file_goes_as_what_its_bytes_are_whatever_its_name(tmp_path: Path, sta
     assert image_of(start, Path("elsewhere")) == image_of(str(tmp_path / "a.txt"), Path("elsewhere")) == image
 
 
-def test_a_web_address_goes_as_it_is() -> None:
-    image = image_of("https://h.example/a.png", Path())
-    assert image.sent == image.seen == "https://h.example/a.png"
+@pytest.mark.parametrize("address", ["https://h.example/a.png", "HTTP://h.example/a.png"])
+def test_a_web_address_goes_as_it_is(address: str) -> None:
+    image = image_of(address, Path())
+    assert image.sent == image.seen == address
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_the_key_is_masked_and_in_no_dump(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("answer.labels", ["a", "a"], "listed twice: a"),
         ("answer.labels", [], "no label"),
+        ("answer.labels", ["a", " "], "a label is blank"),
         ("answer.name", "status", None),
         ("answer.multi", True, "answer.multi is for answer.labels"),
         ("answer.repairs", 11, "answer.repairs"),

@@ -243,6 +243,21 @@ def test_the_review_begins_with_the_surest_errors_and_ends_with_the_least_sure_o
     assert review["confidence"].to_list() == [0.99, 0.6, 0.2, 0.9]
 
 
+def test_of_wrong_numbers_the_farthest_from_gold_come_first(ran: Ran, tmp_path: Path) -> None:
+    grade = {"type": "object", "properties": {"grade": {"type": "integer"}}, "required": ["grade"]}
+    rows: dict[str, Any] = {"q": list("abcd"), "gold": [1, 2, 3, 4]}
+    answers = {q: json.dumps({"grade": number}) for q, number in zip("abcd", [2, 5, 3, 2], strict=True)}
+    assert review_of(ran(rows, answers, **{"answer.schema": grade}), tmp_path)["q"].to_list() == ["b", "d", "a"]
+
+
+def test_of_wrong_lists_those_with_the_least_in_common_come_first(ran: Ran, tmp_path: Path) -> None:
+    rows = {"q": list("abcd"), "gold": ["x; y", "x", "x; y; z", "z"]}
+    said = {"a": ["x"], "b": ["y"], "c": ["x", "y"], "d": ["z"]}
+    answers = {q: json.dumps({"labels": labels}) for q, labels in said.items()}
+    settings = {"answer.labels": ["x", "y", "z"], "answer.multi": True}
+    assert review_of(ran(rows, answers, **settings), tmp_path)["q"].to_list() == ["b", "a", "c"]
+
+
 def test_a_review_never_takes_the_place_of_the_output_or_the_input(ran: Ran, tmp_path: Path) -> None:
     job = ran(FOUR, ANSWERS, **LABELS)
     before = job.read_bytes()

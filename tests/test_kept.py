@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion
 
-from pipeline import Job, Summary, ThisRun, run
+from pipeline import BadJob, Job, Summary, ThisRun, run
 
 LABELS = ["good", "bad"]
 ROWS = ["good one", "bad one", "good two", "odd one"]
@@ -81,3 +81,32 @@ def test_an_answer_to_another_prompt_is_not_kept(server: ChatServer, tmp_path: P
     ask(server, tmp_path)
     other = {"answer__labels": [*LABELS, "odd"], "prompt__template": "Mark {{ text }}", "answer__keep_old": True}
     assert ask(server, tmp_path, **other)[2] == 4
+
+
+def test_another_description_is_agreed_to_with_its_price_and_another_column_name_is_not(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    def schema(description: str) -> dict[str, Any]:
+        label = {"type": "string", "enum": ["good", "bad", "odd"], "description": description}
+        return {"type": "object", "properties": {"label": label}, "required": ["label"]}
+
+    def careful(**flags: Any) -> int:
+        before = len(server.log)
+        settings = {"endpoint.base_url": server.url, "endpoint.model": "m", "prompt.template": "Label {{ text }}"}
+        settings |= {"prices.input": 1.0, "prices.output": 1.0, **flags}
+        quiet = ThisRun(verbosity=-1)
+        run(Job.load([tmp_path / "in.csv"], tmp_path / "out.parquet", settings=settings, this_run=quiet))
+        return len(server.log) - before
+
+    pl.DataFrame({"text": ROWS}).write_csv(tmp_path / "in.csv")
+    assert careful(**{"answer.schema": schema("what it is")}) == 4
+    told = (
+        r"answer changed since .*: 0 of 4 answers fit\.\nTo ask 4 rows again, about \$.*, add --yes\. Nothing was sent"
+    )
+    with pytest.raises(BadJob, match=told):
+        careful(**{"answer.schema": schema("what it is not")})
+    labels = {"answer.labels": [*LABELS, "odd"]}
+    with pytest.raises(BadJob, match=told):
+        careful(**labels)
+    assert careful(**labels, **{"answer.keep_old": True}) == 0
+    assert careful(**labels, **{"answer.keep_old": True, "answer.name": "verdict", "output.prefix": "m_"}) == 0

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.job import Job
-from pipeline.prices import Budget, Tariff, expected_usage
+from pipeline.prices import Budget, Tariff, expected_usage, size_of, text_and_images
 from pipeline.records import BadJob, Exit, Request, Tally, Usage
 
 OPENAI = "https://api.openai.com/v1"
@@ -208,3 +209,37 @@ def test_spent_never_passes_the_cap(
     for reserved, paid in in_flight:
         budget.settle(reserved, paid)
     assert budget.spent <= cap * (1 + 1e-9)
+
+
+def body_of(*parts: Any) -> bytes:
+    content = [{"type": "text", "text": "What is it?"}, *parts]
+    return msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": content}]})
+
+
+def image(url: str, **more: str) -> Any:
+    return {"type": "image_url", "image_url": {**more, "url": url}}
+
+
+@pytest.mark.parametrize(
+    "url", ["data:image/png;base64," + "A" * 3_000_000, "data:image/png;base64,AA", "https://h.example/a"]
+)
+def test_an_image_is_set_aside_at_its_dearest_whatever_its_bytes(url: str) -> None:
+    budget, plain = capped(10.0), capped(10.0).reserve(Request("k", body_of()))
+    reserved = budget.reserve(Request("k", body_of(image(url), image(url, detail="high"))))
+    assert reserved is not None
+    assert plain is not None
+    assert 2 * 50_000 <= round((reserved - plain) * 1e6) < 2 * (50_000 + 100)
+
+
+def test_a_text_that_looks_like_an_image_is_counted_by_its_bytes() -> None:
+    looks = '"image_url":{"url":"data:image/png;base64,' + "A" * 90_000 + '"}'
+    body = body_of({"type": "text", "text": looks}, {"type": "text", "text": "data:image/png;base64,AAAA"})
+    assert text_and_images(body) == (len(body), 0)
+    assert size_of(body) == len(body)
+
+
+def test_before_the_first_answer_an_image_is_guessed_to_be_a_thousand_tokens() -> None:
+    small, large = (size_of(body_of(image(f"data:image/png;base64,{'A' * many}"))) for many in (10, 9_000_000))
+    assert small == large
+    guessed = [expected_usage(Tally(), size, 1).prompt_tokens or 0 for size in (large, size_of(body_of()))]
+    assert 1_000 <= guessed[0] - guessed[1] < 1_030
