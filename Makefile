@@ -60,7 +60,7 @@ $(MADE):
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(MADE)
-	$(PIP) install --quiet --editable '.[local]'
+	$(PIP) install --quiet --editable '.[local,ray]'
 	@touch $@
 
 $(TOOLS): pyproject.toml $(INSTALLED)

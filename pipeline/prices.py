@@ -132,6 +132,11 @@ class Budget:
         output_tokens = request.max_tokens or self._output_tokens_max or 0
         return self._tariff.worst_cost(len(request.body), output_tokens, request.model)
 
+    @property
+    def is_passed(self) -> bool:
+        """More is spent or set aside than the cap allows."""
+        return self.cap is not None and self.spent + self.reserved > self.cap
+
     def settle(self, reserved: float, paid: float) -> None:
         """The attempt has landed: what was set aside for it becomes what it cost."""
         self.reserved -= reserved
