@@ -60,7 +60,7 @@ $(MADE):
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(MADE)
-	$(PIP) install --quiet --editable '.[local,report]'
+	$(PIP) install --quiet --editable '.[local,report,excel,ray]'
 	@touch $@
 
 $(TOOLS): pyproject.toml $(INSTALLED)

@@ -9,6 +9,12 @@ import asyncio
 import contextlib
 import math
 import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Self
@@ -20,19 +26,23 @@ from .desk import Desk, Found
 from .job import Job
 from .live import DRAIN_SECONDS
 from .live import answer_all as answer_live
-from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally
+from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally, one_line
 from .throttle import WINDOW_FIRST
 
 START_SECONDS = "150"
 """Ray's own patience with its start, which takes half a minute on two busy cores."""
 SPARE = 32
 """Requests that an actor has in hand beside twice its window."""
+HINT = "Each node needs this program, of the same version, and room for an actor: see Ray's logs."
 DEATHS_MOST = 5
 """Of actors, without a single outcome in between: it is no accident."""
 GATHER_SECONDS = 0.02
 """What happens in an actor within so long travels together."""
-SECRETS = "PIPELINE_WORKER_SECRETS"
-"""The variable of an actor's environment that holds the endpoint's key and headers."""
+IN_HAND_BYTES = 64 * 1024 * 1024
+"""Of bodies, that an actor has in hand at most."""
+START_MOST_SECONDS, JOIN_MOST_SECONDS, REACH_SECONDS = 240.0, 60.0, 10.0
+"""For a Ray of our own; to join a cluster; to reach the address of one: Ray itself would try for minutes."""
+OBJECTS_BYTES = 256 * 1024 * 1024
 
 
 class Recorded(Record, frozen=True, tag="recorded"):
@@ -74,16 +84,16 @@ class Ended(Record, frozen=True, tag="ended"):
 
     message: str = ""
     exit_code: int = 0
+    crash: str = ""
+    """The traceback of an error that was not foreseen."""
 
 
 Event = Recorded | Landed | Told | Learned | Refused | Ended
-Reply = tuple[str, Request | None]
-"""The key of an outcome that is on disk, and what is to be asked next in its row."""
 
 _encoder = msgspec.json.Encoder()
 _events = msgspec.json.Decoder(list[Event])
 _requests = msgspec.json.Decoder(list[Request])
-_replies = msgspec.json.Decoder(list[Reply])
+_keys = msgspec.json.Decoder(list[str])
 
 
 # ---- in an actor
@@ -96,7 +106,7 @@ class FarDesk(Desk):
         super().__init__(job, None, ledger, {each.lane: each for each in found})  # type: ignore[arg-type] # it has no store, and writes nothing
         self._outbox: list[Event] = []
         self._filled = asyncio.Event()
-        self._recorded: dict[str, asyncio.Future[Request | None]] = {}
+        self._recorded: dict[str, asyncio.Future[None]] = {}
 
     def post(self, event: Event) -> None:
         """Pass it on."""
@@ -111,20 +121,20 @@ class FarDesk(Desk):
         self._filled.clear()
         return _encoder.encode(events)
 
-    def acknowledge(self, replies: bytes) -> None:
+    def acknowledge(self, keys: bytes) -> None:
         """These are on disk."""
-        for key, follow_up in _replies.decode(replies):
+        for key in _keys.decode(keys):
             waiting = self._recorded.pop(key, None)
             if waiting is not None and not waiting.done():
-                waiting.set_result(follow_up)
+                waiting.set_result(None)
 
     async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
-        """Returns once the outcome is on disk at the run's desk."""
+        """Returns once the outcome is on disk at the run's desk, which hands out what follows on it."""
         assert counts  # noqa: S101 - an actor comes by nothing that it was not handed
-        waiting: asyncio.Future[Request | None] = asyncio.get_running_loop().create_future()
-        self._recorded[request.key] = waiting
+        self._recorded[request.key] = waiting = asyncio.get_running_loop().create_future()
         self.post(Recorded(request, outcome))
-        return await waiting
+        await waiting
+        return None
 
     def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """Pass it on."""
@@ -151,26 +161,28 @@ class FarDesk(Desk):
 
 
 class Worker:
-    """The actor. Its methods run on one event loop."""
+    """The actor. Its methods run on one event loop, in whatever order they come."""
 
-    def __init__(self, job: bytes, ledger: bytes, found: bytes) -> None:
-        """Begin to answer what it is handed, as a job whose secrets are in the environment."""
-        told = msgspec.json.decode(job)
-        secrets = msgspec.json.decode(os.environ.get(SECRETS, "{}"))
-        told["endpoint"] |= secrets
-        self._job = Job.model_validate({**told, "inputs": ("-",)})  # it reads none
-        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[Found])
-        self._desk = FarDesk(self._job, *known)
+    def __init__(self) -> None:
         self._coming: asyncio.Queue[Request | None] = asyncio.Queue()
+        self._desk: FarDesk
+        self._began = asyncio.Event()
 
-    async def run(self) -> None:
-        """Answer until the end, or a stop; an error that was not foreseen is raised."""
+    async def run(self, job: bytes, ledger: bytes, found: bytes) -> None:
+        """Answer what it is handed until the end, or a stop. The endpoint's key is that of the actor's environment."""
+        told = Job.model_validate({**msgspec.json.decode(job), "inputs": ("-",)})  # it reads none
+        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[Found])
+        self._desk = FarDesk(told, *known)
+        self._began.set()
         try:
-            await answer_live(self._job, self._handed(), self._desk)
+            await answer_live(told, self._handed(), self._desk)
             self._desk.post(Ended())
-        except (Stopped, BadJob) as stop:
-            code = stop.exit_code if isinstance(stop, Stopped) else Exit.NEEDS_PERSON
-            self._desk.post(Ended(str(stop), int(code)))
+        except Stopped as stop:
+            self._desk.post(Ended(str(stop), int(stop.exit_code)))
+        except BadJob as bad:
+            self._desk.post(Ended(str(bad), int(Exit.USAGE)))
+        except Exception:  # noqa: BLE001 - it is raised again in the run
+            self._desk.post(Ended(crash=traceback.format_exc()))
 
     async def _handed(self) -> AsyncIterator[Request]:
         while (request := await self._coming.get()) is not None:
@@ -187,19 +199,22 @@ class Worker:
 
     async def events(self) -> bytes:
         """What happened since."""
+        await self._began.wait()
         return await self._desk.outbox()
 
-    async def acknowledge(self, replies: bytes) -> None:
+    async def acknowledge(self, keys: bytes) -> None:
         """These outcomes are on disk."""
-        self._desk.acknowledge(replies)
+        self._desk.acknowledge(keys)
 
     async def stop(self) -> None:
         """Send nothing more."""
+        await self._began.wait()
         self._desk.stop(Stopped("stopped"))
         self._coming.put_nowait(None)
 
     async def hurry(self) -> None:
         """Wait for nothing."""
+        await self._began.wait()
         self._desk.hurry()
 
 
@@ -222,9 +237,9 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
 class _Member:
     """One actor, and what it has in hand."""
 
-    def __init__(self, actor: Any) -> None:  # noqa: ANN401 - Ray's handle has no type of its own
+    def __init__(self, actor: Any, *told: bytes) -> None:  # noqa: ANN401 - Ray's handle has no type of its own
         self.actor = actor
-        self.running = actor.run.remote()
+        self.running = actor.run.remote(*told)
         self.in_hand: dict[str, Request] = {}
         self.windows: dict[str, int] = {}
         """How many at once each model's lane was found to take."""
@@ -250,38 +265,50 @@ class _Fleet:
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._ray = _ray()
-        self._is_ours = not self._ray.is_initialized()
-        if self._is_ours:
-            self._desk.tell("Ray starts, which may take half a minute.")
-            await asyncio.to_thread(_start, self._ray, self._job)
-        secrets = {
-            "headers": self._job.endpoint.headers,
-            "api_key_env": self._job.endpoint.api_key_env,
-            "api_key_default": self._job.endpoint.api_key_default,
-        }
-        key = self._job.endpoint.key()
-        if key is not None:
-            secrets |= {"api_key_env": "", "api_key_default": key.get_secret_value()}
-        environment = {SECRETS: _encoder.encode(secrets).decode()}
-        self._actor = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD", runtime_env={"env_vars": environment})(
-            Worker
-        )
+        self._ray = _ray(self._job.run.address)
+        self._own = None if self._ray.is_initialized() else OwnRay(self._ray)
+        if self._own is not None:
+            await self._start(self._own)
+        if self._job.endpoint.secret_headers and (self._own is None or self._job.run.address):
+            raise BadJob(
+                "endpoint.headers hold a secret, which is not sent through a cluster: name a key by "
+                "endpoint.api_key_env, and set its variable on every node.\nNothing was sent."
+            )
+        self._actor = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
         self._members = [self._hire() for _ in range(self._job.run.workers)]
         self._members[0].is_open = True
         return self
 
+    async def _start(self, own: "OwnRay") -> None:
+        """Raises BadJob if Ray does not start or answer, and Stopped if a stop is asked before it does."""
+        job, desk = self._job, self._desk
+        if job.run.address:
+            await _reach(job.run.address)
+        else:
+            desk.tell("Ray starts, which may take half a minute.")
+        began, most = desk.clock(), JOIN_MOST_SECONDS if job.run.address else START_MOST_SECONDS
+        own.begin(job.run.address, job.run.workers)
+        while not own.is_over:
+            await desk.pause(0.05)
+            if desk.stopping is not None:
+                raise desk.stopping
+            if desk.clock() - began > most:
+                raise BadJob(f"Ray at {job.run.address or 'this machine'} does not answer.\nNothing was sent.")
+        if own.error is not None:
+            where = job.run.address or "this machine"
+            raise BadJob(f"Ray cannot be started at {where} (run.address): {own.error}\nNothing was sent.")
+
     async def __aexit__(self, *_: object) -> None:
         for member in self._members:
             self._ray.kill(member.actor)
-        if self._is_ours:
-            await asyncio.to_thread(self._ray.shutdown)
+        if self._own is not None:
+            await asyncio.to_thread(self._own.end)
 
     def _hire(self) -> _Member:
         share = 1 / self._job.run.workers
         told = _far_job(self._job, share)
         found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._desk.found.values()]
-        return _Member(self._actor.remote(told, _encoder.encode(self._desk.ledger), _encoder.encode(found)))
+        return _Member(self._actor.remote(), told, _encoder.encode(self._desk.ledger), _encoder.encode(found))
 
     async def work(self) -> None:
         """Hand out, listen, record, until all is settled or every actor has stopped."""
@@ -306,9 +333,13 @@ class _Fleet:
         for member in self._members:
             block: list[Request] = []
             wanted = 2 * member.window + SPARE if member.is_open and not member.has_ended else 0
-            while len(member.in_hand) < wanted and (request := await self._next()) is not None:
+            size_bytes = sum(len(request.body) for request in member.in_hand.values()) if wanted else 0
+            while len(member.in_hand) < wanted and size_bytes < IN_HAND_BYTES:
+                if (request := await self._next()) is None:
+                    break
                 block.append(request)
                 member.in_hand[request.key] = request
+                size_bytes += len(request.body)
             if block:
                 member.actor.take.remote(_encoder.encode(block))
         if self._exhausted and not self._returned and not any(member.in_hand for member in self._members):
@@ -337,12 +368,11 @@ class _Fleet:
         while not self._members[at].has_ended:
             member = self._members[at]
             try:
-                events = _events.decode(await member.actor.events.remote())
+                await self._hear(member, _events.decode(await member.actor.events.remote()))
             except self._ray.exceptions.RayActorError as error:
                 self._bury(at, error)
-            else:
-                await self._hear(member, events)
-            self._changed.set()
+            finally:
+                self._changed.set()  # whatever happened, and an error above all
 
     async def _hear(self, member: _Member, events: list[Event]) -> None:
         for event in events:
@@ -355,13 +385,11 @@ class _Fleet:
             del member.in_hand[each.request.key]
             self._desk.budget.settle(self._desk.budget.worst(each.request) or 0.0, 0.0)
             if follow_up is not None:
-                member.in_hand[follow_up.key] = follow_up
-                self._desk.budget.reserved += self._desk.budget.worst(follow_up) or 0.0
+                self._returned.appendleft(follow_up)
         self._deaths = 0
         for other in self._members:
             other.is_open = True
-        replies = [(each.request.key, follow_up) for each, follow_up in zip(recorded, follow_ups, strict=True)]
-        member.actor.acknowledge.remote(_encoder.encode(replies))
+        member.actor.acknowledge.remote(_encoder.encode([each.request.key for each in recorded]))
 
     def _take_in(self, member: _Member, event: Event) -> None:
         """All but what is to be recorded."""
@@ -369,6 +397,8 @@ class _Fleet:
             case Landed(cost, held, broke_off):
                 self._desk.budget.settle(0.0, held or cost or 0.0)
                 self._desk.landed(cost, held=held, broke_off=broke_off)
+                if held and self._desk.budget.is_passed:  # an actor tries again without asking for more
+                    self._desk.stop(self._desk.budget.exhausted(next(iter(member.in_hand.values()))))
             case Told(text):
                 self._desk.tell(text)
             case Refused(refusal):
@@ -376,8 +406,12 @@ class _Fleet:
             case Learned(model, learnt):
                 member.windows[model] = learnt.window
                 self._desk.learn(model, _scaled(learnt, self._job.run.workers))
-            case Ended(message, exit_code):
+            case Ended(message, exit_code, crash):
                 member.has_ended = True
+                if crash:
+                    raise RuntimeError(f"An actor came to an error that was not foreseen:\n{crash}")
+                if exit_code == Exit.USAGE:
+                    raise BadJob(f"In a Ray actor, where the variables of its own node count: {message}")
                 if message and self._desk.stopping is None:
                     self._desk.stop(Stopped(message, Exit(exit_code)))
 
@@ -385,16 +419,15 @@ class _Fleet:
         """An actor died: what it had in hand goes to others, and another takes its place."""
         member = self._members[at]
         self._deaths += 1
-        for number, request in enumerate(member.in_hand.values()):
+        for request in member.in_hand.values():  # each may have been in flight
             worst = self._desk.budget.worst(request) or 0.0
-            if number < member.window:  # as many may have been in flight
-                self._desk.budget.settle(worst, worst)
-                self._desk.landed(0.0, held=worst, broke_off=True)
-            else:
-                self._desk.budget.settle(worst, 0.0)
+            self._desk.budget.settle(worst, worst)
+            self._desk.landed(0.0, held=worst, broke_off=True)
         if self._desk.stopping is not None or self._deaths > DEATHS_MOST:
             member.has_ended = True
-            self._desk.stop(Stopped(f"The Ray actors die one after the other: {str(error).strip()[:500]}"))
+            self._desk.stop(
+                Stopped(f"The Ray actors die one after the other. {HINT}\nRay says: {one_line(str(error))[:500]}")
+            )
             return
         self._desk.tell(f"A Ray actor died; the {len(member.in_hand):,} requests that it had in hand are asked again.")
         self._returned.extendleft(reversed(member.in_hand.values()))
@@ -417,9 +450,12 @@ class _Fleet:
         self._changed.set()
 
 
-def _ray() -> Any:  # noqa: ANN401 - a module
+def _ray(address: str) -> Any:  # noqa: ANN401 - a module
     os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine but requests
+    if not address and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on every address of this machine, and whoever may speak to it may have it run anything
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray  # noqa: PLC0415 - takes seconds, and few jobs need it
     except ImportError:
@@ -429,23 +465,61 @@ def _ray() -> Any:  # noqa: ANN401 - a module
     return ray
 
 
-def _start(ray: Any, job: Job) -> None:  # noqa: ANN401 - a module
-    """Join the cluster that the job names, or make one of this machine. Raises BadJob."""
-    given: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    if job.run.address:
-        given = {"address": job.run.address, "log_to_driver": False, "logging_level": "ERROR"}
-    else:
-        cpus = max(job.run.workers, os.cpu_count() or 1)
-        given |= {"address": "local", "num_cpus": cpus, "_node_ip_address": "127.0.0.1"}  # for nobody else
+async def _reach(address: str) -> None:
+    """Raises BadJob if nobody listens at a cluster's address."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # such as `auto`
     try:
-        ray.init(**given)
-    except Exception as error:  # whatever Ray has to say, it is the user's to read
-        where = job.run.address or "this machine"
-        raise BadJob(f"Ray cannot be started at {where} (run.address): {error}\nNothing was sent.") from error
+        async with asyncio.timeout(REACH_SECONDS):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError) as error:
+        why = str(error) or f"no answer within {REACH_SECONDS:.0f} s"
+        raise BadJob(f"There is no Ray cluster at {address} (run.address): {why}\nNothing was sent.") from None
+    writer.close()
+
+
+class OwnRay:
+    """What this process began with Ray, and ends again: its place in a cluster, or a Ray of this machine alone."""
+
+    def __init__(self, ray: Any) -> None:  # noqa: ANN401 - a module
+        self._ray = ray
+        self._folder = ""
+        self._begun, self._ending = threading.Event(), threading.Event()
+        self.error: BaseException | None = None
+
+    def begin(self, address: str, workers: int) -> None:
+        """Start it beside the event loop, as it takes half a minute. A daemon: nobody need wait for it to the end."""
+        threading.Thread(target=self._live, args=(address, workers), daemon=True).start()
+
+    @property
+    def is_over(self) -> bool:
+        """It has started, or come to an `error`."""
+        return self._begun.is_set()
+
+    def _live(self, address: str, workers: int) -> None:
+        given: dict[str, Any] = {"address": address}
+        if not address:
+            self._folder = tempfile.mkdtemp(prefix="ray-")
+            given = {"address": "local", "num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+            given |= {"_node_ip_address": "127.0.0.1", "_temp_dir": self._folder, "object_store_memory": OBJECTS_BYTES}
+        try:
+            self._ray.init(**given, log_to_driver=False, logging_level="ERROR")
+        except BaseException as error:  # noqa: BLE001 - whatever Ray has to say, SystemExit too, is the user's to read
+            self.error = error
+        self._begun.set()
+        self._ending.wait()  # what a thread started for Ray, Linux kills when the thread is over
+
+    def end(self) -> None:
+        """Leave nothing running, and nothing behind."""
+        self._ray.shutdown()
+        self._ending.set()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _far_job(job: Job, share: float) -> bytes:
-    """The job as an actor is told it: its share of the limits, no secret, and no file."""
+    """The job as an actor is told it: its share of the limits, and no file; it goes there directly, and into no log."""
     limits = job.limits.model_dump(by_alias=True)
     limits["requests_per_minute"] = _times(job.limits.requests_per_minute, share)
     limits["tokens_per_minute"] = _times(job.limits.tokens_per_minute, share)
@@ -454,7 +528,7 @@ def _far_job(job: Job, share: float) -> bytes:
     # the run's desk holds the cap, and hands out what it has room for
     limits |= {"max_cost": None if job.limits.max_cost is None else 1e12, "max_runtime": None, "max_failures": None}
     settings = {**job.without_secrets(), "limits": limits}
-    settings["endpoint"]["headers"] = {}
+    settings["endpoint"] |= {"headers": job.endpoint.headers, "api_key_default": job.endpoint.api_key_default}
     waits = {"wait_for_endpoint": job.this_run.wait_for_endpoint}
     return _encoder.encode({**settings, "this_run": waits})
 

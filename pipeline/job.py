@@ -396,7 +396,8 @@ class RunSection(Section):
     poll_seconds: float = Field(default=60, gt=0, description="`batch`: how often is asked whether a batch is done")
     workers: int = Field(default=2, ge=1, description="`ray`: how many actors; limits are divided among them")
     address: str = Field(
-        default="", description="`ray`: of the cluster, such as `ray://head:10001`; default: this machine"
+        default="",
+        description="`ray`: `auto` or `head:6379`, of the cluster that this machine is in; default: its own cores",
     )
 
 

@@ -171,6 +171,11 @@ class Budget:
         text, images = text_and_images(request.body)
         return self._tariff.worst_cost(text + images * IMAGE_TOKENS_MAX, output_tokens, request.model)
 
+    @property
+    def is_passed(self) -> bool:
+        """More is spent or set aside than the cap allows."""
+        return self.cap is not None and self.spent + self.reserved > self.cap
+
     def settle(self, reserved: float, paid: float) -> None:
         """The attempt has landed: what was set aside for it becomes what it cost."""
         self.reserved -= reserved

@@ -1,6 +1,9 @@
 """What every test may ask for."""
 
+import os
+import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -15,3 +18,31 @@ hypothesis.settings.load_profile("patient")
 def server() -> Iterator[ChatServer]:
     with ChatServer() as server:
         yield server
+
+
+class RayHere(NamedTuple):
+    """A Ray that all tests share, as its start takes half a minute: runs in this process find it, others by address."""
+
+    address: str
+    logs: str
+    key_variable: str
+    """Of the environment in which it was started."""
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[RayHere]:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from pipeline.cluster import OwnRay, _ray  # noqa: PLC0415
+
+    variable = "PIPELINE_TEST_RAY_KEY"
+    os.environ[variable] = "sk-canary-5417ae0f9b"
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray keeps its token to itself, and other processes are to join
+    ray = _ray("")
+    own = OwnRay(ray)
+    own.begin("", workers=4)
+    while not own.is_over:
+        time.sleep(0.05)
+    assert own.error is None, own.error
+    yield RayHere(ray.get_runtime_context().gcs_address, own._folder, variable)
+    own.end()
+    del os.environ[variable]

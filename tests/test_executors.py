@@ -24,6 +24,13 @@ BAD = "question 7"
 HOW = ("live", "batch", "ray")
 
 
+@pytest.fixture(params=HOW)
+def how(request: pytest.FixtureRequest) -> str:
+    if request.param == "ray":
+        request.getfixturevalue("ray_here")
+    return str(request.param)
+
+
 def usual(prompt: str) -> Answered:
     return 200, completion(answer_to(prompt), usage=USAGE)
 
@@ -66,9 +73,9 @@ def settings(how: str, url: str) -> dict[str, Any]:
     }
 
 
-def job(folder: Path, how: str, url: str, this_run: ThisRun | None = None) -> Job:
+def job(folder: Path, how: str, url: str, this_run: ThisRun | None = None, **more: Any) -> Job:
     pl.DataFrame({"q": [f"question {number}" for number in range(ROWS)]}).write_csv(folder / "in.csv")
-    given = {**settings(how, url), "prompt.template": "{{ q }}"}
+    given = {**settings(how, url), "prompt.template": "{{ q }}", **more}
     return Job.load([folder / "in.csv"], folder / "out.parquet", settings=given, this_run=this_run)
 
 
@@ -76,7 +83,6 @@ def table(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "out.parquet")
 
 
-@pytest.mark.parametrize("how", HOW)
 def test_every_row_has_its_own_answer_and_the_books_balance(tmp_path: Path, how: str) -> None:
     with endpoint(how) as there:
         summary: Summary = run(job(tmp_path, how, there.url))
@@ -89,7 +95,6 @@ def test_every_row_has_its_own_answer_and_the_books_balance(tmp_path: Path, how:
     assert (again.exit_code, again.run.attempts, again.spent) == (Exit.DONE, 0, summary.spent)
 
 
-@pytest.mark.parametrize("how", HOW)
 def test_a_bad_row_fails_alone_and_is_asked_again_only_with_retry(tmp_path: Path, how: str) -> None:
     def answer(prompt: str) -> Answered:
         return (400, problem("a bad prompt")) if prompt == BAD and fails else usual(prompt)
@@ -105,7 +110,6 @@ def test_a_bad_row_fails_alone_and_is_asked_again_only_with_retry(tmp_path: Path
     assert (retried.exit_code, retried.run.attempts) == (Exit.DONE, 1)
 
 
-@pytest.mark.parametrize("how", HOW)
 def test_a_wrong_key_stops_the_job_and_every_row_is_pending(tmp_path: Path, how: str) -> None:
     with endpoint(how, key="sk-right") as there:
         summary = run(job(tmp_path, how, there.url))
@@ -113,8 +117,35 @@ def test_a_wrong_key_stops_the_job_and_every_row_is_pending(tmp_path: Path, how:
     assert "Incorrect API key" in summary.message
 
 
-@pytest.mark.parametrize("how", HOW)
-def test_a_kill_loses_no_row_and_the_same_line_goes_on(tmp_path: Path, how: str) -> None:
+def test_an_answer_that_does_not_fit_is_asked_for_again(tmp_path: Path, how: str) -> None:
+    def answer(prompt: str) -> Answered:
+        asked[prompt] += 1
+        return 200, completion("positive" if asked[prompt] > 1 or prompt != "question 3" else "Hm.", usage=USAGE)
+
+    asked: Counter[str] = Counter()
+    given = {"answer.labels": ["positive", "negative"], "answer.repairs": 1}
+    with endpoint(how, answer) as there:
+        summary = run(job(tmp_path, how, there.url, **given))
+    assert (summary.exit_code, summary.rows.ok, summary.run.attempts) == (Exit.DONE, ROWS, ROWS + 1), summary
+    row = table(tmp_path).row(3, named=True)
+    assert (row["label"], row["repaired"], row["attempts"]) == ("positive", "asked again", 2)
+
+
+def test_an_endpoint_that_takes_no_schema_is_asked_in_words(tmp_path: Path, how: str) -> None:
+    def answer(prompt: str) -> Answered:
+        if "JSON Schema" not in prompt:
+            return 400, problem("response_format is not supported.")
+        return 200, completion('{"label": "positive"}', usage=USAGE)
+
+    with endpoint(how, answer) as there:
+        summary = run(job(tmp_path, how, there.url, **{"answer.labels": ["positive", "negative"]}))
+    assert (summary.exit_code, summary.rows.ok) == (Exit.DONE, ROWS), summary
+    assert set(there.billed().values()) == {1}
+
+
+def test_a_kill_loses_no_row_and_the_same_line_goes_on(
+    tmp_path: Path, how: str, request: pytest.FixtureRequest
+) -> None:
     width = 4
 
     def answer(prompt: str) -> Answered:
@@ -124,8 +155,11 @@ def test_a_kill_loses_no_row_and_the_same_line_goes_on(tmp_path: Path, how: str)
     with endpoint(how, answer) as there:
         job(tmp_path, how, there.url)  # writes the input
         words = ["run", str(tmp_path / "in.csv"), "-o", str(tmp_path / "out.parquet"), "-p", "{{ q }}"]
+        given = settings(how, there.url)
+        if how == "ray":
+            given["run.address"] = request.getfixturevalue("ray_here").address
         words += ["--concurrency", str(width)]
-        words += [word for name, value in settings(how, there.url).items() for word in ("--set", f"{name}={value}")]
+        words += [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
         with subprocess.Popen([sys.executable, "-m", "pipeline", *words], stderr=subprocess.DEVNULL) as process:
             while sum(there.billed().values()) < ROWS // 3:
                 assert process.poll() is None

@@ -200,7 +200,7 @@ def test_every_key_of_the_job_file_has_a_help_text() -> None:
 def test_every_shipped_config_is_a_job() -> None:
     configs = sorted((ROOT / "configs").glob("*.toml"))
     assert {path.stem for path in configs} >= {
-        "amethyst", "gemini", "ollama", "openai", "openrouter", "reviews-local", "vllm",
+        "amethyst", "gemini", "ollama", "openai", "openai-batch", "openrouter", "reviews-local", "vllm",
         "sentiment", "topics", "entities", "grading", "translation", "pictures",
     }  # fmt: skip
     for path in configs:
