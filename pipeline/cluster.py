@@ -23,7 +23,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .desk import Desk, Found
-from .job import Job
+from .job import Job, Limits
 from .live import DRAIN_SECONDS
 from .live import answer_all as answer_live
 from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally, one_line
@@ -212,6 +212,12 @@ class Worker:
         self._desk.stop(Stopped("stopped"))
         self._coming.put_nowait(None)
 
+    async def tune(self, limits: bytes) -> None:
+        """Go on under this share of other limits."""
+        await self._began.wait()
+        if self._desk.on_tune is not None:
+            self._desk.on_tune(Limits.model_validate(msgspec.json.decode(limits)))
+
     async def hurry(self) -> None:
         """Wait for nothing."""
         await self._began.wait()
@@ -277,6 +283,7 @@ class _Fleet:
         self._actor = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
         self._members = [self._hire() for _ in range(self._job.run.workers)]
         self._members[0].is_open = True
+        self._desk.on_tune = self._tune
         return self
 
     async def _start(self, own: "OwnRay") -> None:
@@ -309,6 +316,12 @@ class _Fleet:
         told = _far_job(self._job, share)
         found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._desk.found.values()]
         return _Member(self._actor.remote(), told, _encoder.encode(self._desk.ledger), _encoder.encode(found))
+
+    def _tune(self, limits: Limits) -> None:
+        """Each actor goes on under its share of other limits, and so does one that takes its place."""
+        self._job = self._job.model_copy(update={"limits": limits})
+        for member in self._members:
+            member.actor.tune.remote(_encoder.encode(_share_of(limits, 1 / self._job.run.workers)))
 
     async def work(self) -> None:
         """Hand out, listen, record, until all is settled or every actor has stopped."""
@@ -520,17 +533,23 @@ class OwnRay:
 
 def _far_job(job: Job, share: float) -> bytes:
     """The job as an actor is told it: its share of the limits, and no file; it goes there directly, and into no log."""
-    limits = job.limits.model_dump(by_alias=True)
-    limits["requests_per_minute"] = _times(job.limits.requests_per_minute, share)
-    limits["tokens_per_minute"] = _times(job.limits.tokens_per_minute, share)
-    if job.limits.concurrency != "auto":
-        limits["concurrency"] = max(1, int(job.limits.concurrency * share))
-    # the run's desk holds the cap, and hands out what it has room for
-    limits |= {"max_cost": None if job.limits.max_cost is None else 1e12, "max_runtime": None, "max_failures": None}
-    settings = {**job.without_secrets(), "limits": limits}
+    settings = {**job.without_secrets(), "limits": _share_of(job.limits, share)}
     settings["endpoint"] |= {"headers": job.endpoint.headers, "api_key_default": job.endpoint.api_key_default}
     waits = {"wait_for_endpoint": job.this_run.wait_for_endpoint}
     return _encoder.encode({**settings, "this_run": waits})
+
+
+def _share_of(limits: Limits, share: float) -> dict[str, Any]:
+    """What an actor keeps to; the run's desk holds the cap, and hands out what it has room for."""
+    return {
+        **limits.model_dump(by_alias=True),
+        "requests_per_minute": _times(limits.requests_per_minute, share),
+        "tokens_per_minute": _times(limits.tokens_per_minute, share),
+        "concurrency": "auto" if limits.concurrency == "auto" else max(1, int(limits.concurrency * share)),
+        "max_cost": None if limits.max_cost is None else 1e12,
+        "max_runtime": None,
+        "max_failures": None,
+    }
 
 
 def _scaled(learnt: Learnt, by: float) -> Learnt:
