@@ -32,8 +32,9 @@ check: $(TOOLS) ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(TOOLS) ## what the program itself costs beside the model
+bench: $(TOOLS) ## what the program itself costs beside the model, and what a job costs that is answered already
 	$(BIN)/python tests/benchmarks/run_overhead.py
+	$(BIN)/python tests/benchmarks/stored_rows.py
 
 governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
 	$(BIN)/python tests/scenarios.py
