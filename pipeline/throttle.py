@@ -39,12 +39,14 @@ CALM_REQUESTS, CALM_REQUESTS_MIN = 100.0, 10.0
 """… and at least so many requests: each probe of the limit costs a refusal or two. Fewer while it is only guessed."""
 FREE_GROWTH = 1.1
 """So far above the limit it is no limit any more: the rate doubles, …"""
-DOUBLING_SECONDS, DOUBLING_REQUESTS = 15.0, 30.0
-"""… in so many seconds, and not within fewer requests."""
+DOUBLING_SECONDS, DOUBLING_REQUESTS = 15.0, 100.0
+"""… in so many seconds, and not within fewer requests: a full bucket takes so many to be emptied."""
 LOST_GROWTH = 1.5
 """Found again so far above, the limit cannot be worked out from what was accepted since: the bucket ran over."""
 HEADROOM = 1.25
 """The rate never runs further ahead of what really leaves, when something else than the rate holds it back."""
+DOUBTFUL_DOUBLING, DOUBTFUL_HEADROOM = (5.0, 30.0), 1.5
+"""The same while a limit rests on one refusal that came alone: it is met again, or left behind, in half a minute."""
 FIRST_CUT = 0.85
 """Of what left when a limit was met that was not known, …"""
 FIRST_RATE = 4.0
@@ -54,6 +56,10 @@ SEED_SHARE = 0.95
 MEASURED_REQUESTS, MEASURED_WELL = 12, 100
 """Fewer accepted say only that the limit is no higher; so many tell it to a percent or two."""
 AGREE = 0.05
+"""Measures no further apart are of one limit."""
+PROOFS_MAX = 2
+"""A 429 may come by chance, where no limit is. A limit is proved when several are refused at one moment, or when two
+measures agree; each refusal alone, before the rate was back at the limit, takes away from that, down to doubt."""
 BURST_SECONDS, BURST_SECONDS_MIN = 2.0, 0.05
 """What may leave at once after a pause: the endpoint's bucket filled meanwhile. Less where that was too much."""
 ROUNDING_SECONDS = 1.2
@@ -193,9 +199,25 @@ class Estimate:
 class Met:
     """One time that a limit was met: from the first request that was refused, in the order they left."""
 
-    __slots__ = ("accepted", "at", "left_at", "limits", "number", "refused", "seconds", "spent", "tokens")
+    __slots__ = (
+        "accepted",
+        "at",
+        "is_early",
+        "is_period",
+        "left_at",
+        "limits",
+        "number",
+        "refused",
+        "seconds",
+        "spent",
+        "tokens",
+    )
 
-    def __init__(self, flight: Flight) -> None:
+    def __init__(self, flight: Flight, *, is_early: bool) -> None:
+        self.is_early = is_early
+        """Before the rate was back at the limit: so the limit is lower, or this was refused for another reason."""
+        self.is_period = False
+        """The wait is so long that it may be for the end of a period."""
         self.number, self.left_at, self.spent = flight.number, flight.left_at, flight.spent
         self.refused = 1
         """Requests, from the first one until the limit is met again."""
@@ -230,11 +252,20 @@ class Rate:
         self._before: Met | None = None
         self._now_met: Met | None = None
         self._was_lost = True
+        self._proofs = 0
+        self._is_again_few = False
+        self._doubted = 0.0
+        """What was measured when the doubt began: requests a second; 0 without one."""
 
     @property
     def known(self) -> bool:
         """The limit was met, or told."""
         return self.requests < math.inf or self.tokens < math.inf
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Probed at once, as only a measure in doubt is."""
+        return self._calm < CALM_SECONDS_MIN
 
     def seed(self, requests: float | None, tokens: float | None, calm_seconds: float, now: float) -> None:
         """Begin with these limits (a minute; 0 and None for none), which are to be probed."""
@@ -263,7 +294,7 @@ class Rate:
     def meet(self, flight: Flight, in_flight: int, latency: float, now: float) -> None:
         """A 429 came, the first since the last pause."""
         self._was_lost = not self.known or self._growth(now) > LOST_GROWTH
-        self._now_met = Met(flight)
+        self._now_met = Met(flight, is_early=self.known and self._growth(now) < 1)
         self.met_at = now
         if self.requests == math.inf:
             self.requests = max(FIRST_RATE, FIRST_CUT * max(self._leaving(now), in_flight / max(0.1, latency)))
@@ -279,6 +310,11 @@ class Rate:
         elif self._before is not None:
             self._before.refused += 1
 
+    def stood_still(self, seconds: float) -> None:
+        """The endpoint was down so long: what it accepts is not told by that."""
+        if self._before is not None:
+            self._before.at += seconds
+
     def resume(self, resumed_at: float) -> None:
         """The pause is over: what has been accepted up to it tells the limit."""
         met, before = self._now_met, self._before
@@ -288,16 +324,19 @@ class Rate:
         self._grow_from = resumed_at
         met.limits = self.requests, self.tokens
         met.at += max(0.0, resumed_at - met.left_at - ROUNDING_SECONDS)
-        is_period = resumed_at - met.left_at > LONG_PAUSE_SECONDS  # and so many for it, whenever they leave
-        if before is None and is_period and met.number > MEASURED_REQUESTS:
+        met.is_period = resumed_at - met.left_at > LONG_PAUSE_SECONDS  # and so many for it, whenever they leave
+        if met.refused > 1:
+            self._proofs = PROOFS_MAX
+        if before is None and met.is_period and met.refused > 1:
             self.requests = min(self.requests, met.number / (resumed_at - self._began))
             self.tokens = min(self.tokens, met.spent / (resumed_at - self._began))
-        if before is None or (self._was_lost and not is_period):
+        if before is None or (self._was_lost and not met.is_period):
             self._before = met
-            self._calm = max(CALM_SECONDS_MIN, CALM_REQUESTS_MIN / self.requests)
+            self._calm = max(CALM_SECONDS_MIN if self._proofs else 0.0, CALM_REQUESTS_MIN / self.requests)
         else:
             met.accepted = met.number - before.number - before.refused
-            met.tokens, met.seconds = max(1.0, met.spent - before.spent), max(0.1, met.at - before.at)
+            until = met.left_at if met.is_period and not before.is_period else met.at
+            met.tokens, met.seconds = max(1.0, met.spent - before.spent), max(0.1, until - before.at)
             self._calm = self._calm_enough(self._measure(met, before, resumed_at))
         self._refill(met, 0.0 if before is None else resumed_at - met.left_at)
 
@@ -308,7 +347,7 @@ class Rate:
             if growth > FREE_GROWTH:
                 leaving = self._leaving(now)
                 share = max(leaving / self.requests, leaving * self._mean_tokens / self.tokens)
-                growth = min(growth, max(FREE_GROWTH, HEADROOM * share))
+                growth = min(growth, max(FREE_GROWTH, (DOUBTFUL_HEADROOM if self._is_doubtful else HEADROOM) * share))
             self._by_requests.rate = self.requests * growth
             self._by_requests.cap = max(1.0, self._by_requests.rate * self._burst_seconds)
             self._by_tokens.rate = self.tokens * growth
@@ -317,18 +356,25 @@ class Rate:
         self._by_tokens.fill(now)
 
     def _measure(self, met: Met, before: Met, resumed_at: float) -> float:
-        """Learn the limit; give how long to keep calm."""
+        """Learn the limit; give how long to keep calm: not at all, in doubt."""
         if met.accepted <= 0:
             self._wait_longer(met, before, resumed_at)
             return CALM_SECONDS_MIN
         if met.accepted < MEASURED_REQUESTS:  # by chance, or the limit is lower: no more than two of them are chance
             share = min(1.0, (met.accepted + 2) / met.seconds / self.requests)
+            if before.accepted and not self._is_again_few:
+                share = max(FIRST_CUT, share)
+            self._is_again_few = True
             self.requests, self.tokens = share * self.requests, share * self.tokens
             before.refused += met.refused
             return self._calm
+        self._is_again_few = False
         requests, tokens = met.accepted / met.seconds, met.tokens / met.seconds
         is_rough = met.accepted < MEASURED_WELL
         off = min(abs(requests / self.requests - 1), abs(tokens / self.tokens - 1))
+        if self._doubts(met, before, requests, is_as_believed=off < AGREE):
+            self._before, self._doubted = met, requests
+            return 0.0
         if is_rough and before.accepted >= MEASURED_WELL and off < 4 / met.accepted:
             before.refused += met.refused  # what was measured better is not contradicted
             return self._calm
@@ -337,6 +383,18 @@ class Rate:
         if is_rough:
             return CALM_SECONDS_MIN
         return min(CALM_SECONDS_MAX, 1.5 * self._calm) if off < AGREE else CALM_SECONDS
+
+    def _doubts(self, met: Met, before: Met, requests: float, *, is_as_believed: bool) -> bool:
+        """Whether this tells of no limit: what is believed stays, and is probed at once."""
+        is_alone = met.is_early and met.refused == 1 and before.accepted >= MEASURED_REQUESTS
+        doubted, self._doubted = self._doubted, 0.0
+        if doubted and abs(requests / doubted - 1) < 2 * AGREE + 2 / met.accepted:
+            self._proofs = PROOFS_MAX
+        elif is_alone:
+            self._proofs = max(0, self._proofs - 1)
+        elif is_as_believed:
+            self._proofs = min(PROOFS_MAX, self._proofs + 1)
+        return is_alone and requests < self.requests and not self._proofs
 
     def _wait_longer(self, met: Met, before: Met, resumed_at: float) -> None:
         """Nothing was accepted since the last pause: the same limit goes on, of a minute perhaps."""
@@ -356,13 +414,15 @@ class Rate:
         elif met.accepted >= MEASURED_WELL:
             self._burst_seconds = min(BURST_SECONDS, 1.5 * self._burst_seconds)
         seconds = min(0.9 * passed, self._burst_seconds)
+        if self._doubted:  # no bucket may have filled during the pause: only what is made use of counts
+            met.at = max(met.at, met.left_at + passed - seconds / 0.9)
         if self.requests < math.inf:
             self._by_requests.level = self.requests * seconds - 1
         if self.tokens < math.inf:
             self._by_tokens.level = self.tokens * seconds - 2 * self._mean_tokens
 
     def _calm_enough(self, seconds: float) -> float:
-        return max(seconds, CALM_REQUESTS / self.requests)
+        return max(seconds, (CALM_REQUESTS if seconds else CALM_REQUESTS_MIN) / self.requests)
 
     def _growth(self, now: float) -> float:
         """By how much the rate is above the limit as it is believed."""
@@ -370,7 +430,8 @@ class Rate:
         if growth <= FREE_GROWTH:
             return growth
         free_at = self._grow_from + self._calm * (1 + ((FREE_GROWTH - 1) / DIP) ** (1 / 3))
-        doubling_seconds = max(DOUBLING_SECONDS, DOUBLING_REQUESTS / self.requests)
+        seconds, requests = DOUBTFUL_DOUBLING if self._is_doubtful else (DOUBLING_SECONDS, DOUBLING_REQUESTS)
+        doubling_seconds = max(seconds, requests / self.requests)
         return FREE_GROWTH * math.exp2(min(40.0, (now - free_at) / doubling_seconds))
 
     def _leaving(self, now: float) -> float:
@@ -449,6 +510,11 @@ class Window:
         self._step, self._way, self._next_way, self._trial_from = WIDE_STEP, 0, 1, now
         self._best = self._held_at = self.size
         self._settle(now)
+
+    @property
+    def is_found(self) -> bool:
+        """It is held or was cut, or was widened a doubling beyond where every one begins."""
+        return not self._is_opening or (not self._is_told and self.size >= 2 * WINDOW_FIRST)
 
     @property
     def is_opening(self) -> bool:
@@ -573,6 +639,7 @@ class Throttle:
         self._probed_at = math.inf
         """When the first request left after the last pause, until it is known to have gone through."""
         self._one_first = False
+        self._paused_by: Pressure = "rate"
         self._refusal_seconds = 0.5
 
     @property
@@ -664,7 +731,7 @@ class Throttle:
         requests, tokens = (
             60 * limit if limit < math.inf else None for limit in (self._rate.requests, self._rate.tokens)
         )
-        return Learnt(requests, tokens, self.window)
+        return Learnt(requests, tokens, self.window if self._window.is_found else 0)
 
     def _slow_down(self, flight: Flight, refusal: Refusal, now: float, *, is_new: bool) -> None:
         if not is_new:
@@ -688,17 +755,19 @@ class Throttle:
     def _pause(self, pressure: Pressure, refusal: Refusal, now: float) -> None:
         if self._down_since is None:
             self._down_since = now
-        by_experience = PAUSE_SHARE[pressure] * (now - self._down_since)
+        is_told = refusal.wait_seconds is not None
+        by_experience = PAUSE_SHARE["window" if is_told else pressure] * (now - self._down_since)
         if refusal.wait_seconds is None:
             pause = min(PAUSE_SECONDS_MAX, max(FIRST_PAUSE_SECONDS, by_experience))
         else:  # a word is kept, though not for ever if it never holds
             pause = max(refusal.wait_seconds, min(PAUSE_SECONDS_MAX, by_experience) if self._pauses >= 3 else 0.0)
         self._pauses += 1
+        self._paused_by = pressure
         self._resume_at = max(self._resume_at, now + pause)
         self._last_number = self._number
         self._one_first = self._pauses > 1 or pause > LONG_PAUSE_SECONDS
         self._probed_at = math.inf
-        self.cause = "" if refusal.wait_seconds is not None else f"after HTTP {refusal.status or refusal.kind}"
+        self.cause = "" if is_told else f"after HTTP {refusal.status or refusal.kind}"
 
     def _seconds_unsure(self, now: float) -> float:
         """Until the first request after a pause is taken for accepted, if it is not refused before."""
@@ -706,6 +775,8 @@ class Throttle:
         return self._probed_at + max(CONSENT_SECONDS_MIN, usual) - now
 
     def _went_through(self) -> None:
+        if self._down_since is not None and self._paused_by == "window":
+            self._rate.stood_still(self._resume_at - self._down_since)
         self._pauses, self._down_since = 0, None
         self._one_first, self._probed_at = False, math.inf
 

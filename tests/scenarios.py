@@ -29,6 +29,8 @@ from simulator import (
     Job,
     Row,
     Sharing,
+    Stray,
+    StrayOnce,
     Workers,
     rate_refusal,
 )
@@ -102,11 +104,12 @@ def batching_best() -> float:
 
 
 MEAN_LATENCY = 1.5 * math.exp(0.35**2 / 2)
+MEAN_RATE_OF_ONE = 60 / (0.05 * math.exp(0.35**2 / 2))
 STORM = pieces((0, 600), (300, 0), (600, 600))
 
 SCENARIOS = (
     Scenario("600 requests/min, burst 60", Buckets, steady(600), 0.97, 0.005, 15),
-    Scenario("60,000 tokens/min binds", Buckets, steady(60_000), 0.963, 0.01, 15, tokens=(300, 0.5), by_tokens=True),
+    Scenario("60,000 tokens/min binds", Buckets, steady(60_000), 0.963, 0.0075, 15, tokens=(300, 0.5), by_tokens=True),
     Scenario("both bind", Buckets, steady(600), 0.97, 0.0033, 15, tokens=(100, 0.4)),
     Scenario("as the first, no Retry-After", lambda c, d: Buckets(c, d, tells=False), steady(600), 0.977, 0.0033, 15),
     Scenario("calendar-minute window", Calendar, steady(600), 0.96, 0.01, 15),
@@ -158,7 +161,7 @@ SCENARIOS = (
         STORM,
         0.95,
         0.01,
-        45,
+        25,
         ramp_from=600,
     ),
     Scenario(
@@ -170,7 +173,7 @@ SCENARIOS = (
         50,
         ramp_from=600,
     ),
-    Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.01, 15, jobs=2),
+    Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.011, 15, jobs=2),
     Scenario(
         "daily quota of 3,000, hours told",
         lambda c, d: Daily(c, d, quota=3000, tells_hours=True),
@@ -204,6 +207,48 @@ SCENARIOS = (
     ),
     Scenario("latency grows with load", Sharing, steady(60 * 24 / MEAN_LATENCY), 0.97, 0.0, 30, counted_from=300),
     Scenario("503 at random, 5 %", Flaky, steady(600), 0.97, 0.06, 90),
+    Scenario(
+        "429 at random, 1 %",
+        lambda c, d: Stray(c, d, share=0.01),
+        steady(60 * 16 / MEAN_LATENCY),
+        0.68,
+        0.0125,
+        30,
+        limits=Limits(concurrency=16),
+    ),
+    Scenario(
+        "429 at random, 1 %, one at a time",
+        lambda c, d: Stray(c, d, share=0.01, median=0.05),
+        steady(MEAN_RATE_OF_ONE),
+        0.6,
+        0.0125,
+        60,
+        seconds=600,
+        limits=Limits(concurrency=1),
+    ),
+    Scenario(
+        "a stray 429 at 6,000 requests/min",
+        lambda c, d: StrayOnce(c, d, at=300.0, rpm=6000, burst=600, tpm=1e7, token_burst=1e7),
+        steady(6000),
+        0.95,
+        0.005,
+        30,
+        seconds=420,
+        counted_from=300,
+        ramp_from=302,
+    ),
+    Scenario(
+        "a stray 429 when slow, Retry-After 12 s",
+        lambda c, d: Stray(c, d, at=300.0, slower=3.0, wait=12.0),
+        steady(60 * 32 / MEAN_LATENCY),
+        0.88,
+        0.001,
+        30,
+        seconds=420,
+        counted_from=312,
+        ramp_from=312,
+        limits=Limits(concurrency=32),
+    ),
     Scenario(
         "600/min as 10 a second", lambda c, d: Calendar(c, d, requests=10, period=1.0), steady(600), 0.7, 0.01, 30
     ),

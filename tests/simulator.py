@@ -363,6 +363,48 @@ class Flaky(Buckets):
         return OVERLOAD if self.dice.random() < self.share else super().refuses(row, now)
 
 
+class Stray(Endpoint):
+    """No limit, but a 429 at random, or one alone, at the end of a minute in which every answer was slower."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        dice: random.Random,
+        *,
+        share: float = 0.0,
+        at: float = math.inf,
+        slower: float = 1.0,
+        wait: float | None = None,
+        **more: float,
+    ) -> None:
+        super().__init__(clock, dice, **more)
+        self.share, self.at, self.slower, self.wait = share, at, slower, wait
+
+    def refuses(self, _row: Row, now: float) -> Refusal | None:
+        if now < self.at and self.dice.random() >= self.share:
+            return None
+        if now >= self.at:
+            self.at = math.inf
+        return rate_refusal(self.wait)
+
+    def seconds(self) -> float:
+        return super().seconds() * (self.slower if self.at - 60 <= self.clock.now < self.at else 1.0)
+
+
+class StrayOnce(Buckets):
+    """One 429 that the limit has no part in."""
+
+    def __init__(self, clock: Clock, dice: random.Random, *, at: float, **more: float) -> None:
+        super().__init__(clock, dice, **more)
+        self.at = at
+
+    def refuses(self, row: Row, now: float) -> Refusal | None:
+        if now >= self.at:
+            self.at = math.inf
+            return rate_refusal(None)
+        return super().refuses(row, now)
+
+
 class Daily(Buckets):
     """A quota for the day under the limit for the minute."""
 

@@ -320,14 +320,36 @@ def test_the_first_429_teaches_a_rate_below_what_left_and_tokens_in_proportion()
 def test_what_was_accepted_between_two_meetings_of_the_limit_is_the_limit() -> None:
     throttle = Throttle(Limits(concurrency=50), 0.0)
     now = 0.0
-    for _ in range(4):  # ten leave a second, whatever the throttle says; each twenty seconds one is refused
+    for _ in range(4):  # ten leave a second, whatever the throttle says; each twenty seconds two are refused
         for _ in range(200):
             now += 0.1
             answered(throttle, throttle.left(now, 400), now + 0.01)
-        throttle.refused(throttle.left(now, 400), too_many(0.0), now + 0.01)
+        for flight in leave(throttle, 2, now):
+            throttle.refused(flight, too_many(0.0), now + 0.01)
         throttle.wait_before_next(now + 0.02)
     assert throttle.learnt().requests_per_minute == pytest.approx(600, rel=0.01)
     assert throttle.learnt().tokens_per_minute == pytest.approx(60_000, rel=0.01)
+
+
+def test_a_refusal_alone_teaches_nothing_that_outlasts_half_a_minute() -> None:
+    throttle = Throttle(Limits(concurrency=32), 0.0)
+    drive(throttle, 60)
+    throttle.refused(throttle.left(60.0, 400), too_many(12.0), 60.2)
+    drive(throttle, 30, since=72.2)
+    assert len(drive(throttle, 10, since=102.2)) > 0.9 * 320
+
+
+def test_a_window_is_told_once_it_was_found() -> None:
+    throttle = Throttle(Limits(), 0.0)
+    answered(throttle, throttle.left(0.0, 400), 1.0)
+    assert throttle.learnt() == Learnt(None, None, 0)
+    drive(throttle, 20, since=1.0)
+    assert throttle.learnt().window == throttle.window > 100
+    told = Throttle(Limits(concurrency=12), 0.0)
+    drive(told, 20)
+    assert told.learnt().window == 0
+    told.refused(leave(told, 12, 20.0)[-1], busy(), 20.2)
+    assert told.learnt().window == 11
 
 
 def test_a_run_starts_from_what_the_one_before_learnt() -> None:
