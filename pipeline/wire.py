@@ -5,6 +5,7 @@ of its own, time limits (one deadline stands over the whole attempt), and any re
 """
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator
 
@@ -15,6 +16,7 @@ HEAD_BYTES_MAX = 64 * 1024
 """A status line or a header longer than this is none."""
 LOOP_TURNS = 2
 """So many, and the loop has heard that a connection ended while it was idle, which is then not used again."""
+LARGE_BYTES = 1024 * 1024
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 OWN_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
 """What aiohttp would add where they are missing."""
@@ -68,12 +70,13 @@ class Wire(httpx.AsyncBaseTransport):
         )
 
 
-def _content(request: httpx.Request) -> bytes | AsyncIterable[bytes]:
-    """The body whole, where it is in memory; a file is read as it is sent."""
+def _content(request: httpx.Request) -> bytes | io.BytesIO | AsyncIterable[bytes]:
+    """The body at once; a large one in pieces, between which others have their turn; a file as it is read."""
     stream = request.stream
-    if isinstance(stream, httpx.ByteStream) or not isinstance(stream, httpx.AsyncByteStream):
-        return request.read()
-    return stream
+    if not isinstance(stream, httpx.ByteStream) and isinstance(stream, httpx.AsyncByteStream):
+        return stream
+    body = request.read()
+    return body if len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
 class _Body(httpx.AsyncByteStream):
