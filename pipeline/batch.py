@@ -14,7 +14,7 @@ import contextlib
 import functools
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,20 @@ from .forms import FORMS, Forms
 from .job import Job
 from .prices import expected_usage
 from .progress import Wait
-from .records import Answer, Exit, Failure, Record, Refusal, Reply, Request, Stopped
+from .records import Answer, Exit, Failure, Refusal, Reply, Request, Stopped
 from .replies import clean_message, parse_json, read_reply, refuses_form
 from .retry import ALIKE_BY_TEXT, ATTEMPTS, Again, Patience, Tries
 from .sheets import (
     BYTES_MOST,
+    NOTE,
+    Known,
     Line,
     LinesByKey,
     Result,
     Sheet,
     Spool,
     count_results,
+    known_batches,
     read_lines,
     read_results,
     write_upload,
@@ -59,29 +62,10 @@ DOWNLOADS = 3
 NAMED = ".batch"
 """Beside a sheet's file: the id of its batch, as the user found it at the provider."""
 
-NOTE = "batches"
 OVER = frozenset({"completed", "expired", "cancelled", "failed"})
 QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued token", re.IGNORECASE)
 
 _encoder = msgspec.json.Encoder()
-
-
-class Known(Record, frozen=True):
-    """The note: the sheets that the provider may have heard of, and what its queue takes, where that was met."""
-
-    sheets: tuple[Sheet, ...] = ()
-    queued_tokens_most: float | None = None
-    form: int = 0
-    """In which of `FORMS` the answer's contract is conveyed: those before it were not taken."""
-
-
-_known = msgspec.json.Decoder(Known)
-
-
-def known_batches(noted: Callable[[str], bytes | None]) -> Known:
-    """What is known of a job's batches; `noted` gives its notes by their names."""
-    note = noted(NOTE)
-    return _known.decode(note) if note else Known()
 
 
 async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
@@ -366,6 +350,7 @@ class _Batches:
             else:  # one that is over, but names no answers yet, is looked at again
                 done = counts["completed"] + counts["failed"]
                 self._open[sheet.name] = replace(sheet, done=done, is_ending=status == "cancelling")
+        await self._note_all()  # for who looks at it from another terminal
         return landed
 
     async def _retrieved(self, sheet: Sheet) -> dict[str, Any]:

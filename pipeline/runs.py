@@ -39,6 +39,7 @@ from .progress import Progress, duration, money
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, Tally
 from .salvage import open_store
+from .sheets import known_batches
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
 from .walks import Walks
@@ -259,7 +260,7 @@ def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitabl
 
 def refuse_to_pay_twice(job: Job, desk: Desk) -> None:
     """Raise BadJob if requests are with the provider in batches, and would be asked another way as well."""
-    if job.run.how == "batch" or not (sheets := batch.known_batches(desk.noted).sheets):
+    if job.run.how == "batch" or not (sheets := known_batches(desk.noted).sheets):
         return
     requests = sum(sheet.requests for sheet in sheets)
     raise BadJob(

@@ -55,8 +55,27 @@ class Sheet(Record, frozen=True):
     """It is being cancelled."""
 
 
+class Known(Record, frozen=True):
+    """The note: the sheets that the provider may have heard of, and what its queue takes, where that was met."""
+
+    sheets: tuple[Sheet, ...] = ()
+    queued_tokens_most: float | None = None
+    form: int = 0
+    """In which of `FORMS` the answer's contract is conveyed: those before it were not taken."""
+
+
+NOTE = "batches"
+"""Where that note is kept."""
+
 _encoder = msgspec.json.Encoder()
 _line = msgspec.json.Decoder(Line)
+_known = msgspec.json.Decoder(Known)
+
+
+def known_batches(noted: Callable[[str], bytes | None]) -> Known:
+    """What is known of a job's batches; `noted` gives its notes by their names."""
+    note = noted(NOTE)
+    return _known.decode(note) if note else Known()
 
 
 class Spool:

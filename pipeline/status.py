@@ -17,6 +17,7 @@ from .lock import Holder, holder
 from .plan import keys_and_errors, keys_hash, keys_path, row_statuses
 from .progress import count, duration, learnt_text, money
 from .records import STATUSES, BadJob, Exit, Failure, Learnt, Process, Record, Request, Stopped, Tally, one_line
+from .sheets import known_batches
 from .store import Reader
 from .walks import Walk, Walks
 
@@ -39,6 +40,16 @@ class Trouble(Record, frozen=True, omit_defaults=False):
     """From 1."""
     message: str
     """Of that row."""
+
+
+class Batch(Record, frozen=True, omit_defaults=False):
+    """One batch that is with the provider."""
+
+    id: str
+    requests: int
+    done: int
+    """As the provider said last."""
+    made: datetime | None
 
 
 class Standing(Record, frozen=True, omit_defaults=False):
@@ -89,6 +100,8 @@ class Standing(Record, frozen=True, omit_defaults=False):
     """For so long nothing leaves, …"""
     cause: str = ""
     """… and why."""
+    batches: list[Batch] = msgspec.field(default_factory=list)
+    """What is with the provider's Batch API, whether a run is at work or not."""
     errors: list[Trouble] = msgspec.field(default_factory=list)
     """The five commonest."""
 
@@ -153,6 +166,7 @@ def _read(standing: Standing, folder: Path, reader: Reader, began: Began | None,
         held=ledger.held + ledger.aside,
         unpriced=ledger.unpriced,
         learnt=last_learnt(reader),
+        batches=[Batch(s.batch_id, s.requests, s.done, s.made_at) for s in known_batches(reader.note).sheets],
     )
     if now is not None:
         standing = _as_it_runs(standing, reader, now, end)
@@ -229,6 +243,10 @@ def status_text(standing: Standing, now: datetime | None = None) -> str:
         lines.append(f"  {standing.message.splitlines()[0]}")
     if standing.to_ask and standing.asked is not None:
         lines.append(_line("asked", _pace(standing)))
+    if standing.batches:
+        done, requests = (sum(getattr(batch, name) for batch in standing.batches) for name in ("done", "requests"))
+        facts = f"{len(standing.batches):,} with the provider, {done:,} of {requests:,} requests done"
+        lines.append(_line("batch", [facts]))
     if standing.wait_seconds >= 1:
         lines.append(_line("waits", [f"{duration(standing.wait_seconds)}: {standing.cause or 'the endpoint said so'}"]))
     if standing.rows is not None:

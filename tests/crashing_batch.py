@@ -8,10 +8,10 @@ from typing import Any
 
 from crashing_run import arm
 
-from pipeline.batch import NOTE
 from pipeline.cli import main
 from pipeline.client import BatchApi
 from pipeline.desk import Desk
+from pipeline.sheets import NOTE
 
 STEPS = (
     "before upload",

@@ -17,6 +17,7 @@ from crashing_batch import STEPS
 from pipeline import BadJob, Job, Summary, ThisRun, run
 from pipeline.desk import read_ledger
 from pipeline.records import Exit
+from pipeline.status import status, status_text
 from pipeline.store import Reader
 
 PRICES = {"prices.input": 1.0, "prices.output": 3.0}
@@ -414,9 +415,16 @@ def test_a_run_that_does_not_wait_sends_and_fetches_what_it_can_and_says_when_to
     provider = Provider(looks=3)
     polled = ThisRun(no_wait=True)
     with serving(provider) as url:
-        summaries = [run(job(tmp_path, url, this_run=polled)) for _ in range(4)]
+        summaries, seen, told = [], [], ""
+        for _ in range(4):
+            summaries.append(run(job(tmp_path, url, this_run=polled)))
+            standing = status(tmp_path / "out.parquet")
+            seen.append([batch.id for batch in standing.batches])
+            told += status_text(standing)
     assert [summary.exit_code for summary in summaries] == [Exit.TRY_LATER, Exit.TRY_LATER, Exit.DONE, Exit.DONE]
     assert "3 batches with the provider, 0 of 50 requests done" in summaries[0].message
+    assert seen == [["batch_1", "batch_2", "batch_3"], ["batch_1", "batch_2", "batch_3"], [], []]
+    assert "batch  3 with the provider, 0 of 50 requests done" in told
     assert len(provider.batches) == 3
     check(tmp_path, provider, 50)
 
