@@ -209,8 +209,8 @@ def test_the_shape_of_the_json_is_pinned() -> None:
     assert Standing.__struct_fields__ == (
         "state", "folder", "output", "by", "since", "ended", "exit_code", "message", "rows", "to_ask", "asked",
         "rows_per_second", "rows_per_second_overall", "seconds_left", "last_stored", "prompt_tokens", "output_tokens",
-        "spent", "held", "unpriced", "spent_this_run", "max_cost", "limits", "learnt", "wait_seconds", "cause", "batches",
-        "errors",
+        "spent", "held", "unpriced", "spent_this_run", "max_cost", "limits", "learnt", "wait_seconds", "cause",
+        "batches", "errors",
     )  # fmt: skip
     assert Run.__struct_fields__ == (
         "began", "by", "version", "command", "changed", "ended", "running", "exit_code", "message", "rows", "asked",
