@@ -14,15 +14,11 @@ from pipeline.desk import Desk
 from pipeline.sheets import NOTE
 
 STEPS = (
-    "before upload",
     "after upload",
-    "before create",
     "after create",
-    "before download",
     "after download",
     "before note",
     "after note",
-    "before record",
     "after record",
     "before delete",
     "after delete",
