@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,8 @@ from .watermark import Watermark, path_of
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
+GROUP_SECONDS = 0.02
+"""Between two groups at least: to begin one takes the interpreter from the event loop, and more than writing a row."""
 NOTE_SECONDS = 1.0
 """How long a note may wait for an outcome to travel with."""
 LOOKUP_ROWS = 500
@@ -147,8 +150,8 @@ class Store:
     """The outcomes of a job: one thread, one writing connection, group commits.
 
     `folder` is the folder of the database alone, made (0700, its files 0600) if it is not there; hold the job's lock
-    around it. All outcomes that gather while one group is committed are the next group, up to 256, so a lone one
-    waits for nobody and a crowd shares its fsync. What was acknowledged survives SIGKILL, and power loss where
+    around it. All outcomes that gather in 20 ms are one group, up to 256, so a lone one waits for nobody and a crowd
+    shares its fsync. What was acknowledged survives SIGKILL, and power loss where
     the disk honours fsync. On a network file system it goes through a rollback journal in place of a write-ahead log,
     which other hosts could not read.
 
@@ -165,7 +168,7 @@ class Store:
         self._waiting: deque[tuple[Entry | None, asyncio.Future[None]]] = deque()
         """What is to be filed, None for the notes alone, and who waits for it."""
         self._notes: dict[str, bytes] = {}
-        self._closing = False
+        self._closing = self._is_urgent = False
         self._broken = ""
         self._untold = False
         opened: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -192,7 +195,8 @@ class Store:
         with self._change:
             self._refuse_if_over()
             self._waiting.append((Entry(key, tag, value), written))
-            self._change.notify()
+            if len(self._waiting) in (1, GROUP_ROWS):  # between them the writer need not be woken
+                self._change.notify()
         await written
 
     def note(self, name: str, value: bytes) -> None:
@@ -215,6 +219,7 @@ class Store:
         with self._change:
             self._refuse_if_over()
             self._waiting.append((None, written))
+            self._is_urgent = True
             self._change.notify()
         await written
 
@@ -258,19 +263,21 @@ class Store:
             self._break(broken)
 
     def _commit_until_closed(self, disk_cache: diskcache.Cache) -> None:
-        marked = time.monotonic()
+        marked, written = time.monotonic(), -math.inf
         behind = False
         while True:
             with self._change:
                 while not self._waiting and not self._closing:
                     if not self._change.wait(NOTE_SECONDS if self._notes or behind else None):
                         break
+                self._change.wait_for(self._is_group_due, max(0.0, written + GROUP_SECONDS - time.monotonic()))
+                self._is_urgent = False
                 group = list(islice(self._waiting, GROUP_ROWS))  # they stay queued until they are safe
                 notes, self._notes = self._notes, {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:
                 _write(disk_cache, [entry for entry, _ in group if entry is not None], notes)
-                behind = True
+                written, behind = time.monotonic(), True
             with self._change:
                 for _ in group:
                     self._waiting.popleft()
@@ -280,6 +287,9 @@ class Store:
                 marked, behind = time.monotonic(), False
             if last:
                 return
+
+    def _is_group_due(self) -> bool:
+        return self._closing or self._is_urgent or len(self._waiting) >= GROUP_ROWS
 
     def _break(self, reason: str) -> None:
         with self._change:
