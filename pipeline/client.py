@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 from urllib.parse import quote
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from pydantic import SecretStr
@@ -53,9 +53,7 @@ class Client:
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = is_here and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
-        if not is_here:
-            _check_proxies()
-        self._transport = Wire(tls, by_proxy=not is_here)
+        self._transport = Wire(tls, _proxy_for(self._url))
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,10 +109,7 @@ class BatchApi:
         del self._headers["content-type"]  # each call has its own
         self._deadline = max(endpoint.timeout_seconds, FILE_SECONDS)
         self._mask = Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
-        is_here = self._base.host in LOOPBACK
-        if not is_here:
-            _check_proxies()
-        wire = Wire(httpx.create_ssl_context(), by_proxy=not is_here)
+        wire = Wire(httpx.create_ssl_context(), _proxy_for(self._base))
         self._client = httpx.AsyncClient(transport=wire, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
@@ -219,13 +214,17 @@ def _checked_url(base_url: str) -> httpx.URL:
     return url
 
 
-def _check_proxies() -> None:
-    for scheme, address in getproxies().items():
-        if scheme in ("http", "https") and not address.startswith("http://"):
-            raise BadJob(
-                f"The {scheme} proxy that the environment names cannot be used: its address is to begin with http://.\n"
-                "Nothing was sent."
-            )
+def _proxy_for(url: httpx.URL) -> str | None:
+    """The proxy that the environment names for an address. Raises BadJob for one that cannot be used."""
+    address = getproxies().get(url.scheme)
+    if address is None or url.host in LOOPBACK or proxy_bypass(url.host):
+        return None
+    if not address.startswith("http://"):
+        raise BadJob(
+            f"The {url.scheme} proxy that the environment names cannot be used: its address is to begin with http://.\n"
+            "Nothing was sent."
+        )
+    return address
 
 
 def _checked_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:

@@ -1,7 +1,7 @@
 """What carries requests: aiohttp behind httpx's own seam, at about a quarter of the CPU of httpx's own transport.
 
-What is not wanted is off: redirects, cookies, decompression (what a body unpacks to is counted as it is read), headers
-of its own, time limits (one deadline stands over the whole attempt), and any retry: a POST is sent once.
+What is not wanted is off: redirects, cookies, decompression (what a body unpacks to is counted as it is read), passwords
+of a .netrc, time limits (one deadline stands over the whole attempt), and any retry: a POST is sent once.
 """
 
 import asyncio
@@ -18,8 +18,6 @@ LOOP_TURNS = 2
 """So many, and the loop has heard that a connection ended while it was idle, which is then not used again."""
 LARGE_BYTES = 1024 * 1024
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
-OWN_HEADERS = ("accept", "accept-encoding", "content-type", "user-agent")
-"""What aiohttp would add where they are missing."""
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -29,9 +27,9 @@ class Wire(httpx.AsyncBaseTransport):
     the connection ended before the answer did · RemoteProtocolError for what is not HTTP.
     """
 
-    def __init__(self, tls: ssl.SSLContext, *, by_proxy: bool) -> None:
-        """`by_proxy`: through the proxies that the environment names."""
-        self._tls, self._by_proxy = tls, by_proxy
+    def __init__(self, tls: ssl.SSLContext, proxy: str | None = None) -> None:
+        """`proxy`: the address of one, `http://[user:password@]host:port`; nothing else of the environment counts."""
+        self._tls, self._proxy = tls, proxy
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -61,9 +59,8 @@ class Wire(httpx.AsyncBaseTransport):
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=OWN_HEADERS,
             auto_decompress=False,
-            trust_env=self._by_proxy,
+            proxy=self._proxy,
             timeout=NO_LIMIT,
             max_line_size=HEAD_BYTES_MAX,
             max_field_size=HEAD_BYTES_MAX,
@@ -86,8 +83,9 @@ class _Body(httpx.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._response.content
         try:
-            async for part in self._response.content.iter_any():
+            while part := await content.readany():
                 yield part
         except (aiohttp.ClientError, OSError) as error:
             raise httpx.ReadError(str(error) or type(error).__name__) from error

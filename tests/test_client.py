@@ -1,6 +1,7 @@
 """One attempt over real sockets: whatever the other side does, a Reply comes back in time, and the key goes nowhere."""
 
 import asyncio
+import base64
 import gc
 import gzip
 import shutil
@@ -522,6 +523,36 @@ def test_the_proxy_of_the_environment_is_used(proxy: ChatServer) -> None:
     reply = attempt("http://models.invalid/v1")
     assert (reply.status, reply.body) == (200, b'"by proxy"')
     assert proxy.log[0].path == "http://models.invalid/v1/chat/completions"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxys_name_and_password_are_told_to_it_alone(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+    async def ask() -> None:
+        async with speaking(refuse) as server:
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://anna:s%20ecret@127.0.0.1:{server.port}")
+            async with Client(endpoint(f"{scheme}://models.invalid/v1"), SecretStr(KEY)) as client:
+                await client.attempt(HELLO)
+
+    asyncio.run(ask())
+    told = b"proxy-authorization: basic " + base64.b64encode(b"anna:s ecret").lower()
+    assert [told in head for head in heads] == [True]
+
+
+def test_a_password_of_the_hosts_in_a_netrc_is_not_sent(
+    proxy: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine models.invalid login anna password secret\n", "utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert attempt("http://models.invalid/v1").status == 200
+    assert proxy.log[0].headers["authorization"] == f"Bearer {KEY}"
 
 
 def test_a_host_that_no_proxy_names_is_asked_directly(proxy: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
