@@ -1,7 +1,7 @@
 """What carries requests: aiohttp behind httpx's own seam, at about a quarter of the CPU of httpx's own transport.
 
-What is not wanted is off: redirects, cookies, decompression (what a body unpacks to is counted as it is read), passwords
-of a .netrc, time limits (one deadline stands over the whole attempt), and any retry: a POST is sent once.
+What is not wanted is off: redirects, cookies, decompression (what a body unpacks to is counted as it is read),
+passwords of a .netrc, time limits (one deadline stands over the whole attempt), and any retry: a POST is sent once.
 """
 
 import asyncio
