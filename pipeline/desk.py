@@ -242,7 +242,7 @@ class Desk:
         that it came by. Raises Stopped if the outcome cannot be written.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
-        if isinstance(outcome, Answer) and not self._job.answer.logprobs:
+        if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # of a server that tells them unasked
         status, _ = self._ladder.judge(outcome)
         following = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
@@ -263,9 +263,10 @@ class Desk:
 
     def _stop_at_failures(self) -> None:
         """Stop once more rows of this run have no answer than the user allows."""
-        limit, failed, rows = self.limits.max_failures, self.asked.unanswered, self.asked.rows
+        limit, failed = self.limits.max_failures, self.asked.unanswered
         if limit is None or not failed:
             return
+        rows = self.asked.rows
         share = 0 < limit < 1
         if failed > limit * (max(rows, ENOUGH_ROWS) if share else 1):
             allowed = f"{limit:.3g} of the rows" if share else f"{limit:,.0f}"
@@ -284,8 +285,9 @@ class Desk:
         if self.progress is not None:
             if self._wait.seconds >= TOLD_PAUSE_SECONDS and self._wait.seconds > before.seconds:
                 self.progress.note(wait_text(self._wait))
-            learnt = self.learnt(self._job.models[0]) if self._is_one_lane else None
-            self.progress.show(self.asked, self._wait, learnt)
+            if self.progress.is_due:
+                learnt = self.learnt(self._job.models[0]) if self._is_one_lane else None
+                self.progress.show(self.asked, self._wait, learnt)
         if self._now is not None and (
             self.clock() >= self._now_at + NOW_SECONDS or (self._wait.seconds and not self._now.wait_seconds)
         ):
@@ -305,8 +307,10 @@ class Desk:
 
         True if that took a moment. It is noted in leaps, twice what is needed, so that few requests wait for the disk.
         """
+        if self.budget.cap is None:
+            return False
         needed = self.budget.reserved + (self.budget.worst(request) or 0.0)
-        if self.budget.cap is None or not self.ledger.aside < needed <= self.budget.cap - self.budget.spent:
+        if not self.ledger.aside < needed <= self.budget.cap - self.budget.spent:
             return False
         aside = min(2 * needed, self.budget.cap - self.budget.spent)
         self.ledger = msgspec.structs.replace(self.ledger, aside=aside)

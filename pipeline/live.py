@@ -375,7 +375,8 @@ class _Lane:
 
     def _conveyed(self, request: Request) -> Request:
         """The request in the form in which its contract is conveyed."""
-        return replace(request, body=self._conveying.conveyed(request.body, self._forms[self._form]))
+        body = self._conveying.conveyed(request.body, self._forms[self._form])
+        return request if body is request.body else replace(request, body=body)
 
     def _afford(self, turn: _Turn) -> bool:
         """Set the worst case aside; False if what is in flight must land first. Raises Stopped if that cannot help."""

@@ -121,11 +121,16 @@ class Progress:
                 mininterval=0,
             )
 
+    @property
+    def is_due(self) -> bool:
+        """It is time to tell again how it stands."""
+        return self._clock() >= self._next
+
     def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
         """Tell how it stands, if it is time; for how long, and why, nothing leaves just now; the endpoint's pace."""
-        now = self._clock()
-        if now < self._next:
+        if not self.is_due:
             return
+        now = self._clock()
         rate = tally.rows / (now - self._began) if now > self._began else 0.0
         if self._bar is not None:
             self._next = now + REDRAW_SECONDS

@@ -94,6 +94,10 @@ class Process(Record, frozen=True):
         return cls(user, socket.gethostname(), os.getpid())
 
 
+def _sum(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else a + b
+
+
 class Usage(Record, frozen=True):
     """Token counts as the endpoint reported them; what it did not report is None, never 0."""
 
@@ -107,8 +111,7 @@ class Usage(Record, frozen=True):
         """Field by field; a count known on one side only is that count, unknown on both stays unknown."""
         if other == UNKNOWN:
             return self
-        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return type(self)(*[b if a is None else a if b is None else a + b for a, b in pairs])
+        return type(self)(*map(_sum, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     @property
     def billed_output_tokens(self) -> int | None:

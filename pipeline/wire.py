@@ -91,9 +91,7 @@ class _Body(httpx.AsyncByteStream):
             raise httpx.ReadError(str(error) or type(error).__name__) from error
 
     async def aclose(self) -> None:
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
+        if not self._response.content.at_eof():  # at its end it has given its connection back
             self._response.close()
 
 
