@@ -10,6 +10,7 @@ import re
 import ssl
 import time
 import zlib
+from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -69,31 +70,10 @@ class Client:
         A broken attempt is a Reply too, with its `fault`. Redirects are not followed: the key would go with them. The
         key itself is `***` wherever the reply repeats it. A cancelled attempt closes its connection.
         """
-        began = time.perf_counter()
-        status, headers, body = 0, {}, bytearray()
-        fault: Fault = ""
-        detail = ""
         # with `content` in the place of `stream`, httpx takes six times as long to find the same headers each time
         message = httpx.Request("POST", self._url, headers=self._headers, stream=httpx.ByteStream(request.body))
         message.headers["content-length"] = str(len(request.body))
-        try:
-            async with asyncio.timeout(self._deadline):
-                response = await self._transport.handle_async_request(message)
-                status, headers = response.status_code, _plain(response.headers)
-                try:
-                    fault = await _read(response, headers.get("content-encoding", ""), body)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            fault, detail = "timeout", f"no whole answer within {self._deadline:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError, zlib.error) as error:
-            fault, detail = _fault_of(error, answered=status > 0), str(error) or type(error).__name__
-        seconds = time.perf_counter() - began
-        said = "\n".join(headers.values())
-        if self._mask.text(said) != said:
-            headers = {name: self._mask.text(text) for name, text in headers.items()}
-        whole = self._mask.body(bytes(body), broke_off=bool(fault))
-        return Reply(status, headers, whole, seconds, fault, self._mask.text(detail))
+        return await _exchange(self._transport.handle_async_request(message), self._deadline, self._mask)
 
 
 class BatchApi:
@@ -151,31 +131,45 @@ class BatchApi:
         return self._mask.body(line, broke_off=False)
 
     async def _call(self, method: str, path: str, *, into: BinaryIO | None = None, **content: Any) -> Reply:  # noqa: ANN401 - httpx's own
-        began = time.perf_counter()
-        status, headers, body = 0, {}, bytearray()
-        fault: Fault = ""
-        detail = ""
-        try:
-            async with asyncio.timeout(self._deadline):
-                message = self._client.build_request(method, self._base.join(path), headers=self._headers, **content)
-                response = await self._client.send(message, stream=True)
-                status, headers = response.status_code, dict(response.headers)
-                try:
-                    if into is not None and status == 200:
-                        async for part in response.aiter_bytes():
-                            into.write(part)
-                    else:
-                        fault = await _read(response, response.headers.get("content-encoding", ""), body)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            fault, detail = "timeout", f"no whole answer within {self._deadline:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
-            fault, detail = _fault_of(error, answered=status > 0), str(error) or type(error).__name__
-        seconds = time.perf_counter() - began
-        headers = {name: self._mask.text(text) for name, text in headers.items()}
-        said = self._mask.body(bytes(body), broke_off=bool(fault))
-        return Reply(status, headers, said, seconds, fault, self._mask.text(detail))
+        return await _exchange(self._answer(method, path, **content), self._deadline, self._mask, into)
+
+    async def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401 - as above
+        message = self._client.build_request(method, self._base.join(path), headers=self._headers, **content)
+        return await self._client.send(message, stream=True)
+
+
+async def _exchange(
+    answering: Awaitable[httpx.Response], deadline_seconds: float, mask: Mask, into: BinaryIO | None = None
+) -> Reply:
+    """What comes of a request, as far as it comes until the deadline, without secrets.
+
+    `into`: a file for the body of a 200; an error in writing it is raised.
+    """
+    began = time.perf_counter()
+    status, headers, body = 0, {}, bytearray()
+    fault: Fault = ""
+    detail = ""
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            response = await answering
+            status, headers = response.status_code, _plain(response.headers)
+            try:
+                if into is not None and status == 200:
+                    async for part in response.aiter_bytes():
+                        into.write(part)
+                else:
+                    fault = await _read(response, headers.get("content-encoding", ""), body)
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        fault, detail = "timeout", f"no whole answer within {deadline_seconds:g} s"
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
+        fault, detail = _fault_of(error, answered=status > 0), str(error) or type(error).__name__
+    seconds = time.perf_counter() - began
+    said = "\n".join(headers.values())
+    if mask.text(said) != said:
+        headers = {name: mask.text(text) for name, text in headers.items()}
+    return Reply(status, headers, mask.body(bytes(body), broke_off=bool(fault)), seconds, fault, mask.text(detail))
 
 
 def _segment(name: str) -> str:
