@@ -100,7 +100,7 @@ async def with_flexllm(url: str, prompts: Sequence[str], concurrency: int) -> li
     from flexllm import LLMClient
 
     client = LLMClient(
-        base_url=url, api_key=KEY, model=MODEL, concurrency_limit=concurrency, max_qps=NO_LIMIT, timeout=SECONDS_MAX
+        base_url=url, api_key=KEY, model=MODEL, concurrency_limit=concurrency, max_qps=0, timeout=SECONDS_MAX
     )
     replies = await client.chat_batch([messages_of(prompt) for prompt in prompts], show_progress=False)
     return [reply.content for reply in replies]
