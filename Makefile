@@ -33,8 +33,9 @@ check: $(TOOLS) ## linters and types
 	$(BIN)/mypy
 
 bench: $(TOOLS) ## what the program itself costs beside the model, and what a job costs that is answered already
-	$(BIN)/python tests/benchmarks/run_overhead.py
-	$(BIN)/python tests/benchmarks/stored_rows.py
+	$(BIN)/python tests/benchmarks/run_overhead.py $(if $(PEERS),--peers $(PEERS))
+	$(BIN)/python tests/benchmarks/run_overhead.py --concurrency 64 1024 --delay-ms 0 1000 --against aiohttp
+	$(BIN)/python tests/benchmarks/stored_rows.py --rows 10000 100000
 
 governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
 	$(BIN)/python tests/scenarios.py

@@ -1,100 +1,99 @@
-"""What a row costs beside the endpoint's own time: `pipeline run` against the least that could ask the same.
+"""What a row costs beside the endpoint's own time: `pipeline run` against loops that only ask, and other programs.
 
     python tests/benchmarks/run_overhead.py [--rows 10000 100000] [--concurrency 64 256 1024] [--delay-ms 0 50 1000]
+        [--repeats 5] [--against aiohttp httpx lm-deluge] [--peers /tmp/peers/bin/python] [--quick]
 
-Both are processes of their own, run by turns on the first core against tests/chat_server.py on the second, and told
-from start to exit: interpreter, imports, reading and writing included. Every answer is checked; no time is. The least
-is a plain asyncio loop that keeps nothing on disk, over httpx with one client a slot, and over raw aiohttp where that
-is installed. A re-run is the same command again when every row is answered: what a resume costs before it asks.
-For Linux and macOS: the figures are those of wait4.
+Each is a process of its own, run by turns on the first core against tests/chat_server.py on the second, and told from
+start to exit: interpreter, imports, reading and writing included; a column beside leaves out the CPU that the same
+process takes for one row. Every answer is checked; no time is. A re-run is the same command again when every row is
+answered: what a resume costs before it asks. askers.py holds the others: which of them take part is what is installed,
+here or for the interpreter that --peers names, so that they need not share an environment with this project:
+
+    python -m venv /tmp/peers
+    /tmp/peers/bin/pip install lm-deluge flexllm async-batch-llm langchain-openai litellm
+
+Without --rows, a setting has 10,000, or as many as its endpoint answers in 10 s; slow programs have 3,000 at most.
 """
 
 import argparse
-import asyncio
-import multiprocessing
-import os
+import json
 import platform
-import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import askers
 from chat_server import answer_to, chat_process
+from measuring import Measured, allow_connections, apart, children_cpu_seconds, cores, measure, pin
+from questions import MODEL, TEMPLATE, prompt_of, questions, write_prompts, write_table
 
-MODEL = "test-model"
-TEMPLATE = "Answer in one word. {{ question }}"
-QUESTION_CHARACTERS = 100
-WORDS = ("river", "clock", "letter", "harvest", "lantern", "orchard", "quarrel", "winter")
-
+ROWS = 10_000
+SLOW_ROWS = 3_000
+QUICK_ROWS = 500
+ENDPOINT_SECONDS = 10
 PROGRAM, RE_RUN = "pipeline run", "pipeline run again, all answered"
-SLOWEST_ROWS_PER_SECOND = 40
+STARTS = 3
+SLOWEST_ROWS_PER_SECOND = 20
 """A process slower than this hangs, and is killed."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One process from start to exit."""
+class Other:
+    """Who asks the same."""
 
-    seconds: float
-    cpu_seconds: float  # user and system, of all its threads
-    peak_bytes: int
+    name: str
+    version: str
+    python: str
+
+    @property
+    def title(self) -> str:
+        return f"bare {self.name}" if self.name in askers.BARE else f"{self.name} {self.version}"
+
+    def rows_of(self, rows: int) -> int:
+        return min(rows, SLOW_ROWS) if self.name in askers.SLOW else rows
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all runs over one table share."""
-
+class Endpoint:
     url: str
     concurrency: int
+    delay_seconds: float
+
+    def seconds_max(self, rows: int) -> float:
+        return 60 + rows / SLOWEST_ROWS_PER_SECOND + rows * self.delay_seconds / self.concurrency
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one process took for so many rows."""
+
     rows: int
-    folder: Path
+    took: Measured
 
     @property
-    def table(self) -> Path:
-        return self.folder / "table.parquet"
+    def rows_a_second(self) -> float:
+        return self.rows / self.took.seconds
 
-    @property
-    def prompts(self) -> Path:
-        return self.folder / "prompts.txt"
-
-
-# ---- the table, and whether the answers are right: in processes of their own, see `apart`
+    def cpu_ms(self, start_cpu_seconds: float = 0) -> float:
+        """For a row."""
+        return 1000 * (self.took.cpu_seconds - start_cpu_seconds) / self.rows
 
 
-def questions(rows: int) -> Iterator[str]:
-    """About 100 characters each, no two the same, the same ones every time."""
-    chance = random.Random(rows)
-    for number in range(rows):
-        text = f"Question {number}:"
-        while len(text) < QUESTION_CHARACTERS - 4:
-            text += " " + chance.choice(WORDS)
-        yield text + "?"
+Round = dict[str, Found]
+"""By title."""
 
 
-def prompt_of(question: str) -> str:
-    return TEMPLATE.replace("{{ question }}", question)
-
-
-def write_inputs(table: Path, prompts: Path, rows: int) -> None:
-    import polars as pl  # noqa: PLC0415 - see `apart`
-
-    asked = list(questions(rows))
-    pl.DataFrame({"id": range(rows), "question": asked}).write_parquet(table)
-    prompts.write_text("".join(prompt_of(question) + "\n" for question in asked), "utf-8")
+# ---- whether the answers are right: in processes of their own, see `apart`
 
 
 def check_program(table: Path, output: Path) -> None:
@@ -105,7 +104,7 @@ def check_program(table: Path, output: Path) -> None:
     if not written.select(given.columns).equals(given):
         raise SystemExit(f"{output}: its rows are not those of the input.")
     check_answers(given["question"], written["answer"])
-    ends = set(written.select("status", "attempts").rows())
+    ends = set(written.select("status", "attempts").unique().rows())
     if ends != {("ok", 1)}:
         raise SystemExit(f"{output}: not every row is ok at the first attempt: {ends}")
 
@@ -118,7 +117,7 @@ def check_unchanged(before: Path, after: Path) -> None:
         raise SystemExit(f"{after}: the re-run wrote another table.")
 
 
-def check_bare(rows: int, answers: Path) -> None:
+def check_lines(rows: int, answers: Path) -> None:
     check_answers(questions(rows), answers.read_text("utf-8").splitlines())
 
 
@@ -128,213 +127,170 @@ def check_answers(asked: Iterable[str], answers: Iterable[str]) -> None:
             raise SystemExit(f"{question!r} was answered {answer!r}.")
 
 
-def apart(function: Callable[..., None], *arguments: object) -> None:
-    """Call it in a fresh process: Linux counts a parent's peak memory as its child's, so this one stays small."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        pool.submit(function, *arguments).result()
+# ---- one turn of each
 
 
-# ---- the least that could ask
-
-
-def body_of(prompt: str) -> dict[str, Any]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": prompt}]}
-
-
-def text_of(document: Any) -> str:
-    text: str = document["choices"][0]["message"]["content"]
-    return text
-
-
-async def ask_with_httpx(url: str, prompts: Sequence[str], concurrency: int) -> list[str]:
-    """One client a slot: a pool shared by many scans all its connections for every request."""
-    import httpx  # noqa: PLC0415 - a child imports what it measures alone
-
-    answers, unasked = [""] * len(prompts), iter(enumerate(prompts))
-    tls, one = httpx.create_ssl_context(), httpx.Limits(max_connections=1)
-
-    async def slot() -> None:
-        async with httpx.AsyncClient(verify=tls, limits=one, timeout=60) as client:
-            for number, prompt in unasked:
-                response = await client.post(url, json=body_of(prompt))
-                answers[number] = text_of(response.json())
-
-    await asyncio.gather(*(slot() for _ in range(concurrency)))
-    return answers
-
-
-async def ask_with_aiohttp(url: str, prompts: Sequence[str], concurrency: int) -> list[str]:
-    import aiohttp  # noqa: PLC0415 - may not be installed
-
-    answers, unasked = [""] * len(prompts), iter(enumerate(prompts))
-
-    async def slot(session: Any) -> None:
-        for number, prompt in unasked:
-            async with session.post(url, json=body_of(prompt)) as response:
-                answers[number] = text_of(await response.json())
-
-    connector = aiohttp.TCPConnector(limit=concurrency)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
-        await asyncio.gather(*(slot(session) for _ in range(concurrency)))
-    return answers
-
-
-BARE = {"httpx": ask_with_httpx, "aiohttp": ask_with_aiohttp}
-
-
-def bare(library: str, url: str, prompts: str, concurrency: str, answers: str) -> None:
-    """What a measured child does: ask each line of a file, then write the answers, one a line."""
-    asked = Path(prompts).read_text("utf-8").splitlines()
-    found = asyncio.run(BARE[library](f"{url}/chat/completions", asked, int(concurrency)))
-    Path(answers).write_text("".join(answer + "\n" for answer in found), "utf-8")
-
-
-# ---- measuring
-
-
-def measure(command: Sequence[str], log: Path, seconds_max: float) -> Measured:
-    """Run it to its end; what it says goes to `log`, and is shown if it fails."""
-    with log.open("wb") as said:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        watchdog = threading.Timer(seconds_max, process.kill)
-        watchdog.start()
-        try:
-            _, status, usage = os.wait4(process.pid, 0)  # the one that tells what this child alone used
-            seconds = time.perf_counter() - began
-            process.returncode = os.waitstatus_to_exitcode(status)
-        finally:
-            watchdog.cancel()
-            if process.returncode is None:
-                process.kill()
-                process.wait()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{log.read_text('utf-8', 'replace')}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Measured(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit)
-
-
-def measure_program(setting: Setting, number: int) -> dict[str, Measured]:
+def measure_program(endpoint: Endpoint, table: Path, rows: int) -> Round:
     """A run into a new job folder, and the same command again."""
-    folder = setting.folder / f"program-{number}"
+    folder = table.parent / "program"
     folder.mkdir()
     output, first = folder / "output.parquet", folder / "first.parquet"
-    command = [sys.executable, "-m", "pipeline", "run", str(setting.table), "-o", str(output), "-q"]
-    command += ["-p", TEMPLATE, "-m", MODEL, "--base-url", setting.url, "--concurrency", str(setting.concurrency)]
-    ran = measure(command, folder / "run.txt", seconds_max(setting.rows))
-    apart(check_program, setting.table, output)
+    command = [sys.executable, "-m", "pipeline", "run", str(table), "-o", str(output), "-q"]
+    command += ["-p", TEMPLATE, "-m", MODEL, "--base-url", endpoint.url, "--concurrency", str(endpoint.concurrency)]
+    ran = measure(command, folder / "run.txt", endpoint.seconds_max(rows))
+    apart(check_program, table, output)
     output.rename(first)
-    again = measure(command, folder / "again.txt", seconds_max(setting.rows))
+    again = measure(command, folder / "again.txt", endpoint.seconds_max(rows))
     apart(check_unchanged, first, output)
-    return {PROGRAM: ran, RE_RUN: again}
+    shutil.rmtree(folder)
+    return {PROGRAM: Found(rows, ran), RE_RUN: Found(rows, again)}
 
 
-def measure_bare(setting: Setting, number: int, library: str) -> dict[str, Measured]:
-    answers, log = (setting.folder / f"{library}-{number}.{suffix}" for suffix in ("answers", "log"))
-    command = [sys.executable, __file__, "bare", library, setting.url, str(setting.prompts)]
-    ran = measure([*command, str(setting.concurrency), str(answers)], log, seconds_max(setting.rows))
-    apart(check_bare, setting.rows, answers)
-    return {f"bare {library}": ran}
+def measure_other(endpoint: Endpoint, prompts: Path, rows: int, other: Other) -> Round:
+    asked = other.rows_of(rows)
+    answers, log = prompts.with_name("answers.txt"), prompts.with_name("log.txt")
+    command = [other.python, askers.__file__, other.name, endpoint.url, str(endpoint.concurrency)]
+    took = measure([*command, str(prompts), str(asked), str(answers)], log, endpoint.seconds_max(asked))
+    apart(check_lines, asked, answers)
+    return {other.title: Found(asked, took)}
 
 
-def measure_all(setting: Setting, repeats: int) -> Iterator[dict[str, Measured]]:
-    """A round each: every contender once, the first of one round last in the next."""
-    apart(write_inputs, setting.table, setting.prompts, setting.rows)
-    for number in range(repeats):
-        turns = [partial(measure_program, setting, number)]
-        turns += [partial(measure_bare, setting, number, library) for library in libraries()]
-        found: dict[str, Measured] = {}
-        for turn in turns[number % len(turns) :] + turns[: number % len(turns)]:
-            took = turn()
-            told = ", ".join(f"{name} {measured.seconds:.1f} s" for name, measured in took.items())
-            print(f"{setting.rows:,} rows, round {number + 1} of {repeats}: {told}", file=sys.stderr)
-            found |= took
-        yield found
-
-
-def libraries() -> list[str]:
-    return [name for name in BARE if find_spec(name)]
-
-
-def seconds_max(rows: int) -> float:
-    return 60 + rows / SLOWEST_ROWS_PER_SECOND
+def measure_all(endpoint: Endpoint, rows: int, others: Sequence[Other], repeats: int) -> Iterator[Round]:
+    """A round each: everyone once, the first of one round last in the next."""
+    with tempfile.TemporaryDirectory() as name:
+        table, prompts = Path(name) / "table.parquet", Path(name) / "prompts.txt"
+        apart(write_table, table, rows)
+        apart(write_prompts, prompts, rows)
+        turns = [partial(measure_program, endpoint, table, rows)]
+        turns += [partial(measure_other, endpoint, prompts, rows, other) for other in others]
+        for number in range(repeats):
+            found: Round = {}
+            for turn in turns[number % len(turns) :] + turns[: number % len(turns)]:
+                took = turn()
+                told = ", ".join(f"{title} {each.took.seconds:.1f} s" for title, each in took.items())
+                print(f"{rows:,} rows, round {number + 1} of {repeats}: {told}", file=sys.stderr)
+                found |= took
+            yield found
 
 
 # ---- the report
 
 
-def lines_of(rows: int, rounds: Sequence[dict[str, Measured]]) -> Iterator[str]:
+def lines_of(rounds: Sequence[Round], starts: dict[str, float], others: Sequence[Other]) -> Iterator[str]:
     """Medians over the rounds; a ratio is the median of each round's own, so that a slow minute cancels out."""
-    bares = [f"bare {name}" for name in libraries()]
-    for name in (PROGRAM, *bares, RE_RUN):
-        yield _line(rows, name, [found[name] for found in rounds])
-    for name in bares:
-        pairs = [(found[PROGRAM], found[name]) for found in rounds]
-        speed = statistics.median(b.seconds / p.seconds for p, b in pairs)
-        cpu = statistics.median(p.cpu_seconds / b.cpu_seconds for p, b in pairs)
-        memory = statistics.median(p.peak_bytes / b.peak_bytes for p, b in pairs)
-        yield f"| {rows:,} | **{PROGRAM} / {name}** | | {speed:.2f} | {cpu:.2f} | {memory:.2f} |"
+    titles = [other.title for other in others]
+    for title in (PROGRAM, *titles, RE_RUN):
+        found = [each[title] for each in rounds]
+        seconds = statistics.median(each.took.seconds for each in found)
+        pace = statistics.median(each.rows_a_second for each in found)
+        whole, apart_from_start = (
+            statistics.median(each.cpu_ms(start) for each in found) for start in (0, starts[title])
+        )
+        megabytes = statistics.median(each.took.peak_bytes / 1e6 for each in found)
+        figures = f"{seconds:.1f} | {pace:,.0f} | {whole:.3f} | {apart_from_start:.3f} | {megabytes:,.0f}"
+        yield f"| {found[0].rows:,} | {title} | {figures} |"
+    for title in titles:
+        pairs = [(each[PROGRAM], each[title]) for each in rounds]
+        pace, whole, apart_from_start, memory = (
+            statistics.median(ratios)
+            for ratios in (
+                [program.rows_a_second / other.rows_a_second for program, other in pairs],
+                [program.cpu_ms() / other.cpu_ms() for program, other in pairs],
+                [program.cpu_ms(starts[PROGRAM]) / other.cpu_ms(starts[title]) for program, other in pairs],
+                [program.took.peak_bytes / other.took.peak_bytes for program, other in pairs],
+            )
+        )
+        figures = f"{pace:.2f} | {whole:.2f} | {apart_from_start:.2f} | {memory:.2f}"
+        yield f"| {rounds[0][PROGRAM].rows:,} | **{PROGRAM} / {title}** | | {figures} |"
 
 
-def _line(rows: int, name: str, found: Sequence[Measured]) -> str:
-    seconds = statistics.median(m.seconds for m in found)
-    cpu_ms = statistics.median(1000 * m.cpu_seconds / rows for m in found)
-    megabytes = statistics.median(m.peak_bytes / 1e6 for m in found)
-    return f"| {rows:,} | {name} | {seconds:.1f} | {rows / seconds:,.0f} | {cpu_ms:.3f} | {megabytes:,.0f} |"
+# ---- at one endpoint
 
 
-def cores() -> tuple[set[int], set[int]] | None:
-    """The client's and the server's, where there are two and the system lets a process choose."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    free = sorted(os.sched_getaffinity(0))
-    return ({free[0]}, {free[1]}) if len(free) > 1 else None
+@contextmanager
+def endpoint(concurrency: int, delay_seconds: float) -> Iterator[Endpoint]:
+    """On the second core; what is started meanwhile runs on the first."""
+    pair = cores()
+    pin(pair and pair[1])  # a server is bound as it is started: its thread is out of reach afterwards
+    try:
+        with chat_process(delay_seconds=delay_seconds, for_seconds=24 * 3600) as server:
+            pin(pair and pair[0])
+            yield Endpoint(server.url, concurrency, delay_seconds)
+    finally:
+        pin(pair and pair[0] | pair[1])
 
 
-def pin(own: set[int] | None) -> None:
-    """Bind this process, and so all that it starts from now on."""
-    if own is not None:
-        os.sched_setaffinity(0, own)
+def measure_at(
+    concurrency: int,
+    delay_seconds: float,
+    sizes: Sequence[int],
+    others: Sequence[Other],
+    starts: dict[str, float],
+    *,
+    repeats: int,
+) -> None:
+    """Print a table of all sizes, at one width and with one latency of the endpoint."""
+    print(f"\n{concurrency} at once, answers after {1000 * delay_seconds:g} ms, medians of {repeats}\n")
+    print("| rows | | seconds | rows a second | CPU ms a row | without its start | peak memory, MB |")
+    print("|--:|---|--:|--:|--:|--:|--:|", flush=True)
+    asked = 0
+    with endpoint(concurrency, delay_seconds) as near:
+        for rows in sizes:
+            rounds = list(measure_all(near, rows, others, repeats))
+            print("\n".join(lines_of(rounds, starts, others)), flush=True)
+            asked += sum(found.rows for each in rounds for title, found in each.items() if title != RE_RUN)
+        before = children_cpu_seconds()
+    server_ms = 1000 * (children_cpu_seconds() - before) / asked
+    print(f"\nThe server took {server_ms:.2f} ms of CPU a request, its own start included.", flush=True)
+
+
+def measure_starts(others: Sequence[Other], repeats: int) -> dict[str, float]:
+    """By title: the CPU seconds of a process that asks one row."""
+    with endpoint(concurrency=1, delay_seconds=0) as near:
+        rounds = list(measure_all(near, 1, others, repeats))
+    return {title: statistics.median(each[title].took.cpu_seconds for each in rounds) for title in rounds[0]}
+
+
+# ---- who takes part, and in what
+
+
+def rows_within(seconds: float, concurrency: int, delay_seconds: float) -> int:
+    """No more than the default, nor than the endpoint answers in so long."""
+    return min(ROWS, int(seconds * concurrency / delay_seconds)) if delay_seconds else ROWS
+
+
+def others_of(pythons: Sequence[str], wanted: Sequence[str]) -> list[Other]:
+    """Each of those wanted that one of the interpreters can run; the rest are told of."""
+    found: dict[str, Other] = {}
+    for python in pythons:
+        told = subprocess.run([python, askers.__file__], capture_output=True, check=True, text=True).stdout
+        for name, version in json.loads(told).items():
+            found.setdefault(name, Other(name, version, python))
+    if missing := [name for name in wanted if name not in found]:
+        print(f"Not installed, so left out: {', '.join(missing)}", file=sys.stderr)
+    return [found[name] for name in wanted if name in found]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
+    parser.add_argument("--rows", type=int, nargs="+", help="of the table")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[256])
     parser.add_argument("--delay-ms", type=float, nargs="+", default=[50], help="the endpoint answers after so long")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="2,000 rows once: whether it works, not how fast")
+    parser.add_argument("--against", nargs="*", choices=[*askers.ASKERS], default=[*askers.ASKERS], metavar="NAME")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has other programs installed")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} rows once: whether it works, not how fast")
     options = parser.parse_args()
     if options.quick:
-        options.rows, options.repeats = [2_000], 1
+        options.rows, options.repeats = [QUICK_ROWS], 1
+    others = others_of([sys.executable, *([options.peers] if options.peers else [])], options.against)
+    allow_connections(max(options.concurrency))
+    print(f"Python {platform.python_version()}, client and server {'on a core each' if cores() else 'on any core'}")
+    starts = measure_starts(others, min(STARTS, options.repeats))
     for delay_ms, concurrency in product(options.delay_ms, options.concurrency):
-        measure_at(delay_ms / 1000, concurrency, options.rows, options.repeats)
-
-
-def measure_at(delay_seconds: float, concurrency: int, sizes: Sequence[int], repeats: int) -> None:
-    """Print a table of all sizes, at one width and with one latency of the endpoint."""
-    client_core, server_core = cores() or (None, None)
-    contenders = 2 + len(libraries())
-    bound_seconds = sum(repeats * contenders * seconds_max(rows) for rows in sizes)
-    pin(server_core)  # a server is bound as it is started: its thread is out of reach afterwards
-    with chat_process(delay_seconds=delay_seconds, for_seconds=bound_seconds) as server:
-        pin(client_core)
-        print(
-            f"\nPython {platform.python_version()}, httpx {version('httpx')}, {concurrency} at once, "
-            f"answers after {1000 * delay_seconds:g} ms, medians of {repeats}, "
-            f"client and server {'on a core each' if client_core else 'on no core of their own'}.\n"
-        )
-        print("| rows | | seconds | rows a second | CPU ms a row | peak memory, MB |\n|--:|---|--:|--:|--:|--:|")
-        for rows in sizes:
-            with tempfile.TemporaryDirectory() as folder:
-                setting = Setting(server.url, concurrency, rows, Path(folder))
-                rounds = list(measure_all(setting, repeats))
-            print("\n".join(lines_of(rows, rounds)), flush=True)
-    pin(client_core | server_core if client_core and server_core else None)
+        sizes = options.rows or [rows_within(ENDPOINT_SECONDS, concurrency, delay_ms / 1000)]
+        measure_at(concurrency, delay_ms / 1000, sizes, others, starts, repeats=options.repeats)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["bare"]:
-        bare(*sys.argv[2:])
-    else:
-        main()
+    main()

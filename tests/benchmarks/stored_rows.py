@@ -1,60 +1,92 @@
 """What a job costs when every row is answered already: `pipeline run` again, and `pipeline export`, by number of rows.
 
-    python tests/benchmarks/stored_rows.py [--rows 10000 100000 1000000] [--format parquet csv]
+    python tests/benchmarks/stored_rows.py [--rows 10000 100000 1000000 5000000] [--format parquet csv] [--quick]
 
 The answers are put into the store as the program would put them, without being asked for: no endpoint is there, and a
-row that was asked all the same would fail the run. 5,000,000 rows take about 10 GB of disk and half an hour.
-For Linux and macOS: the figures are those of wait4.
+row that was asked all the same would fail the run. Where cost grows in line with the rows, what a further row costs,
+beyond those of the line for fewer rows, stays the same. Everything lies in the folder for temporary files (TMPDIR).
 """
 
 import argparse
+import os
+import shutil
+import sqlite3
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
-from run_overhead import MODEL, TEMPLATE, Measured, apart, measure, prompt_of, questions
+from measuring import Measured, apart, measure
+from questions import MODEL, ROWS_AT_ONCE, TEMPLATE, prompt_of, questions, write_table
 
 NOWHERE = "http://127.0.0.1:9/v1"
-ROWS_AT_ONCE = 50_000
+QUICK_ROWS = 500
 SECONDS_MAX = 3600.0
+DISK_BYTES_A_ROW = 1_000
+"""Of table, store and both outputs, with room to spare."""
+CACHE_KB = 256 * 1024
+"""Of SQLite, while it fills the store: keys come in no order, and each has its place in the index."""
+INSERT = "INSERT INTO Cache (key, raw, tag, value, access_count, mode, store_time) VALUES (?, 1, 'ok', ?, ?, ?, ?)"
 
 
-def write_job(table: Path, output: Path, rows: int) -> None:
-    """The table, and a job folder beside the output in which every row of it has an answer."""
-    import msgspec  # noqa: PLC0415 - in a process of its own, see `apart`
-    import polars as pl  # noqa: PLC0415 - as above
+# ---- a job whose every row is answered: in a process of its own
+
+
+def answered(table: Path, output: Path, rows: int) -> Iterator[tuple[str, bytes]]:
+    """The key of each row's request, and an answer as the program files it."""
+    import msgspec  # noqa: PLC0415 - see `measure`
 
     from pipeline.job import Job  # noqa: PLC0415 - as above
     from pipeline.prompts import Prompts  # noqa: PLC0415 - as above
     from pipeline.records import Answer, Failure, Usage  # noqa: PLC0415 - as above
-    from pipeline.store import Entry, make_folder, rebuild  # noqa: PLC0415 - as above
 
-    asked = pl.DataFrame({"id": range(rows), "question": list(questions(rows))})
-    asked.write_csv(table) if table.suffix == ".csv" else asked.write_parquet(table, row_group_size=ROWS_AT_ONCE)
     settings = {"endpoint.base_url": NOWHERE, "endpoint.model": MODEL, "prompt.template": TEMPLATE}
-    prompts = Prompts(Job.load([table], output, settings=settings), asked.columns)
+    prompts = Prompts(Job.load([table], output, settings=settings), ["id", "question"])
+    now, usage = datetime.now(tz=UTC), Usage(33, 6, None, None, 39)
+    for number, question in enumerate(questions(rows)):
+        requests = prompts.requests({"id": number, "question": question})
+        assert not isinstance(requests, Failure)
+        text = f"the answer to {prompt_of(question)}"[:60]
+        answer = Answer(text, "stop", MODEL, usage, attempts=1, asked_at=now, latency_seconds=0.1, cost=0.0)
+        yield requests[0].key, msgspec.json.encode(answer)
 
-    def entries() -> Iterator[Entry]:
-        for row in asked.iter_rows(named=True):
-            requests = prompts.requests(row)
-            assert not isinstance(requests, Failure)
-            answer = Answer(
-                f"the answer to {prompt_of(row['question'])}"[:60],
-                "stop",
-                MODEL,
-                Usage(33, 6, None, None, 39),
-                attempts=1,
-                asked_at=datetime.now(tz=UTC),
-                latency_seconds=0.1,
-                cost=0.0,
-            )
-            yield Entry(requests[0].key, answer.status, msgspec.json.encode(answer))
 
+def fill(store: Path, answers: Iterator[tuple[str, bytes]]) -> None:
+    """Into a store that the program made, row for row as it would, but without its log and its syncs."""
+    from diskcache.core import DBNAME, MODE_RAW  # noqa: PLC0415 - see `measure`
+
+    from pipeline.store import rebuild  # noqa: PLC0415 - as above
+
+    rebuild(store, (), {})
+    now = datetime.now(tz=UTC).timestamp()
+    with closing(sqlite3.connect(store / DBNAME, isolation_level=None)) as database:
+        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KB}"):
+            database.execute(f"PRAGMA {pragma}")
+        while part := list(islice(answers, ROWS_AT_ONCE)):
+            cells = ((key, value, zlib.crc32(value, zlib.crc32(f"{key}\0ok\0".encode()))) for key, value in part)
+            database.execute("BEGIN")
+            database.executemany(INSERT, ((*row, MODE_RAW, now) for row in cells))
+            database.execute("COMMIT")
+        database.execute("PRAGMA journal_mode = WAL")
+    with (store / DBNAME).open("rb") as file:
+        os.fsync(file)  # or it is written out while others are measured
+
+
+def prepare(table: str, output: str, rows: str) -> None:
+    """The table, and a job folder beside the output."""
+    from pipeline.store import make_folder  # noqa: PLC0415 - see `measure`
+
+    write_table(Path(table), int(rows))
     folder = Path(f"{output}.job")
     make_folder(folder)
-    rebuild(folder / "store", entries(), {})
+    fill(folder / "store", answered(Path(table), Path(output), int(rows)))
+
+
+# ---- what it costs
 
 
 def check(output: Path, rows: int) -> None:
@@ -65,11 +97,23 @@ def check(output: Path, rows: int) -> None:
         raise SystemExit(f"{output}: {counted} rows and such as are ok, where all of {rows} should be.")
 
 
+def size_of(folder: Path) -> float:
+    """Megabytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
 def measure_stored(rows: int, suffix: str) -> Iterator[tuple[str, Measured]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        needed, free = rows * DISK_BYTES_A_ROW, shutil.disk_usage(folder).free
+        if free < needed:
+            raise SystemExit(
+                f"{rows:,} rows need {needed / 1e9:.0f} GB in {folder.parent}, where {free / 1e9:.0f} are."
+            )
         table, output, log = folder / f"table.{suffix}", folder / "output.parquet", folder / "log.txt"
-        apart(write_job, table, output, rows)
+        took = measure([sys.executable, __file__, "prepare", str(table), str(output), str(rows)], log, SECONDS_MAX)
+        told = f"{took.seconds:.0f} s, {took.peak_bytes / 1e6:,.0f} MB of memory, {size_of(folder):,.0f} MB of disk"
+        print(f"{rows:,} rows prepared as {suffix}: {told}", file=sys.stderr)
         program = [sys.executable, "-m", "pipeline"]
         job = ["-p", TEMPLATE, "-m", MODEL, "--base-url", NOWHERE, "-q"]
         yield "run again", measure([*program, "run", str(table), "-o", str(output), *job], log, SECONDS_MAX)
@@ -77,20 +121,36 @@ def measure_stored(rows: int, suffix: str) -> Iterator[tuple[str, Measured]]:
         exported = folder / "exported.parquet"
         yield "export", measure([*program, "export", str(output), "-o", str(exported)], log, SECONDS_MAX)
         apart(check, exported, rows)
+        print(f"{rows:,} rows from {suffix} took {size_of(folder):,.0f} MB of disk in all", file=sys.stderr)
+
+
+def line_of(rows: int, took: Measured, before: tuple[int, Measured] | None) -> str:
+    """Its figures, and what each row cost beyond those of a smaller table."""
+    further = ""
+    if before is not None and rows > before[0]:
+        further = f"{1e6 * (took.cpu_seconds - before[1].cpu_seconds) / (rows - before[0]):.0f}"
+    figures = f"{took.seconds:.1f} | {took.cpu_seconds:.1f} | {1e6 * took.cpu_seconds / rows:.0f} | {further}"
+    return f"{figures} | {took.peak_bytes / 1e6:,.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--format", nargs="+", choices=("parquet", "csv"), default=["parquet"])
+    parser.add_argument("--format", nargs="+", choices=("parquet", "csv"), default=["parquet", "csv"])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} rows: whether it works, not how fast")
     options = parser.parse_args()
-    print("| rows | from | | seconds | CPU seconds | peak memory, MB |\n|--:|---|---|--:|--:|--:|")
+    print("| rows | from | | seconds | CPU seconds | CPU µs a row | a further row | peak memory, MB |")
+    print("|--:|---|---|--:|--:|--:|--:|--:|")
     for suffix in options.format:
-        for rows in options.rows:
+        before: dict[str, tuple[int, Measured]] = {}
+        for rows in [QUICK_ROWS] if options.quick else options.rows:
             for what, took in measure_stored(rows, suffix):
-                figures = f"{took.seconds:.1f} | {took.cpu_seconds:.1f} | {took.peak_bytes / 1e6:,.0f}"
-                print(f"| {rows:,} | {suffix} | {what} | {figures} |", flush=True)
+                print(f"| {rows:,} | {suffix} | {what} | {line_of(rows, took, before.get(what))} |", flush=True)
+                before[what] = rows, took
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["prepare"]:
+        prepare(*sys.argv[2:])
+    else:
+        main()
