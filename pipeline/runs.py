@@ -15,13 +15,13 @@ from typing import Never
 import msgspec
 import polars as pl
 
-from . import batch, cluster, columns, history, live
+from . import columns, history
 from .control import forget_orders, obeying
 from .desk import Desk, read_learnt, read_ledger
 from .folders import make_inside
 from .forecast import Interval, Known, Pilot, expect, learn_from
 from .job import Job, duration_seconds, folder_beside
-from .live import DRAIN_SECONDS
+from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
 from .lock import hold
 from .plan import (
@@ -255,7 +255,15 @@ async def ask(ready: Prepared) -> Stopped | None:
 
 def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitable[None]]:
     """The way in which the requests travel."""
-    return {"live": live.answer_all, "batch": batch.answer_all, "ray": cluster.answer_all}[job.run.how]
+    if job.run.how == "batch":
+        from .batch import answer_all as answer_in_batches  # noqa: PLC0415 - most runs do without
+
+        return answer_in_batches
+    if job.run.how == "ray":
+        from .cluster import answer_all as answer_by_actors  # noqa: PLC0415 - as above
+
+        return answer_by_actors
+    return answer_all
 
 
 def refuse_to_pay_twice(job: Job, desk: Desk) -> None:
