@@ -8,6 +8,7 @@ import asyncio
 import io
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator
+from typing import cast
 
 import aiohttp
 import httpx
@@ -70,9 +71,9 @@ class Wire(httpx.AsyncBaseTransport):
 def _content(request: httpx.Request) -> bytes | io.BytesIO | AsyncIterable[bytes]:
     """The body at once; a large one in pieces, between which others have their turn; a file as it is read."""
     stream = request.stream
-    if not isinstance(stream, httpx.ByteStream) and isinstance(stream, httpx.AsyncByteStream):
-        return stream
-    body = request.read()
+    if not isinstance(stream, httpx.ByteStream):
+        return cast(httpx.AsyncByteStream, stream)
+    body = b"".join(stream)
     return body if len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
