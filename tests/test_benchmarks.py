@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
-        ("run_overhead.py --against httpx", ["| 500 | pipeline run |", "| 500 | bare httpx |"]),
+        ("run_overhead.py --against aiohttp", ["| 500 | pipeline run |", "| 500 | bare aiohttp |"]),
         ("stored_rows.py --format csv", ["| 500 | csv | run again |", "| 500 | csv | export |"]),
     ],
 )
