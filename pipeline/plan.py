@@ -206,11 +206,11 @@ def _is_to_ask(walk: Walk, job: Job, *, is_paid: bool) -> bool:
 def _chosen(part: Path, wanted: pl.Series) -> Iterator[list[str]]:
     """The wanted keys, a slice at a time."""
     offset = 0
-    for frame in read_slices(part, ["key"], WALKED_AT_ONCE):
-        keys = frame["key"].filter(wanted.slice(offset, frame.height))
+    for frame in read_slices(part, ["key"]):
+        keys = frame["key"].filter(wanted.slice(offset, frame.height)).bin.encode("hex").to_list()
         offset += frame.height
-        if len(keys):
-            yield keys.bin.encode("hex").to_list()
+        for start in range(0, len(keys), WALKED_AT_ONCE):
+            yield keys[start : start + WALKED_AT_ONCE]
 
 
 async def requests_to_ask(
@@ -328,17 +328,21 @@ def _keyed(  # noqa: PLR0913, PLR0917 - what is rendered, and who is told
 ) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
         rows = frame.rows(named=True)
-        keys: list[tuple[str | None, int | None, str | None]] = []
+        keys: list[str | None] = []
+        sizes: list[int | None] = []
+        errors: list[str | None] = []
         for requests in map(prompts.requests, rows):
             if isinstance(requests, Failure):
-                keys += [(None, None, requests.reason)] * opinions
+                keys += [None] * opinions
+                sizes += [None] * opinions
+                errors += [requests.reason] * opinions
             else:
-                keys += [(request.key, size_of(request.body), None) for request in requests]
-        named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
-        keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
-        keyed = keyed.with_columns(named.str.decode("hex"))
-        digests.append(_digests(keyed["key"]))
-        yield keyed
+                keys += [request.key for request in requests]
+                sizes += [size_of(request.body) for request in requests]
+                errors += [None] * opinions
+        key = pl.Series(old.keys(rows, keys), dtype=pl.String).str.decode("hex")
+        digests.append(_digests(key))
+        yield pl.DataFrame({"key": key, "bytes": sizes, "error": errors}, schema=_part_schema())
         seen(frame.height)
 
 
