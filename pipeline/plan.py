@@ -118,7 +118,7 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
     `seen` is told of how many further rows the keys are known.
     """
     part = folder / "keys.part.parquet"
-    digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    digests = [_hex_digests([])]
     old = OldAnswers(job, prompts, reader)
     try:
         last = _keys_of_last(job, table, prompts, old)
@@ -278,23 +278,23 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     A row's status is that of its best opinion, and it is pending if one of them is.
     """
     keys = keys_path(folder)
-    marks, walks = _marks(reader), Walks(job, reader)
+    marks, walks, opinions = _marks(reader), Walks(job, reader), opinions_in(keys)
+    digest = pl.concat([_hex_digests([]), *(_digests(frame["key"]) for frame in read_slices(keys, ["key"]))])
+    joined = digest.to_frame().join(marks, on="digest", how="left", maintain_order="left")
+    status = (
+        pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
+        .then(pl.lit("failed"))
+        .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
+    )
+    standing = joined.select(standing=status.replace_strict(STANDING, return_dtype=pl.Int8)).to_series()
     followed = marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"]
-    standings = [pl.Series("standing", [], dtype=pl.Int8)]
-    for frame in read_slices(keys, ["key"]):
-        digest = _digests(frame["key"])
-        joined = digest.to_frame().join(marks, on="digest", how="left", maintain_order="left")
-        status = (
-            pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
-            .then(pl.lit("failed"))
-            .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
-        )
-        standing = joined.select(standing=status.replace_strict(STANDING, return_dtype=pl.Int8)).to_series()
-        walked = digest.is_in(followed.implode()).fill_null(value=False)
-        firsts = [Request(key=key, body=b"") for key in frame["key"].filter(walked).bin.encode("hex")]
-        found = [STANDING[walk.status] for walk in walks.of(firsts)]
-        standings.append(standing.scatter(walked.arg_true(), found) if found else standing)
-    standing, opinions = pl.concat(standings), opinions_in(keys)
+    walked = digest.is_in(followed.implode()).fill_null(value=False)
+    found = [
+        STANDING[walk.status]
+        for chosen in _chosen(keys, walked)
+        for walk in walks.of([Request(key=key, body=b"") for key in chosen])
+    ]
+    standing = standing.scatter(walked.arg_true(), found) if found else standing
     if opinions > 1:
         by_row = standing.to_frame().group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
         standing = by_row.min()["standing"]
