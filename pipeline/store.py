@@ -34,7 +34,7 @@ GROUP_SECONDS = 0.02
 """Between two groups at least: to begin one takes the interpreter from the event loop, and more than writing a row."""
 NOTE_SECONDS = 1.0
 """How long a note may wait for an outcome to travel with."""
-LOOKUP_ROWS = 500
+LOOKUP_ROWS = 2_000
 """The most keys that are looked up in one statement."""
 CHUNK_ROWS = 25_000
 """The most keys that `Reader.marks` gives at once."""
