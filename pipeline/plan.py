@@ -280,13 +280,11 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     keys = keys_path(folder)
     marks, walks, opinions = _marks(reader), Walks(job, reader), opinions_in(keys)
     digest = pl.concat([_hex_digests([]), *(_digests(frame["key"]) for frame in read_slices(keys, ["key"]))])
-    joined = digest.to_frame().join(marks, on="digest", how="left", maintain_order="left")
-    status = (
-        pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
-        .then(pl.lit("failed"))
-        .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
-    )
-    standing = joined.select(standing=status.replace_strict(STANDING, return_dtype=pl.Int8)).to_series()
+    named = pl.col("mark").cast(pl.String).replace(UNSETTLED, "failed")
+    known = marks.select("digest", standing=named.replace_strict(STANDING, return_dtype=pl.Int8))
+    joined = digest.to_frame().join(known, on="digest", how="left", maintain_order="left")
+    unknown = pl.when(pl.col("digest").is_null()).then(STANDING["failed"]).otherwise(STANDING["pending"])
+    standing = joined.select(pl.col("standing").fill_null(unknown.cast(pl.Int8))).to_series()
     followed = marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"]
     walked = digest.is_in(followed.implode()).fill_null(value=False)
     found = [
