@@ -4,21 +4,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
 from . import __version__
 from .job import Job
-from .records import UNKNOWN, Answer, BadJob, Failure, Request, Status, Tally
+from .records import Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
 from .schema import Held
 from .shapes import Shape
 from .store import Reader
 from .tables import Table, read_slices
 from .typed import dtype_of, shapes_of, typed_cells
 from .walks import STANDING, Step, Walk, Walks, opinions_in
+
+MOMENT = pl.Datetime("us", "UTC")
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 FIXED: dict[str, pl.DataType] = {
     "answer": pl.String(),
@@ -34,7 +38,7 @@ FIXED: dict[str, pl.DataType] = {
     "cost": pl.Float64(),
     "latency_seconds": pl.Float64(),
     "attempts": pl.Int64(),
-    "asked_at": pl.Datetime("us", "UTC"),
+    "asked_at": MOMENT,
     "settings": pl.String(),
 }
 AT_TIMES: dict[str, pl.DataType] = {
@@ -44,6 +48,8 @@ AT_TIMES: dict[str, pl.DataType] = {
     "repaired": pl.String(),
 }
 ROWS_AT_ONCE = 10_000
+
+T = TypeVar("T")
 
 
 def output_schema(job: Job, table: Table) -> pl.Schema:
@@ -102,65 +108,57 @@ class Cells:
 
     def _added(self, keys: pl.DataFrame, models: Sequence[str | None] = ()) -> pl.DataFrame:
         """`models`: each row's own, if a column names them."""
+        rows, firsts = self._by_row(self._walked(keys)), self._by_row(keys["first"].to_list())
+        chosen = [choose(opinions, self._comparable) for opinions in rows]
+        cells = self._shown([each.step for each in chosen]) | {"agreement": [each.agreement for each in chosen]}
+        if "opinions" in self._dtypes:
+            cells["opinions"] = [[_said(walk, self._job) for walk in opinions] for opinions in rows]
+        paid = [_paid_for(opinions, own) for opinions, own in zip(rows, firsts, strict=True)]
+        cells["cost"] = [None if outcomes is None else _cost(outcomes) for outcomes in paid]
+        cells["attempts"] = [
+            None if outcomes is None else sum([each.attempts for each in outcomes]) for outcomes in paid
+        ]
+        used = [each.step for each, own in zip(chosen, firsts, strict=True) if any(own)]
+        self.tally += _tally(cells, paid, used)
+        if self._paid is not None:
+            self._tell(self._paid, rows, firsts, models)
+        prefix = self._job.output.prefix
+        return pl.DataFrame([_series(prefix + name, cells[name], dtype) for name, dtype in self._dtypes.items()])
+
+    def _by_row(self, opinions: list[T]) -> list[list[T]]:
+        return [opinions[at : at + self._opinions] for at in range(0, len(opinions), self._opinions)]
+
+    def _walked(self, keys: pl.DataFrame) -> list[Walk]:
+        """The walk of each opinion."""
         hexes = keys["key"].bin.encode("hex").to_list()
-        walks = iter(self._walks.of([Request(key=key, body=b"") for key in hexes if key is not None]))
-        cells: dict[str, list[Any]] = {name: [] for name in self._dtypes}
-        found = [
+        walks = iter(self._walks.of([Request(key, b"") for key in hexes if key is not None]))
+        return [
             next(walks) if key is not None else _unaskable(error)
             for key, error in zip(hexes, keys["error"], strict=True)
         ]
-        firsts = keys["first"].to_list()
-        for at in range(0, len(found), self._opinions):
-            opinions = found[at : at + self._opinions]
-            row = self._row(opinions, firsts[at : at + self._opinions])
-            if self._paid is not None:
-                asked_of = [models[at // self._opinions] or self._job.models[0]] if models else self._job.models
-                for number, walk in enumerate(opinions):
-                    for step in walk.steps if firsts[at + number] else ():
-                        self._paid(asked_of[number % len(asked_of)], step)
-            for name, column in cells.items():
-                column.append(row.get(name))
-        prefix = self._job.output.prefix
-        return pl.DataFrame(
-            [pl.Series(prefix + name, cells[name], dtype=dtype, strict=False) for name, dtype in self._dtypes.items()]
-        )
 
-    def _row(self, opinions: list[Walk], firsts: list[bool]) -> dict[str, Any]:
-        """The cells of one row by column name; what is not there is null."""
-        paid = [step.outcome for walk, first in zip(opinions, firsts, strict=True) if first for step in walk.steps]
-        known = any(walk.steps for walk in opinions)
-        costs = [outcome.cost for outcome in paid]
-        row: dict[str, Any] = {
-            "cost": None if None in costs or not known else math.fsum(cost for cost in costs if cost is not None),
-            "attempts": sum(outcome.attempts for outcome in paid) if known else None,
-        }
-        chosen = choose(opinions, self._comparable)
-        status, used = chosen.step.status if chosen.step is not None else "pending", UNKNOWN
-        row |= {"status": status, "agreement": chosen.agreement}
-        if "opinions" in self._dtypes:
-            row["opinions"] = [_said(walk, self._job) for walk in opinions]
-        if chosen.step is not None:
-            row |= self._shown(chosen.step)
-            if any(firsts) and isinstance(chosen.step.outcome, Answer):
-                used = chosen.step.outcome.usage
-        counted: dict[str, Any] = {status: 1, "cost": row["cost"] or 0.0, "unpriced": int(None in costs)}
-        self.tally += Tally(**counted, attempts=row["attempts"] or 0, usage=used)
-        return row
+    def _shown(self, shown: list[Step | None]) -> dict[str, list[Any]]:
+        """The columns that tell of the outcomes that are shown, column by column; what is not there is null."""
+        outcomes = [None if step is None else step.outcome for step in shown]
+        answers = [outcome if isinstance(outcome, Answer) else None for outcome in outcomes]
+        usages = _each(answers, "usage")
+        cells = {name: _each(usages, name) for name in Usage.__struct_fields__}
+        cells |= {name: _each(answers, name) for name in ("finish_reason", "model")}
+        cells |= {name: _each(outcomes, name) for name in ("latency_seconds", "asked_at")}
+        cells["answer"] = _each(answers, "text")
+        cells["status"] = ["pending" if step is None else step.status for step in shown]
+        cells["error"] = [None if step is None else _error(step) for step in shown]
+        cells["settings"] = [settings or None for settings in _each(outcomes, "settings")]
+        cells["repaired"] = [None if step is None else _repaired(step) for step in shown]
+        if "confidence" in self._dtypes:
+            cells["confidence"] = [None if step is None else self._confidence(step) for step in shown]
+        if self._shapes:
+            typed = [{} if step is None else self._typed(step.held) for step in shown]
+            cells |= {name: [row.get(name) for row in typed] for name in self._shapes}
+        return cells
 
-    def _shown(self, step: Step) -> dict[str, Any]:
-        """The cells that tell of the outcome that is shown."""
-        outcome = step.outcome
-        row: dict[str, Any] = {
-            "latency_seconds": outcome.latency_seconds,
-            "asked_at": outcome.asked_at,
-            "settings": outcome.settings or None,
-        }
-        if isinstance(outcome, Failure):
-            return row | {"error": f"{outcome.kind}: {outcome.reason}"}
-        row |= {"answer": outcome.text, "finish_reason": outcome.finish_reason, "model": outcome.model}
-        row |= {name: getattr(outcome.usage, name) for name in outcome.usage.__struct_fields__}
-        row |= {"confidence": confidence(outcome, self._label(step.held)), "repaired": _repaired(step)}
-        return row | self._typed(step.held, step.status)
+    def _confidence(self, step: Step) -> float | None:
+        return confidence(step.outcome, self._label(step.held)) if isinstance(step.outcome, Answer) else None
 
     def _label(self, held: Held | None) -> str | None:
         if held is None or self._job.answer.labels is None:
@@ -168,12 +166,66 @@ class Cells:
         label = held.values.get(self._job.answer.label_property)
         return label if isinstance(label, str) else None
 
-    def _typed(self, held: Held | None, status: Status) -> dict[str, Any]:
-        if held is None:
-            return {}
-        if held.error is not None:
-            return {"error": f"invalid: {held.error}"} if status == "invalid" else {}
-        return typed_cells(held, self._job, self._shapes)
+    def _typed(self, held: Held | None) -> dict[str, Any]:
+        return {} if held is None or held.error is not None else typed_cells(held, self._job, self._shapes)
+
+    def _tell(
+        self,
+        paid: Callable[[str, Step], None],
+        rows: list[list[Walk]],
+        firsts: list[list[bool]],
+        models: Sequence[str | None],
+    ) -> None:
+        for at, (opinions, own) in enumerate(zip(rows, firsts, strict=True)):
+            asked_of = [models[at] or self._job.models[0]] if models else self._job.models
+            for number, walk in enumerate(opinions):
+                for step in walk.steps if own[number] else ():
+                    paid(asked_of[number % len(asked_of)], step)
+
+
+def _each(records: Sequence[Record | None], name: str) -> list[Any]:
+    """One field of each, as a column."""
+    return [None if record is None else getattr(record, name) for record in records]
+
+
+def _series(name: str, cells: list[Any], dtype: pl.DataType) -> pl.Series:
+    """The cells as polars has them; moments by way of whole numbers, a sixth of the time that polars takes for them."""
+    if dtype == MOMENT:
+        numbers = [None if moment is None else (moment - EPOCH) // MICROSECOND for moment in cells]
+        return pl.Series(name, numbers, dtype=pl.Int64).cast(MOMENT)
+    return pl.Series(name, cells, dtype=dtype, strict=False)
+
+
+def _error(step: Step) -> str | None:
+    """Why there is no answer, or none that fits."""
+    if isinstance(step.outcome, Failure):
+        return f"{step.outcome.kind}: {step.outcome.reason}"
+    return f"invalid: {step.held.error}" if step.status == "invalid" and step.held is not None else None
+
+
+def _paid_for(opinions: list[Walk], firsts: list[bool]) -> list[Outcome] | None:
+    """All that was paid for a row, nothing if it equals an earlier one; None if it has no outcome yet."""
+    paid = [step.outcome for walk, first in zip(opinions, firsts, strict=True) if first for step in walk.steps]
+    return paid if paid or any(walk.steps for walk in opinions) else None
+
+
+def _cost(outcomes: list[Outcome]) -> float | None:
+    """US dollars in all; None if one is unknown."""
+    costs = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    return math.fsum(costs) if len(costs) == len(outcomes) else None
+
+
+def _tally(cells: dict[str, list[Any]], paid: list[list[Outcome] | None], used: list[Step | None]) -> Tally:
+    """Of the rows of these cells. `paid`: what was paid for each; `used`: what is shown of those whose tokens count."""
+    usages = [step.outcome.usage for step in used if step is not None and isinstance(step.outcome, Answer)]
+    columns = [[count for count in _each(usages, name) if count is not None] for name in Usage.__struct_fields__]
+    return Tally(
+        **Counter(cells["status"]),
+        usage=Usage(*[sum(counts) if counts else None for counts in columns]),
+        cost=math.fsum(cost or 0.0 for cost in cells["cost"]),
+        unpriced=sum(cost is None and bool(outcomes) for cost, outcomes in zip(cells["cost"], paid, strict=True)),
+        attempts=sum(attempts or 0 for attempts in cells["attempts"]),
+    )
 
 
 def _unaskable(reason: str) -> Walk:
@@ -192,6 +244,9 @@ class Chosen(NamedTuple):
     """Share of the answers that fit which hold the same in all that can be compared; None where nothing can."""
 
 
+PENDING = Chosen(None)
+
+
 def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
     """Of the opinions that stand best, the one that most agree with; the earliest, if several are as good.
 
@@ -199,7 +254,7 @@ def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
     """
     shown = [step for walk in opinions if (step := walk.shown) is not None]
     if len(shown) < len(opinions):
-        return Chosen(None)
+        return PENDING
     if len(shown) == 1:
         return Chosen(shown[0], 1.0 if names and shown[0].status == "ok" else None)
     best = min(STANDING[step.status] for step in shown)

@@ -134,8 +134,10 @@ def uptime_seconds() -> float:
 
 def read_outcome(stored: bytes) -> Outcome:
     """An outcome as `Desk.record` wrote it. Raises Stopped for anything else."""
-    with _telling("an answer"):
+    try:
         return _outcomes.decode(stored)
+    except ValueError as error:  # told here, as each row comes by: `_telling` takes longer than the decoding
+        raise _damaged("an answer", error) from error
 
 
 def read_ledger(reader: Reader | None) -> Tally:
@@ -150,10 +152,14 @@ def _telling(what: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # msgspec's own, and Python's of bytes that are no text
-        raise Stopped(
-            f"In the store, {what} is damaged: {error}. Nothing was changed. Put back a copy of the whole job folder, "
-            "or name another with --job-dir and pay for the answers again."
-        ) from error
+        raise _damaged(what, error) from error
+
+
+def _damaged(what: str, error: ValueError) -> Stopped:
+    return Stopped(
+        f"In the store, {what} is damaged: {error}. Nothing was changed. Put back a copy of the whole job folder, "
+        "or name another with --job-dir and pay for the answers again."
+    )
 
 
 class Desk:

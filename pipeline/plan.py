@@ -1,12 +1,14 @@
 """The requests of each row, and which of them are unanswered.
 
 Each row is rendered once to learn its keys; the rows to ask are rendered again when their turn comes, since a key is
-small and a prompt is not. What is kept of a request meanwhile is 16 bytes, the first half of its key, and of a stored
-outcome the same and its mark. A row of k opinions is k requests, and `keys.parquet` one flat table of them: opinion j
-of row i stands at i * k + j.
+small and a prompt is not. A run over the same input with the same settings as the last has the keys of the last, and
+renders only the first rows, to see that they are the same. What is kept of a request meanwhile is 16 bytes, the first
+half of its key, and of a stored outcome the same and its mark. A row of k opinions is k requests, and `keys.parquet`
+one flat table of them: opinion j of row i stands at i * k + j.
 """
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
 
 KEYS_SCHEMA = pl.Schema({"key": pl.Binary, "bytes": pl.UInt32, "error": pl.String, "first": pl.Boolean})
 """`keys.parquet`: of each request its key, its size, why it cannot be asked, whether it is the first of its equals."""
+
+PART_SCHEMA = pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
+
+BESIDE_THE_KEYS = {"limits", "output", "prices", "run"}
+"""The sections of a job file that no key hangs on."""
 
 RENDERED_AT_ONCE = 5_000
 """Requests; at least one row's."""
@@ -106,15 +113,17 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
     folder: Path,
     seen: Callable[[int], None] = lambda _rows: None,
 ) -> Plan:
-    """Render every row, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked.
+    """Learn every row's keys, write `keys.parquet`, look up what is known. Raises BadJob if no row at all can be asked.
 
-    `seen` is told how many further rows were rendered.
+    `seen` is told of how many further rows the keys are known.
     """
     part = folder / "keys.part.parquet"
-    digests: list[pl.Series] = [_digests(pl.Series([], dtype=pl.Binary))]
+    digests = [_hex_digests([])]
     old = OldAnswers(job, prompts, reader)
     try:
-        write_table(_keyed(table, prompts, job.opinions, old, digests, seen), _part_schema(), part, {}, private=True)
+        last = _keys_of_last(job, table, prompts, old)
+        keyed = _keyed(table, prompts, job.opinions, old) if last is None else read_slices(last, list(PART_SCHEMA))
+        write_table(_digested(keyed, digests, job.opinions, seen), PART_SCHEMA, part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = digest.is_first_distinct() & digest.is_not_null()
@@ -206,11 +215,11 @@ def _is_to_ask(walk: Walk, job: Job, *, is_paid: bool) -> bool:
 def _chosen(part: Path, wanted: pl.Series) -> Iterator[list[str]]:
     """The wanted keys, a slice at a time."""
     offset = 0
-    for frame in read_slices(part, ["key"], WALKED_AT_ONCE):
-        keys = frame["key"].filter(wanted.slice(offset, frame.height))
+    for frame in read_slices(part, ["key"]):
+        keys = frame["key"].filter(wanted.slice(offset, frame.height)).bin.encode("hex").to_list()
         offset += frame.height
-        if len(keys):
-            yield keys.bin.encode("hex").to_list()
+        for start in range(0, len(keys), WALKED_AT_ONCE):
+            yield keys[start : start + WALKED_AT_ONCE]
 
 
 async def requests_to_ask(
@@ -269,23 +278,21 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     A row's status is that of its best opinion, and it is pending if one of them is.
     """
     keys = keys_path(folder)
-    marks, walks = _marks(reader), Walks(job, reader)
+    marks, walks, opinions = _marks(reader), Walks(job, reader), opinions_in(keys)
+    digest = pl.concat([_hex_digests([]), *(_digests(frame["key"]) for frame in read_slices(keys, ["key"]))])
+    named = pl.col("mark").cast(pl.String).replace(UNSETTLED, "failed")
+    known = marks.select("digest", standing=named.replace_strict(STANDING, return_dtype=pl.Int8))
+    joined = digest.to_frame().join(known, on="digest", how="left", maintain_order="left")
+    unknown = pl.when(pl.col("digest").is_null()).then(STANDING["failed"]).otherwise(STANDING["pending"])
+    standing = joined.select(pl.col("standing").fill_null(unknown.cast(pl.Int8))).to_series()
     followed = marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"]
-    standings = [pl.Series("standing", [], dtype=pl.Int8)]
-    for frame in read_slices(keys, ["key"]):
-        digest = _digests(frame["key"])
-        joined = digest.to_frame().join(marks, on="digest", how="left", maintain_order="left")
-        status = (
-            pl.when(pl.col("digest").is_null() | (pl.col("mark") == UNSETTLED))
-            .then(pl.lit("failed"))
-            .otherwise(pl.col("mark").cast(pl.String).fill_null("pending"))
-        )
-        standing = joined.select(standing=status.replace_strict(STANDING, return_dtype=pl.Int8)).to_series()
-        walked = digest.is_in(followed.implode()).fill_null(value=False)
-        firsts = [Request(key=key, body=b"") for key in frame["key"].filter(walked).bin.encode("hex")]
-        found = [STANDING[walk.status] for walk in walks.of(firsts)]
-        standings.append(standing.scatter(walked.arg_true(), found) if found else standing)
-    standing, opinions = pl.concat(standings), opinions_in(keys)
+    walked = digest.is_in(followed.implode()).fill_null(value=False)
+    found = [
+        STANDING[walk.status]
+        for chosen in _chosen(keys, walked)
+        for walk in walks.of([Request(key=key, body=b"") for key in chosen])
+    ]
+    standing = standing.scatter(walked.arg_true(), found) if found else standing
     if opinions > 1:
         by_row = standing.to_frame().group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
         standing = by_row.min()["standing"]
@@ -310,36 +317,61 @@ def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
     )
 
 
-def _part_schema() -> pl.Schema:
-    return pl.Schema({name: dtype for name, dtype in KEYS_SCHEMA.items() if name != "first"})
-
-
 def _rows_at_once(opinions: int) -> int:
     return max(1, RENDERED_AT_ONCE // opinions)
 
 
-def _keyed(  # noqa: PLR0913, PLR0917 - what is rendered, and who is told
-    table: Table,
-    prompts: Prompts,
-    opinions: int,
-    old: OldAnswers,
-    digests: list[pl.Series],
-    seen: Callable[[int], None],
+def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: OldAnswers) -> Path | None:
+    """The `keys.parquet` of the last run, if this one has the same keys; None if they are to be made."""
+    last = history.last(job.folder)
+    if last is None or job.prompt.images or job.answer.keep_old:  # whose keys hang on more than settings and input
+        return None
+    keys, wanted = keys_path(job.folder), job.this_run
+    before = _told((last.limit, last.sample, last.seed), last.table, last.input_hash, last.seen_by_model, last.settings)
+    pilot, path = (wanted.limit, wanted.sample, wanted.seed), str(table.path.absolute())
+    now = _told(pilot, path, table.content_hash, job.seen_by_model(), job.without_secrets())
+    if before != now or not keys.exists() or keys_hash(keys) != last.keys_hash:
+        return None
+    # another version of the program, or of what renders, may give other prompts: it would to these
+    made = next(_keyed(table.head(_rows_at_once(job.opinions)), prompts, job.opinions, old), None)
+    found = next(read_slices(keys, list(PART_SCHEMA), RENDERED_AT_ONCE), None)
+    return keys if made is not None and found is not None and made.equals(found.head(made.height)) else None
+
+
+def _told(
+    pilot: tuple[int | None, ...], path: str, input_hash: str, seen_by_model: dict[str, Any], settings: dict[str, Any]
+) -> str:
+    """All that a run's keys hang on, as text: to Python 1 is true. The same bytes by another ending are other rows."""
+    sections = {name: section for name, section in settings.items() if name not in BESIDE_THE_KEYS}
+    return json.dumps([pilot, path, input_hash, seen_by_model, sections], sort_keys=True)
+
+
+def _digested(
+    keyed: Iterator[pl.DataFrame], digests: list[pl.Series], opinions: int, seen: Callable[[int], None]
 ) -> Iterator[pl.DataFrame]:
+    for frame in keyed:
+        digests.append(_digests(frame["key"]))
+        yield frame
+        seen(frame.height // opinions)
+
+
+def _keyed(table: Table, prompts: Prompts, opinions: int, old: OldAnswers) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
         rows = frame.rows(named=True)
-        keys: list[tuple[str | None, int | None, str | None]] = []
+        keys: list[str | None] = []
+        sizes: list[int | None] = []
+        errors: list[str | None] = []
         for requests in map(prompts.requests, rows):
             if isinstance(requests, Failure):
-                keys += [(None, None, requests.reason)] * opinions
+                keys += [None] * opinions
+                sizes += [None] * opinions
+                errors += [requests.reason] * opinions
             else:
-                keys += [(request.key, size_of(request.body), None) for request in requests]
-        named = pl.Series("key", old.keys(rows, [key for key, _, _ in keys]), dtype=pl.String)
-        keyed = pl.DataFrame(keys, schema={**_part_schema(), "key": pl.String}, orient="row")
-        keyed = keyed.with_columns(named.str.decode("hex"))
-        digests.append(_digests(keyed["key"]))
-        yield keyed
-        seen(frame.height)
+                keys += [request.key for request in requests]
+                sizes += [size_of(request.body) for request in requests]
+                errors += [None] * opinions
+        key = pl.Series(old.keys(rows, keys), dtype=pl.String).str.decode("hex")
+        yield pl.DataFrame({"key": key, "bytes": sizes, "error": errors}, schema=PART_SCHEMA)
 
 
 def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:

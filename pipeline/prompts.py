@@ -11,8 +11,9 @@ import glob
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -23,6 +24,19 @@ from .templates import Row, Template, Unaskable, near_name
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 _plain = msgspec.json.Encoder()
+
+HOLE = b"\0"
+"""Holds the place of the messages: a byte that no JSON has."""
+FRAMES_KEPT = 1_000
+
+
+class Frame(NamedTuple):
+    """What stands before and after the messages, in what the key is made of and in the body: alike for many rows."""
+
+    seen: tuple[bytes, bytes]
+    sent: tuple[bytes, bytes]
+    model: str
+    """Empty for the job's own."""
 
 
 class Prompts:
@@ -64,12 +78,12 @@ class Prompts:
         settings = dict(job.parameters)
         if job.answer.logprobs:
             identity["logprobs"] = settings["logprobs"] = True
+        self._identity, self._settings = identity, settings
         self._opinions = [
-            ({**identity, "sample": sample}, _sampled(settings, sample), model)
-            for sample in range(job.answer.samples)
-            for model in job.answer.models or [""]
+            (sample, model) for sample in range(job.answer.samples) for model in job.answer.models or [""]
         ]
-        """Of each opinion: what its key is made of, what its body holds, and the model if it is not the job's own."""
+        """Of each opinion the sample's number, and the model if it is not the job's own."""
+        self._frame = lru_cache(FRAMES_KEPT)(self._made_frame)
 
     def _shown(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
         """An example as the turns of a chat, asked as a row is."""
@@ -92,6 +106,8 @@ class Prompts:
         chat = self._chat(row)
         if self._system is not None and all(message["role"] != "system" for message in chat):
             chat = [{"role": "system", "content": self._system.render(row)}, *chat]
+        if not self._examples:
+            return chat
         first = next((at for at, message in enumerate(chat) if message["role"] != "system"), len(chat))
         return [*chat[:first], *self._examples, *chat[first:]]
 
@@ -109,34 +125,37 @@ class Prompts:
         The same row always gives the same requests: the first sample of each model, then the second of each.
         """
         try:
-            chat, images = self.messages(row), self._images_of(row)
+            seen = sent = self.messages(row)
+            if self._images:
+                images = self._images_of(row)
+                seen = with_images(seen, [image.seen for image in images])
+                sent = with_images(sent, [image.sent for image in images])
             model, cap = self._model_of(row), self._max_tokens_of(row)
-            seen = with_images(chat, [image.seen for image in images])
-            sent = with_images(chat, [image.sent for image in images])
+            frames = [self._frame(sample, model or other, cap) for sample, other in self._opinions]
+            written, body = _canonical.encode(seen), _plain.encode(sent)
             return [
-                self._request({**identity, "messages": seen}, {"messages": sent, **settings}, model or other, cap)
-                for identity, settings, other in self._opinions
+                Request(hashlib.sha256(written.join(frame.seen)).hexdigest(), body.join(frame.sent), frame.model, cap)
+                for frame in frames
             ]
         except Unaskable as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
 
-    def _request(self, identity: dict[str, Any], body: dict[str, Any], model: str, cap: int | None) -> Request:
-        """One request; `model` and `cap` where they are others than the job's."""
-        identity["model"] = model or self._model
-        if cap is not None:
-            identity["parameters"] = {**identity["parameters"], **self._capped(cap)}
-            body |= self._capped(cap)
-        key = hashlib.sha256(_canonical.encode(identity)).hexdigest()
-        return Request(key, _plain.encode({"model": identity["model"], **body}), model, cap)
+    def _made_frame(self, sample: int, model: str, cap: int | None) -> Frame:
+        """Around the messages of one sample; `model` and `cap` where they are others than the job's."""
+        caps = {} if cap is None else self._capped(cap)
+        told = {"model": model or self._model, "messages": msgspec.Raw(HOLE)}
+        parameters = {**self._identity["parameters"], **caps}
+        seen = _canonical.encode({**self._identity, **told, "parameters": parameters, "sample": sample})
+        sent = _plain.encode({**told, **_sampled(self._settings, sample), **caps})
+        return Frame(_around_hole(seen), _around_hole(sent), model)
 
     def under(self, contract: dict[str, Any]) -> Self:
         """The same requests, made when the answer's contract was another: they differ in their keys."""
         other = copy.copy(self)
-        other._opinions = [  # noqa: SLF001 - a copy of this one
-            ({**identity, "answer": contract}, settings, model) for identity, settings, model in self._opinions
-        ]
+        other._identity = {**self._identity, "answer": contract}  # noqa: SLF001 - a copy of this one
+        other._frame = lru_cache(FRAMES_KEPT)(other._made_frame)  # noqa: SLF001 - as above
         return other
 
     def _images_of(self, row: Row) -> list[Image]:
@@ -169,6 +188,11 @@ def _images_folder(job: Job) -> Path:
             "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."
         )
     return min(folders)
+
+
+def _around_hole(written: bytes) -> tuple[bytes, bytes]:
+    before, _, after = written.partition(HOLE)
+    return before, after
 
 
 def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ GROUP_SECONDS = 0.02
 """Between two groups at least: to begin one takes the interpreter from the event loop, and more than writing a row."""
 NOTE_SECONDS = 1.0
 """How long a note may wait for an outcome to travel with."""
-LOOKUP_ROWS = 500
+LOOKUP_ROWS = 2_000
 """The most keys that are looked up in one statement."""
 CHUNK_ROWS = 25_000
 """The most keys that `Reader.marks` gives at once."""
@@ -418,10 +418,10 @@ def entry_of(row: Sequence[object]) -> Entry:
     Nothing in it is unpickled, nor followed to a file.
     """
     key, raw, tag, mode, filename, value, checksum = row
-    entry = Entry(_text(key, raw), _text(tag, raw), _bytes(mode, filename, value))
-    if checksum != _checksum(entry.key.encode(), entry.tag.encode(), entry.value):
-        raise TypeError(f"the value of {entry.key!r} is not what was written")
-    return entry
+    key, tag, value = _text(key, raw), _text(tag, raw), _bytes(mode, filename, value)
+    if checksum != _checksum(key.encode(), tag.encode(), value):
+        raise TypeError(f"the value of {key!r} is not what was written")
+    return Entry(key, tag, value)
 
 
 def _text(cell: object, raw: object) -> str:

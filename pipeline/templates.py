@@ -86,7 +86,9 @@ class Template:
             given["row"] = dict(given)
         self._environment.left = WORK_MAX
         try:
-            return _capped(self._template.generate(given))
+            # `Template.generate`, but for a copy of what it is given, and for tracebacks, which nobody sees
+            context = self._template.new_context({**self._template.globals, **given}, shared=True)
+            return _capped(self._template.root_render_func(context))
         except Unaskable:
             raise
         except Exception as error:  # noqa: BLE001 - a template is the user's code: a bad row may raise anything
@@ -208,6 +210,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def _printed(self, value: object) -> object:
         """What is printed is data: the word None, or a place in memory, is nothing to pay for."""
+        if type(value) is str:
+            self.spend(TURN + len(value))
+            return value
         if value is None:
             raise Unaskable("the template prints a null; write {{ column or '' }} where one may stand")
         if isinstance(value, jinja2.Undefined):

@@ -35,6 +35,8 @@ class Step(NamedTuple):
 class Walk:
     """The requests of one opinion, as far as they have outcomes, and the one that is to be asked next."""
 
+    __slots__ = ("missing", "steps")
+
     def __init__(self, first: Request) -> None:
         self.steps: list[Step] = []
         self.missing: Request | None = first
@@ -45,8 +47,10 @@ class Walk:
         """The step whose outcome is the opinion's: a failure never takes an answer's place. None if it is pending."""
         if self.missing is not None:
             return None
-        answers = [step for step in self.steps if isinstance(step.outcome, Answer)]
-        return (answers or self.steps)[-1]
+        for step in reversed(self.steps):
+            if isinstance(step.outcome, Answer):
+                return step
+        return self.steps[-1]
 
     @property
     def status(self) -> Status:
@@ -68,20 +72,20 @@ class Walks:
     def of(self, firsts: Sequence[Request]) -> list[Walk]:
         """The walk from each of these requests, in their order; without a body they give the keys all the same."""
         walks = [Walk(first) for first in firsts]
-        going_on = walks
+        going_on = list(zip(walks, firsts, strict=True))
         while going_on:
-            stored = self._reader.get_many([walk.next.key for walk in going_on])
+            stored = self._reader.get_many([request.key for _, request in going_on])
             going_on = [
-                walk
-                for walk, value in zip(going_on, stored, strict=True)
-                if value is not None and self._go(walk, value)
+                (walk, following)
+                for (walk, request), value in zip(going_on, stored, strict=True)
+                if value is not None and (following := self._go(walk, request, value)) is not None
             ]
         return walks
 
-    def _go(self, walk: Walk, stored: bytes) -> bool:
-        """One step on; whether there may be another."""
-        request, outcome = walk.next, read_outcome(stored)
+    def _go(self, walk: Walk, request: Request, stored: bytes) -> Request | None:
+        """One step on, and what is to follow."""
+        outcome = read_outcome(stored)
         status, held = self._ladder.judge(outcome)
         walk.steps.append(Step(request, outcome, status, held))
         walk.missing = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
-        return walk.missing is not None
+        return walk.missing

@@ -12,13 +12,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import history
 from pipeline.desk import Desk
 from pipeline.job import Job, ThisRun
-from pipeline.plan import KEYS_SCHEMA, Plan, chosen_rows, keys_path, make_plan, requests_to_ask, tally_rows
+from pipeline.plan import (
+    KEYS_SCHEMA,
+    RENDERED_AT_ONCE,
+    Plan,
+    chosen_rows,
+    keys_hash,
+    keys_path,
+    make_plan,
+    requests_to_ask,
+    tally_rows,
+)
 from pipeline.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Request, Stopped, Tally
-from pipeline.store import Reader, Store
+from pipeline.store import Reader, Store, make_folder
 from pipeline.tables import Table, open_table
+from pipeline.templates import Row
 from pipeline.walks import Walks
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
@@ -224,6 +236,57 @@ def test_an_input_that_changes_under_the_asking_is_a_stop(tmp_path: Path, make: 
 PROMPTS = st.lists(st.sampled_from([None, "", "a", "b", "c", "d", "e"]), max_size=12)
 OUTCOMES = st.dictionaries(st.sampled_from("abcdex"), st.sampled_from([OK, CUT, LASTING, PASSING]))
 RETRY = st.sets(st.sampled_from(["failed", "truncated", "ok"])).map(lambda names: tuple(sorted(names)))
+
+
+class Counted(Prompts):
+    """Prompts that tell how many rows they were made of."""
+
+    rows, said = 0, ""
+
+    def requests(self, row: Row) -> list[Request] | Failure:
+        self.rows += 1
+        return super().requests({**row, "prompt": self.said + row["prompt"]})
+
+
+def plan_anew(source: Path, said: str = "", this_run: ThisRun | None = None, **settings: Any) -> tuple[int, Plan]:
+    """How many rows a run renders to make its plan, and the plan; the run has then begun."""
+    output = source.with_name("out.csv")
+    job = Job.load([source], output, settings={**MINIMAL, **settings}, this_run=this_run or ThisRun())
+    make_folder(job.folder)
+    whole = open_table(job.inputs, job.folder)
+    prompts = Counted(job, ["prompt"])
+    prompts.said = said
+    Store(job.folder / "store").close()
+    with closing(Reader(job.folder / "store")) as reader:
+        plan = make_plan(job, chosen_rows(job, whole), prompts, reader, job.folder)
+    history.begin(job, ["run"], whole.content_hash, whole.path, keys_hash(keys_path(job.folder)))
+    return prompts.rows, plan
+
+
+def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tmp_path: Path) -> None:
+    count, table, keys = RENDERED_AT_ONCE + 10, tmp_path / "in.csv", tmp_path / "out.csv.job" / "keys.parquet"
+    pl.DataFrame({"prompt": [f"{row // 2}" for row in range(count)]}).write_csv(table)
+    made, first = plan_anew(table)
+    assert made == count
+    known = pl.read_parquet(keys)
+
+    made, again = plan_anew(table, **{"limits.concurrency": 7, "output.prefix": "x"})
+    assert made == RENDERED_AT_ONCE
+    assert (again.to_ask, again.equal, again.request_bytes) == (first.to_ask, first.equal, first.request_bytes)
+    assert known.equals(pl.read_parquet(keys))
+
+    for changed in ({"endpoint.model": "n"}, {"parameters.x": 1}, {"parameters.x": True}, {"prompt.system": "Hm."}):
+        assert plan_anew(table, **changed)[0] == count, changed
+    assert plan_anew(table)[0] == count
+    assert plan_anew(table, this_run=ThisRun(limit=count - 1))[0] == count - 1
+    assert plan_anew(table)[0] == count
+    assert plan_anew(table, said="Another version says: ")[0] == RENDERED_AT_ONCE + count
+    keys.write_bytes(b"cut")
+    assert plan_anew(table)[0] == count
+    # the same bytes by another ending may be other rows
+    assert plan_anew(table.rename(tmp_path / "in.tsv"))[0] == count
+    pl.DataFrame({"prompt": [f"{row // 3}" for row in range(count)]}).write_csv(tmp_path / "in.tsv")
+    assert plan_anew(tmp_path / "in.tsv")[0] == count
 
 
 @settings(max_examples=15, deadline=None)
