@@ -302,6 +302,7 @@ def test_the_screen_counts_down_while_everyone_waits(tmp_path: Path) -> None:
 
         def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
             told.append(round(wait.seconds))
+            super().show(tally, wait, learnt)
 
     limited = Canned(429, problem("slow down"), {"retry-after": "3"})
 

@@ -3,8 +3,10 @@
     python tests/benchmarks/stored_rows.py [--rows 10000 100000 1000000 5000000] [--format parquet csv] [--quick]
 
 The answers are put into the store as the program would put them, without being asked for: no endpoint is there, and a
-row that was asked all the same would fail the run. Where cost grows in line with the rows, what a further row costs,
-beyond those of the line for fewer rows, stays the same. Everything lies in the folder for temporary files (TMPDIR).
+row that was asked all the same would fail the run. "Planned anew" is a run that must render every row to learn its
+keys, as after a change of the table or the prompt; "run again" is the same line once more. Where cost grows in line
+with the rows, what a further row costs, beyond those of the line for fewer rows, stays the same. Everything lies in the
+folder for temporary files (TMPDIR).
 """
 
 import argparse
@@ -116,8 +118,10 @@ def measure_stored(rows: int, suffix: str) -> Iterator[tuple[str, Measured]]:
         print(f"{rows:,} rows prepared as {suffix}: {told}", file=sys.stderr)
         program = [sys.executable, "-m", "pipeline"]
         job = ["-p", TEMPLATE, "-m", MODEL, "--base-url", NOWHERE, "-q"]
-        yield "run again", measure([*program, "run", str(table), "-o", str(output), *job], log, SECONDS_MAX)
-        apart(check, output, rows)
+        # no run before it left keys, so that all rows are planned; the second finds those of the first
+        for what in ("planned anew", "run again"):
+            yield what, measure([*program, "run", str(table), "-o", str(output), *job], log, SECONDS_MAX)
+            apart(check, output, rows)
         exported = folder / "exported.parquet"
         yield "export", measure([*program, "export", str(output), "-o", str(exported)], log, SECONDS_MAX)
         apart(check, exported, rows)
