@@ -77,6 +77,8 @@ OLD_SECONDS = 3600.0
 WINDOW_FIRST = 8
 """Polite to a small server, and four doublings from 128."""
 WINDOW_MAX = 1024
+LOGS = 4 * WINDOW_MAX
+"""A stage that never fills its window lasts as long as the run, and must not remember all of it."""
 LONG_LATENCY_SECONDS = 8.0
 """Answers that take so long: the window grows fourfold in their time, not twofold, or opening would take an hour."""
 LATENCY_SAMPLES = 256
@@ -453,8 +455,8 @@ class Window:
         self._is_opening = True
         self._target = self.most
         self._stage_size = self.size
-        self._logs: list[float] = []
-        """The latencies' logarithms since the stage began."""
+        self._logs: deque[float] = deque(maxlen=LOGS)
+        """The latencies' logarithms since the stage began, of the last answers."""
         self._before: tuple[float, float] | None = None
         """Their mean, and the square of its error, in the stage before."""
         # refusals
@@ -541,7 +543,8 @@ class Window:
         mean = math.fsum(self._logs) / len(self._logs)
         variance = math.fsum((log - mean) ** 2 for log in self._logs) / (len(self._logs) - 1)
         before, self._before = self._before, (mean, variance / len(self._logs))
-        self._stage_size, self._logs = self.size, []
+        self._stage_size = self.size
+        self._logs.clear()
         if self._target < self.most:  # what was refused before is not any more
             self._ceiling, self._target = math.inf, self.most
         elif self._is_told:
@@ -555,7 +558,8 @@ class Window:
 
     def _reopen(self, target: float) -> None:
         self._is_opening, self._target, self._probe_at = True, target, math.inf
-        self._stage_size, self._logs, self._before = self.size, [], None
+        self._stage_size, self._before = self.size, None
+        self._logs.clear()
         self._score = 0.0
 
     def _cut(self, size: float, last_number: int, now: float) -> None:

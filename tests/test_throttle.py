@@ -3,6 +3,7 @@
 import heapq
 import math
 import random
+import tracemalloc
 from collections.abc import Callable
 from itertools import count, pairwise
 
@@ -417,3 +418,18 @@ def test_what_is_hardly_exceeded_is_a_high_quantile_of_the_completions() -> None
 
 def test_until_the_first_answer_the_guess_that_was_given_counts() -> None:
     assert Estimate(0.25, 100.0).tokens(400) == (200.0, 200.0)
+
+
+def test_a_run_that_never_fills_its_window_remembers_no_more_the_longer_it_lasts() -> None:
+    throttle = Throttle(Limits(concurrency=1024), 0.0)
+
+    def one_by_one(requests: int) -> None:
+        for _ in range(requests):
+            answered(throttle, throttle.left(0.0, 300), 1.0)
+
+    one_by_one(5_000)
+    tracemalloc.start()
+    one_by_one(20_000)
+    grown_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown_bytes < 300_000
