@@ -39,6 +39,7 @@ BESIDE_THE_KEYS = {"limits", "output", "prices", "run"}
 RENDERED_AT_ONCE = 5_000
 """Requests; at least one row's."""
 WALKED_AT_ONCE = 1_000
+LOOKED_UP_AT_ONCE = 500_000
 ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
 
 
@@ -142,23 +143,23 @@ def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, one of th
     to_ask = pl.col("mark").is_in([UNSETTLED, *job.this_run.retry]) & ~pl.col("digest").is_in(walked.paid.implode())
     is_walked = pl.col("digest").is_in(walked.all.implode())
     open_ones = pl.when(is_walked).then(pl.col("digest").is_in(walked.to_ask.implode())).otherwise(to_ask)
-    known = digest.is_in(marks.filter(~open_ones)["digest"].implode()).fill_null(value=False)
+    known = _are_in(digest, marks.filter(~open_ones)["digest"])
     ask = first & ~known
-    goes_on = ask & digest.is_in(walked.to_ask.implode()).fill_null(value=False)
+    goes_on = ask & _are_in(digest, walked.to_ask)
     keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
     unaskable, rows = errors["n"][0] // job.opinions, len(digest) // job.opinions
     if unaskable and unaskable == rows:
         raise BadJob(f"Not one of {rows:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
     answers = marks.filter(pl.col("mark").is_in(ANSWERED))["digest"]
-    used = answers.is_in(digest.implode()).sum() + walked.followed
+    used = _are_in(answers, digest).sum() + walked.followed
     asked_bytes = keys.select(pl.col("bytes").cast(pl.Int64)).collect()["bytes"].filter(ask).sum()
     return Plan(
         rows=rows,
         opinions=job.opinions,
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
-        asked_again=int((ask & ~goes_on & digest.is_in(marks["digest"].implode())).sum()) + walked.again,
+        asked_again=int((ask & ~goes_on & _are_in(digest, marks["digest"])).sum()) + walked.again,
         equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.opinions,
         unaskable=unaskable,
         why_unaskable=errors["why"][0] or "",
@@ -189,7 +190,7 @@ def _walked(  # noqa: PLR0913, PLR0917 - as above
     since = history.retried_since(job.folder, job.this_run.retry)
     stored = _hex_digests(reader.stored_since(since) if since is not None else [])
     paid = marks.filter(pl.col("digest").is_in(stored.implode()) & pl.col("mark").is_in(ANSWERED))["digest"]
-    wanted = first & digest.is_in(marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"].implode())
+    wanted = first & _are_in(digest, marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"])
     walks = Walks(job, reader)
     walked, to_ask, again, followed = [_hex_digests([])], [_hex_digests([])], 0, 0
     for keys in _chosen(part, wanted):
@@ -280,13 +281,13 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     keys = keys_path(folder)
     marks, walks, opinions = _marks(reader), Walks(job, reader), opinions_in(keys)
     digest = pl.concat([_hex_digests([]), *(_digests(frame["key"]) for frame in read_slices(keys, ["key"]))])
-    named = pl.col("mark").cast(pl.String).replace(UNSETTLED, "failed")
-    known = marks.select("digest", standing=named.replace_strict(STANDING, return_dtype=pl.Int8))
-    joined = digest.to_frame().join(known, on="digest", how="left", maintain_order="left")
-    unknown = pl.when(pl.col("digest").is_null()).then(STANDING["failed"]).otherwise(STANDING["pending"])
-    standing = joined.select(pl.col("standing").fill_null(unknown.cast(pl.Int8))).to_series()
-    followed = marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"]
-    walked = digest.is_in(followed.implode()).fill_null(value=False)
+    standing = digest.is_null().replace_strict(
+        {True: STANDING["failed"], False: STANDING["pending"]}, return_dtype=pl.Int8
+    )
+    for mark in marks["mark"].unique().cast(pl.String):
+        marked = _are_in(digest, marks.filter(pl.col("mark") == mark)["digest"])
+        standing = standing.scatter(marked.arg_true(), STANDING["failed" if mark == UNSETTLED else mark])
+    walked = _are_in(digest, marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"])
     found = [
         STANDING[walk.status]
         for chosen in _chosen(keys, walked)
@@ -294,7 +295,7 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     ]
     standing = standing.scatter(walked.arg_true(), found) if found else standing
     if opinions > 1:
-        by_row = standing.to_frame().group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
+        by_row = standing.to_frame("standing").group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
         standing = by_row.min()["standing"]
     names = {at: status for status, at in STANDING.items()}
     return standing.replace_strict(names, return_dtype=pl.String).alias("status")
@@ -384,6 +385,14 @@ def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:
 def _digests(keys: pl.Series) -> pl.Series:
     """The first 16 bytes of each key, as a number: enough to tell keys apart, and half the size."""
     return keys.bin.slice(0, 16).bin.reinterpret(dtype=pl.Int128).alias("digest")
+
+
+def _are_in(digests: pl.Series, among: pl.Series) -> pl.Series:
+    """Which of them are among those; a part of those at a time, as to look up among all takes 40 bytes for each."""
+    found = pl.repeat(value=False, n=len(digests), eager=True)
+    for start in range(0, len(among), LOOKED_UP_AT_ONCE):
+        found |= digests.is_in(among.slice(start, LOOKED_UP_AT_ONCE).implode()).fill_null(value=False)
+    return found
 
 
 def _marks(reader: Reader) -> pl.DataFrame:
