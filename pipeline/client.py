@@ -5,6 +5,7 @@ with one for each request in flight, and a hundred times with one shared by all,
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import ssl
@@ -14,7 +15,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -208,17 +209,20 @@ def _checked_url(base_url: str) -> httpx.URL:
     return url
 
 
-def _proxy_for(url: httpx.URL) -> str | None:
+def _proxy_for(url: httpx.URL) -> httpx.Proxy | None:
     """The proxy that the environment names for an address. Raises BadJob for one that cannot be used."""
     address = getproxies().get(url.scheme)
     if address is None or url.host in LOOPBACK or proxy_bypass(url.host):
         return None
-    if not address.startswith("http://"):
-        raise BadJob(
-            f"The {url.scheme} proxy that the environment names cannot be used: its address is to begin with http://.\n"
-            "Nothing was sent."
-        )
-    return address
+    with contextlib.suppress(httpx.InvalidURL, ValueError):
+        parts, proxy = urlsplit(address), httpx.Proxy(address)  # each takes what the other does not
+        if parts.scheme == "http" and parts.hostname and parts.port != 0:
+            return proxy
+    raise BadJob(  # its address is not repeated: it may hold a password
+        f"The {url.scheme} proxy that the environment names cannot be used: its address is to be http://HOST:PORT,\n"
+        "or http://USER:PASSWORD@HOST:PORT, with % and two digits for what is no letter in a password.\n"
+        "Nothing was sent."
+    )
 
 
 def _checked_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:

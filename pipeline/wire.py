@@ -7,6 +7,7 @@ passwords of a .netrc, time limits (one deadline stands over the whole attempt),
 import asyncio
 import io
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import cast
 
@@ -28,9 +29,12 @@ class Wire(httpx.AsyncBaseTransport):
     the connection ended before the answer did · RemoteProtocolError for what is not HTTP.
     """
 
-    def __init__(self, tls: ssl.SSLContext, proxy: str | None = None) -> None:
-        """`proxy`: the address of one, `http://[user:password@]host:port`; nothing else of the environment counts."""
-        self._tls, self._proxy = tls, proxy
+    def __init__(self, tls: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
+        """`proxy`: whom to send through; nothing else of the environment counts."""
+        self._tls, self._proxy = tls, None if proxy is None else str(proxy.url)
+        # beside the address, which aiohttp's errors repeat
+        password = b":".join(proxy.raw_auth) if proxy is not None and proxy.raw_auth is not None else None
+        self._for_proxy = {} if password is None else {"proxy-authorization": f"Basic {b64encode(password).decode()}"}
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -38,13 +42,17 @@ class Wire(httpx.AsyncBaseTransport):
         session = self._session = self._session or self._opened()  # made here: it belongs to the loop that runs
         for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
+        headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw]
+        if request.url.scheme == "http":  # of a request over TLS the proxy sees the address alone
+            headers += self._for_proxy.items()
         try:
             response = await session.request(
                 request.method,
                 str(request.url),
-                headers=[(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw],
+                headers=headers,
                 data=_content(request),
                 allow_redirects=False,
+                proxy_headers=self._for_proxy,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _in_httpx_words(error) from error

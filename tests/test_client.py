@@ -526,22 +526,29 @@ def test_the_proxy_of_the_environment_is_used(proxy: ChatServer) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxys_name_and_password_are_told_to_it_alone(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said", [b"HTTP/1.1 407 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", b"no HTTP\r\n\r\n", b""]
+)
+def test_a_proxys_name_and_password_are_told_to_it_alone(
+    scheme: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heads = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
-        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.write(said)
+        writer.close()
 
-    async def ask() -> None:
+    async def ask() -> Reply:
         async with speaking(refuse) as server:
             monkeypatch.setenv(f"{scheme}_proxy", f"http://anna:s%20ecret@127.0.0.1:{server.port}")
             async with Client(endpoint(f"{scheme}://models.invalid/v1"), SecretStr(KEY)) as client:
-                await client.attempt(HELLO)
+                return await client.attempt(HELLO)
 
-    asyncio.run(ask())
+    reply = asyncio.run(ask())
     told = b"proxy-authorization: basic " + base64.b64encode(b"anna:s ecret").lower()
     assert [told in head for head in heads] == [True]
+    assert not any(word in repr(reply) for word in ("anna", "s%20ecret", "s ecret"))
 
 
 def test_a_password_of_the_hosts_in_a_netrc_is_not_sent(
@@ -585,10 +592,23 @@ def test_a_proxy_on_the_way_to_an_https_endpoint_is_not_told_the_key(monkeypatch
     assert KEY.encode() not in head
 
 
-def test_a_proxy_that_cannot_be_used_is_a_bad_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "gopher://127.0.0.1:1")
-    with pytest.raises(BadJob, match="proxy"):
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gopher://anna:secret@127.0.0.1:1",
+        "http://",
+        "http://anna:secret@[bad",
+        "http://anna:secret@127.0.0.1:99999",
+        "http://anna:secret#x@127.0.0.1:9",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_a_bad_job_that_does_not_quote_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", address)
+    with pytest.raises(BadJob, match="proxy") as told:
         Client(endpoint("http://models.invalid/v1"), None)
+    assert "secret" not in str(told.value)
 
 
 # ---- connections
