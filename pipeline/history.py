@@ -122,6 +122,12 @@ def last(folder: Path, *, pilots: bool = True) -> Began | None:
     return wanted[-1] if wanted else None
 
 
+def last_end(folder: Path) -> Summary | None:
+    """How the run that began last ended; None if it did not, or there was none."""
+    line = next(reversed(read(folder)), None)
+    return line.summary if isinstance(line, Ended) else None
+
+
 def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
     """When the retry began that this one carries on: the last runs, if they retried the same and came to no end.
 

@@ -16,14 +16,27 @@ from typing import Any
 import polars as pl
 from msgspec import structs
 
-from . import history
+from . import __version__, history
 from .desk import FOLLOWED
 from .job import Job
 from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
 from .prices import size_of
 from .prompts import Prompts
-from .records import STATUSES, UNSETTLED, Answer, BadJob, Failure, Record, Request, Status, Stopped, Tally, one_line
+from .records import (
+    STATUSES,
+    UNSETTLED,
+    Answer,
+    BadJob,
+    Exit,
+    Failure,
+    Record,
+    Request,
+    Status,
+    Stopped,
+    Tally,
+    one_line,
+)
 from .store import Reader
 from .tables import Table, read_slices, write_table
 from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
@@ -123,7 +136,7 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
     old = OldAnswers(job, prompts, reader)
     try:
         last = _keys_of_last(job, table, prompts, old)
-        keyed = _keyed(table, prompts, job.opinions, old) if last is None else read_slices(last, list(PART_SCHEMA))
+        keyed = _keyed(table, prompts, job.opinions, old) if last is None else _slices_of(last, job.opinions)
         write_table(_digested(keyed, digests, job.opinions, seen), PART_SCHEMA, part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
@@ -324,27 +337,33 @@ def _rows_at_once(opinions: int) -> int:
 
 def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: OldAnswers) -> Path | None:
     """The `keys.parquet` of the last run, if this one has the same keys; None if they are to be made."""
-    last = history.last(job.folder)
+    last, end = history.last(job.folder), history.last_end(job.folder)
     if last is None or job.prompt.images or job.answer.keep_old:  # whose keys hang on more than settings and input
         return None
+    if end is not None and end.exit_code is Exit.NEEDS_PERSON:  # perhaps as a row gave another prompt than was planned
+        return None
     keys, wanted = keys_path(job.folder), job.this_run
-    before = _told((last.limit, last.sample, last.seed), last.table, last.input_hash, last.seen_by_model, last.settings)
+    pilot = (last.limit, last.sample, last.seed)
+    before = _told(last.version, pilot, last.table, last.input_hash, last.seen_by_model, settings=last.settings)
     pilot, path = (wanted.limit, wanted.sample, wanted.seed), str(table.path.absolute())
-    now = _told(pilot, path, table.content_hash, job.seen_by_model(), job.without_secrets())
+    now = _told(__version__, pilot, path, table.content_hash, job.seen_by_model(), settings=job.without_secrets())
     if before != now or not keys.exists() or keys_hash(keys) != last.keys_hash:
         return None
-    # another version of the program, or of what renders, may give other prompts: it would to these
+    # another version of what renders may give other prompts: it would to these
     made = next(_keyed(table.head(_rows_at_once(job.opinions)), prompts, job.opinions, old), None)
-    found = next(read_slices(keys, list(PART_SCHEMA), RENDERED_AT_ONCE), None)
+    found = next(_slices_of(keys, job.opinions), None)
     return keys if made is not None and found is not None and made.equals(found.head(made.height)) else None
 
 
-def _told(
-    pilot: tuple[int | None, ...], path: str, input_hash: str, seen_by_model: dict[str, Any], settings: dict[str, Any]
-) -> str:
+def _slices_of(keys: Path, opinions: int) -> Iterator[pl.DataFrame]:
+    """As `_keyed` makes them."""
+    return read_slices(keys, list(PART_SCHEMA), _rows_at_once(opinions) * opinions)
+
+
+def _told(*facts: object, settings: dict[str, Any]) -> str:
     """All that a run's keys hang on, as text: to Python 1 is true. The same bytes by another ending are other rows."""
     sections = {name: section for name, section in settings.items() if name not in BESIDE_THE_KEYS}
-    return json.dumps([pilot, path, input_hash, seen_by_model, sections], sort_keys=True)
+    return json.dumps([*facts, sections], sort_keys=True)
 
 
 def _digested(

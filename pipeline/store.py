@@ -271,8 +271,8 @@ class Store:
                     if not self._change.wait(NOTE_SECONDS if self._notes or behind else None):
                         break
                 self._change.wait_for(self._is_group_due, max(0.0, written + GROUP_SECONDS - time.monotonic()))
-                self._is_urgent = False
                 group = list(islice(self._waiting, GROUP_ROWS))  # they stay queued until they are safe
+                self._is_urgent = self._is_urgent and len(group) < len(self._waiting)
                 notes, self._notes = self._notes, {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:

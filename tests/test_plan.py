@@ -27,7 +27,7 @@ from pipeline.plan import (
     tally_rows,
 )
 from pipeline.prompts import Prompts
-from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Request, Stopped, Tally
+from pipeline.records import STATUSES, Answer, BadJob, Exit, Failure, Outcome, Request, Stopped, Summary, Tally
 from pipeline.store import Reader, Store, make_folder
 from pipeline.tables import Table, open_table
 from pipeline.templates import Row
@@ -283,6 +283,10 @@ def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tm
     assert plan_anew(table, said="Another version says: ")[0] == RENDERED_AT_ONCE + count
     keys.write_bytes(b"cut")
     assert plan_anew(table)[0] == count
+    # such as for a row whose prompt was another than planned: the keys are at fault
+    history.end(keys.parent, Summary(Exit.NEEDS_PERSON, "", "", Tally(), Tally(), 0.0, 0.0, wrote=False))
+    assert plan_anew(table)[0] == count
+    assert plan_anew(table)[0] == RENDERED_AT_ONCE
     # the same bytes by another ending may be other rows
     assert plan_anew(table.rename(tmp_path / "in.tsv"))[0] == count
     pl.DataFrame({"prompt": [f"{row // 3}" for row in range(count)]}).write_csv(tmp_path / "in.tsv")
