@@ -136,6 +136,7 @@ class _Lanes:
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
         self._job, self._requests, self._desk, self._client = job, requests, desk, client
+        self._first_model = job.models[0]
         self._lanes: dict[str, _Lane] = {}
         self._drawn: dict[str, deque[Request]] = {}
         self._drawn_bytes = 0
@@ -180,7 +181,7 @@ class _Lanes:
 
     def _file(self, request: Request) -> None:
         """Into the lane of its model, which is opened if there is none."""
-        model = request.model or self._job.models[0]
+        model = request.model or self._first_model
         if model not in self._lanes:
             self._open(model)
         self._drawn[model].append(request)
