@@ -1,7 +1,7 @@
 """What a row costs beside the endpoint's own time: `pipeline run` against loops that only ask, and other programs.
 
     python tests/benchmarks/run_overhead.py [--rows 10000 100000] [--concurrency 64 256 1024] [--delay-ms 0 50 1000]
-        [--repeats 5] [--against aiohttp httpx lm-deluge] [--peers /tmp/peers/bin/python] [--quick]
+        [--repeats 5] [--against aiohttp httpx lm-deluge] [--peers peers/bin/python] [--quick]
 
 Each is a process of its own, run by turns on the first core against tests/chat_server.py on the second, and told from
 start to exit: interpreter, imports, reading and writing included; a column beside leaves out the CPU that the same
@@ -9,8 +9,8 @@ process takes for one row. Every answer is checked; no time is. A re-run is the 
 answered: what a resume costs before it asks. askers.py holds the others: which of them take part is what is installed,
 here or for the interpreter that --peers names, so that they need not share an environment with this project:
 
-    python -m venv /tmp/peers
-    /tmp/peers/bin/pip install lm-deluge flexllm async-batch-llm langchain-openai litellm
+    python -m venv peers
+    peers/bin/pip install lm-deluge flexllm async-batch-llm langchain-openai litellm
 
 Without --rows, a setting has 10,000, or as many as its endpoint answers in 10 s; slow programs have 3,000 at most.
 """
