@@ -30,7 +30,7 @@ from .forms import FORMS, Forms
 from .job import Job
 from .prices import expected_usage
 from .progress import Wait
-from .records import Answer, Exit, Failure, Refusal, Reply, Request, Stopped
+from .records import Answer, Exit, Failure, Refusal, Reply, Request, Stopped, cost_of_both
 from .replies import clean_message, parse_json, read_reply, refuses_form
 from .retry import ALIKE_BY_TEXT, ATTEMPTS, Again, Patience, Tries
 from .sheets import (
@@ -462,7 +462,7 @@ class _Batches:
         self._patience.answered(self._desk.clock())
         paid = self._desk.tariff.cost(answer.usage, line.request.model)
         self._pay(line, paid)
-        answer = replace(answer, cost=_sum(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
+        answer = replace(answer, cost=cost_of_both(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
         counts = line.request.key not in self._not_ours
         follow_up = await self._desk.record(line.request, answer, counts=counts)
         return follow_up if counts else None  # no row of this run waits for it
@@ -486,7 +486,7 @@ class _Batches:
         if isinstance(decision, Stopped):
             await self._forget(sheet)
             raise decision
-        line = replace(line, cost=_sum(line.cost, paid))
+        line = replace(line, cost=cost_of_both(line.cost, paid))
         if isinstance(decision, Again) and line.tries + 1 < ATTEMPTS:
             self._add(replace(line, tries=line.tries + 1))
             return
@@ -564,7 +564,3 @@ def _counts(batch: dict[str, Any]) -> dict[str, int]:
     told = batch.get("request_counts")
     told = told if isinstance(told, dict) else {}
     return {name: n if isinstance(n := told.get(name), int) else 0 for name in ("completed", "failed")}
-
-
-def _sum(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a + b

@@ -50,7 +50,7 @@ class Client:
         self._headers = _checked_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
         self._deadline = endpoint.timeout_seconds
-        self._mask = Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
+        self._mask = _mask_of(endpoint, key)
         is_here = self._url.host in LOOPBACK
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = is_here and self._url.scheme == "http"
@@ -89,7 +89,7 @@ class BatchApi:
         self._headers = _checked_headers(endpoint, key)
         del self._headers["content-type"]  # each call has its own
         self._deadline = max(endpoint.timeout_seconds, FILE_SECONDS)
-        self._mask = Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
+        self._mask = _mask_of(endpoint, key)
         wire = Wire(httpx.create_ssl_context(), _proxy_for(self._base))
         self._client = httpx.AsyncClient(transport=wire, follow_redirects=False)
 
@@ -171,6 +171,10 @@ async def _exchange(
     if mask.text(said) != said:
         headers = {name: mask.text(text) for name, text in headers.items()}
     return Reply(status, headers, mask.body(bytes(body), broke_off=bool(fault)), seconds, fault, mask.text(detail))
+
+
+def _mask_of(endpoint: Endpoint, key: SecretStr | None) -> Mask:
+    return Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
 
 
 def _segment(name: str) -> str:

@@ -31,6 +31,7 @@ from .records import (
     Status,
     Stopped,
     Tally,
+    cost_of_both,
     one_line,
 )
 from .schema import Ladder
@@ -407,9 +408,8 @@ def _over(stored: bytes | None, outcome: Outcome) -> Outcome:
     if stored is None:
         return outcome
     earlier = read_outcome(stored)
-    cost = None if earlier.cost is None or outcome.cost is None else earlier.cost + outcome.cost
     kept = earlier if isinstance(outcome, Failure) and isinstance(earlier, Answer) else outcome
-    return msgspec.structs.replace(kept, cost=cost)
+    return msgspec.structs.replace(kept, cost=cost_of_both(earlier.cost, outcome.cost))
 
 
 def _tally_of(request: Request, outcome: Outcome) -> Tally:

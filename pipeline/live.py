@@ -17,7 +17,7 @@ from .forms import FORMS, Forms
 from .job import Job, Limits, duration_seconds
 from .prices import expected_usage, size_of
 from .progress import NO_WAIT, Wait, duration
-from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage
+from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage, cost_of_both
 from .replies import read_allowance, read_reply, refuses_form
 from .retry import Again, Patience, Tries
 from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
@@ -508,7 +508,7 @@ class _Lane:
         usage = said.usage or Usage()
         known = isinstance(said, Answer) or said.usage is not None
         paid = self._desk.tariff.cost(usage, self._model) if known else 0.0
-        turn.cost = None if paid is None or turn.cost is None else turn.cost + paid
+        turn.cost = cost_of_both(turn.cost, paid)
         broke_off = isinstance(said, Refusal) and said.maybe_paid
         doubtful = paid is None or (broke_off and not known)
         self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)

@@ -94,6 +94,11 @@ class Process(Record, frozen=True):
         return cls(user, socket.gethostname(), os.getpid())
 
 
+def cost_of_both(a: float | None, b: float | None) -> float | None:
+    """US dollars in all; None if either is unknown."""
+    return None if a is None or b is None else a + b
+
+
 def _sum(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else a + b
 
