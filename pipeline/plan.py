@@ -3,21 +3,26 @@
 Each row is rendered once to learn its keys; the rows to ask are rendered again when their turn comes, since a key is
 small and a prompt is not. A run over the same input with the same settings as the last has the keys of the last, and
 renders only the first rows, to see that they are the same. What is kept of a request meanwhile is 16 bytes, the first
-half of its key, and of a stored outcome the same and its mark. A row of k opinions is k requests, and `keys.parquet`
-one flat table of them: opinion j of row i stands at i * k + j.
+half of its key, and a bit for each thing that is known of it. A row of k opinions is k requests, and `keys.parquet` one
+flat table of them: opinion j of row i stands at i * k + j.
 """
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from datetime import datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from msgspec import structs
 
 from . import __version__, history
 from .desk import FOLLOWED
+from .digests import AT_ONCE, are_in, digests_of, digests_of_text, first_of_equals
 from .job import Job
 from .kept import OldAnswers
 from .local_model import find_gguf, gguf_sha256
@@ -52,7 +57,6 @@ BESIDE_THE_KEYS = {"limits", "output", "prices", "run"}
 RENDERED_AT_ONCE = 5_000
 """Requests; at least one row's."""
 WALKED_AT_ONCE = 1_000
-LOOKED_UP_AT_ONCE = 500_000
 ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
 
 
@@ -132,7 +136,7 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
     `seen` is told of how many further rows the keys are known.
     """
     part = folder / "keys.part.parquet"
-    digests = [_hex_digests([])]
+    digests = [digests_of_text([])]
     old = OldAnswers(job, prompts, reader)
     try:
         last = _keys_of_last(job, table, prompts, old)
@@ -140,45 +144,61 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
         write_table(_digested(keyed, digests, job.opinions, seen), PART_SCHEMA, part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
-        first = digest.is_first_distinct() & digest.is_not_null()
+        first = first_of_equals(digest)
         told = {OPINIONS: str(job.opinions)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
-        marks = _marks(reader)
-        plan = _compare(job, part, digest, first, marks, _walked(job, part, digest, first, marks, reader))
+        stored = _stored(digest, reader, history.retried_since(job.folder, job.this_run.retry))
+        plan = _compare(job, part, digest, first, stored, _walked(job, part, first, stored, reader))
         return structs.replace(plan, kept=old.taken)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, one of the store, what was found by walking
-    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, walked: "_Walked"
+class _Stored(Record, frozen=True):
+    """What the store holds, of the requests of a plan and in all."""
+
+    requests: int
+    marked: dict[str, pl.Series]
+    """By mark: for each request, whether it has an outcome of that mark."""
+    answers: int
+    paid: pl.Series
+    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more."""
+
+    def has(self, marks: Iterable[str]) -> pl.Series:
+        """For each request, whether it has an outcome of such a mark."""
+        marked = (self.marked[mark] for mark in marks if mark in self.marked)
+        return reduce(or_, marked, pl.repeat(value=False, n=self.requests, eager=True))
+
+
+def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is stored, what was found by walking
+    job: Job, part: Path, digest: pl.Series, first: pl.Series, stored: _Stored, walked: "_Walked"
 ) -> Plan:
-    to_ask = pl.col("mark").is_in([UNSETTLED, *job.this_run.retry]) & ~pl.col("digest").is_in(walked.paid.implode())
-    is_walked = pl.col("digest").is_in(walked.all.implode())
-    open_ones = pl.when(is_walked).then(pl.col("digest").is_in(walked.to_ask.implode())).otherwise(to_ask)
-    known = _are_in(digest, marks.filter(~open_ones)["digest"])
+    asked_again = stored.has([UNSETTLED, *job.this_run.retry]) & ~are_in(digest, stored.paid)
+    goes_on = are_in(digest, walked.to_ask)
+    is_open = goes_on | (asked_again & ~are_in(digest, walked.all))
+    has_outcome = stored.has(stored.marked)
+    known = has_outcome & ~is_open
     ask = first & ~known
-    goes_on = ask & _are_in(digest, walked.to_ask)
+    goes_on &= ask
     keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
     unaskable, rows = errors["n"][0] // job.opinions, len(digest) // job.opinions
     if unaskable and unaskable == rows:
         raise BadJob(f"Not one of {rows:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
-    answers = marks.filter(pl.col("mark").is_in(ANSWERED))["digest"]
-    used = _are_in(answers, digest).sum() + walked.followed
+    used = (first & stored.has(ANSWERED)).sum() + walked.followed
     asked_bytes = keys.select(pl.col("bytes").cast(pl.Int64)).collect()["bytes"].filter(ask).sum()
     return Plan(
         rows=rows,
         opinions=job.opinions,
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
-        asked_again=int((ask & ~goes_on & _are_in(digest, marks["digest"])).sum()) + walked.again,
+        asked_again=int((ask & ~goes_on & has_outcome).sum()) + walked.again,
         equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.opinions,
         unaskable=unaskable,
         why_unaskable=errors["why"][0] or "",
         request_bytes=int(asked_bytes),
-        stored=len(answers),
-        unused=max(0, len(answers) - int(used)),
+        stored=stored.answers,
+        unused=max(0, stored.answers - int(used)),
         ask=ask,
         walked=goes_on,
     )
@@ -193,28 +213,21 @@ class _Walked(Record, frozen=True):
     """Of those to ask, such as have an outcome that is to be replaced."""
     followed: int
     """Answers beyond the first."""
-    paid: pl.Series
-    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more."""
 
 
-def _walked(  # noqa: PLR0913, PLR0917 - as above
-    job: Job, part: Path, digest: pl.Series, first: pl.Series, marks: pl.DataFrame, reader: Reader
-) -> _Walked:
-    since = history.retried_since(job.folder, job.this_run.retry)
-    stored = _hex_digests(reader.stored_since(since) if since is not None else [])
-    paid = marks.filter(pl.col("digest").is_in(stored.implode()) & pl.col("mark").is_in(ANSWERED))["digest"]
-    wanted = first & _are_in(digest, marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"])
+def _walked(job: Job, part: Path, first: pl.Series, stored: _Stored, reader: Reader) -> _Walked:
+    wanted = first & stored.has(FOLLOWED)
     walks = Walks(job, reader)
-    walked, to_ask, again, followed = [_hex_digests([])], [_hex_digests([])], 0, 0
+    walked, to_ask, again, followed = [digests_of_text([])], [digests_of_text([])], 0, 0
     for keys in _chosen(part, wanted):
         found = walks.of([Request(key=key, body=b"") for key in keys])
-        last = _hex_digests([walk.next.key for walk in found]).is_in(paid.implode())
+        last = digests_of_text([walk.next.key for walk in found]).is_in(stored.paid.implode())
         asked = [_is_to_ask(walk, job, is_paid=is_paid) for walk, is_paid in zip(found, last, strict=True)]
-        walked.append(_hex_digests(keys))
+        walked.append(digests_of_text(keys))
         to_ask.append(walked[-1].filter(pl.Series(asked, dtype=pl.Boolean)))
         again += sum(ask and walk.missing is None for ask, walk in zip(asked, found, strict=True))
         followed += sum(isinstance(step.outcome, Answer) for walk in found for step in walk.steps[1:])
-    return _Walked(pl.concat(walked), pl.concat(to_ask), again, followed, paid)
+    return _Walked(pl.concat(walked), pl.concat(to_ask), again, followed)
 
 
 def _is_to_ask(walk: Walk, job: Job, *, is_paid: bool) -> bool:
@@ -292,15 +305,15 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     A row's status is that of its best opinion, and it is pending if one of them is.
     """
     keys = keys_path(folder)
-    marks, walks, opinions = _marks(reader), Walks(job, reader), opinions_in(keys)
-    digest = pl.concat([_hex_digests([]), *(_digests(frame["key"]) for frame in read_slices(keys, ["key"]))])
-    standing = digest.is_null().replace_strict(
-        {True: STANDING["failed"], False: STANDING["pending"]}, return_dtype=pl.Int8
-    )
-    for mark in marks["mark"].unique().cast(pl.String):
-        marked = _are_in(digest, marks.filter(pl.col("mark") == mark)["digest"])
-        standing = standing.scatter(marked.arg_true(), STANDING["failed" if mark == UNSETTLED else mark])
-    walked = _are_in(digest, marks.filter(pl.col("mark").is_in(FOLLOWED))["digest"])
+    walks, opinions = Walks(job, reader), opinions_in(keys)
+    digest = pl.concat([digests_of_text([]), *(digests_of(frame["key"]) for frame in read_slices(keys, ["key"]))])
+    standing = pl.repeat(STANDING["pending"], len(digest), dtype=pl.UInt8, eager=True)
+    standing = standing.zip_with(digest.is_not_null(), pl.Series([STANDING["failed"]], dtype=pl.UInt8))
+    stored = _stored(digest, reader)
+    for mark, marked in stored.marked.items():
+        status = "failed" if mark == UNSETTLED else cast("Status", mark)
+        standing = standing.zip_with(~marked, pl.Series([STANDING[status]], dtype=pl.UInt8))
+    walked = stored.has(FOLLOWED)
     found = [
         STANDING[walk.status]
         for chosen in _chosen(keys, walked)
@@ -310,8 +323,7 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     if opinions > 1:
         by_row = standing.to_frame("standing").group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
         standing = by_row.min()["standing"]
-    names = {at: status for status, at in STANDING.items()}
-    return standing.replace_strict(names, return_dtype=pl.String).alias("status")
+    return standing.cat.to(pl.Enum([*STANDING])).alias("status")
 
 
 def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
@@ -370,7 +382,7 @@ def _digested(
     keyed: Iterator[pl.DataFrame], digests: list[pl.Series], opinions: int, seen: Callable[[int], None]
 ) -> Iterator[pl.DataFrame]:
     for frame in keyed:
-        digests.append(_digests(frame["key"]))
+        digests.append(digests_of(frame["key"]))
         yield frame
         seen(frame.height // opinions)
 
@@ -401,27 +413,27 @@ def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:
         offset += frame.height
 
 
-def _digests(keys: pl.Series) -> pl.Series:
-    """The first 16 bytes of each key, as a number: enough to tell keys apart, and half the size."""
-    return keys.bin.slice(0, 16).bin.reinterpret(dtype=pl.Int128).alias("digest")
+def _stored(digest: pl.Series, reader: Reader, since: datetime | None = None) -> _Stored:
+    """Look up all outcomes of the store; `since`: when the unfinished run of the same `--retry` began."""
+    marked: dict[str, pl.Series] = {}
+    waiting: dict[str, list[pl.Series]] = {}
+    counts: Counter[str] = Counter()
 
+    def look_up(mark: str) -> None:
+        found = are_in(digest, pl.concat(waiting.pop(mark)))
+        marked[mark] = marked[mark] | found if mark in marked else found
 
-def _are_in(digests: pl.Series, among: pl.Series) -> pl.Series:
-    """Which of them are among those; a part of those at a time, as to look up among all takes 40 bytes for each."""
-    found = pl.repeat(value=False, n=len(digests), eager=True)
-    for start in range(0, len(among), LOOKED_UP_AT_ONCE):
-        found |= digests.is_in(among.slice(start, LOOKED_UP_AT_ONCE).implode()).fill_null(value=False)
-    return found
-
-
-def _marks(reader: Reader) -> pl.DataFrame:
-    frames = [pl.DataFrame(schema={"digest": pl.Int128, "mark": pl.Categorical})]
     for chunk in reader.marks():
-        marks = pl.Series("mark", [mark for _, mark in chunk], dtype=pl.Categorical)
-        frames.append(pl.DataFrame([_hex_digests([key for key, _ in chunk]), marks]))
-    return pl.concat(frames)
-
-
-def _hex_digests(keys: Sequence[str]) -> pl.Series:
-    """The digests of keys as the store has them."""
-    return _digests(pl.Series("key", keys, dtype=pl.String).str.decode("hex"))
+        marks = pl.DataFrame(
+            {"digest": digests_of_text([key for key, _ in chunk]), "mark": [mark for _, mark in chunk]}
+        )
+        for (mark,), of_mark in marks.partition_by("mark", as_dict=True).items():
+            waiting.setdefault(mark, []).append(of_mark["digest"])
+            counts[mark] += of_mark.height
+            if sum(map(len, waiting[mark])) >= AT_ONCE:
+                look_up(mark)
+    for mark in [*waiting]:
+        look_up(mark)
+    again = reader.stored_since(since) if since is not None else []
+    paid = digests_of_text([key for key, mark in again if mark in ANSWERED])
+    return _Stored(len(digest), marked, sum(counts[mark] for mark in ANSWERED), paid)

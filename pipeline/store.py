@@ -342,11 +342,12 @@ class Reader:
             last = rows[-1][0]
             yield chunk
 
-    def stored_since(self, moment: datetime) -> list[str]:
-        """Give the keys of all outcomes that were stored at or after a moment, or stored anew."""
-        sql = "SELECT key, raw FROM Cache WHERE store_time >= ? AND tag IS NOT ?"
+    def stored_since(self, moment: datetime) -> list[tuple[str, str]]:
+        """Give (key, tag) of all outcomes that were stored at or after a moment, or stored anew."""
+        sql = "SELECT key, raw, tag FROM Cache WHERE store_time >= ? AND tag IS NOT ?"
         with _telling(self.folder):
-            return [_text(key, raw) for key, raw in _rows(self._connection, sql, (moment.timestamp(), NOTE_TAG))]
+            rows = _rows(self._connection, sql, (moment.timestamp(), NOTE_TAG))
+            return [(_text(key, raw), _text(tag, raw)) for key, raw, tag in rows]
 
     def count_since(self, moment: datetime) -> int:
         """Count the outcomes that were stored at or after a moment, or stored anew."""

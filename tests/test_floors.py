@@ -45,6 +45,7 @@ FLOORS = (
             "throttle",
             "retry",
             "store",
+            "digests",
             "lock",
             "prices",
             "progress",
@@ -130,6 +131,7 @@ HOMES = {
     "ray": {"cluster"},
     "xlsxwriter": {"tables"},
     "polars": {
+        "digests",
         "tables",
         "plan",
         "columns",
