@@ -38,6 +38,10 @@ LOOKUP_ROWS = 2_000
 """The most keys that are looked up in one statement."""
 CHUNK_ROWS = 25_000
 """The most keys that `Reader.marks` gives at once."""
+FRESH_ROWS = 5_000
+"""Of a store that is made anew, so many are written in one transaction."""
+FRESH_CACHE_KB = 256 * 1024
+"""SQLite's memory meanwhile: keys come in no order, and each has its place in the index."""
 WATERMARK_SECONDS = 1.0
 """How far the watermark may be behind what is committed."""
 BUSY_SECONDS = 30
@@ -486,9 +490,15 @@ def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) ->
     os.close(open_inside(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
     disk_cache = _open_cache(fresh)
     try:
+        sql, journal = disk_cache._sql, _pragma(disk_cache, "journal_mode")  # noqa: SLF001 - see _pragma
+        # what a crash leaves of it is thrown away: it needs no journal, and to be on disk once it is whole
+        for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{FRESH_CACHE_KB}"):
+            sql(f"PRAGMA {setting}")
         rows = iter(entries)
-        while group := list(islice(rows, GROUP_ROWS)):
-            _write(disk_cache, group, {})
+        while part := list(islice(rows, FRESH_ROWS)):
+            _write(disk_cache, part, {})
+        for setting in (f"journal_mode = {journal}", "synchronous = FULL"):
+            sql(f"PRAGMA {setting}")
         _write(disk_cache, [], {**notes, IDENTITY: os.urandom(8).hex().encode()})
     finally:
         disk_cache.close()

@@ -10,41 +10,38 @@ folder for temporary files (TMPDIR).
 """
 
 import argparse
-import os
 import shutil
-import sqlite3
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from measuring import Measured, apart, measure
-from questions import MODEL, ROWS_AT_ONCE, TEMPLATE, prompt_of, questions, write_table
+from questions import MODEL, TEMPLATE, prompt_of, questions, write_table
+
+if TYPE_CHECKING:
+    from pipeline.store import Entry
 
 NOWHERE = "http://127.0.0.1:9/v1"
 QUICK_ROWS = 500
 SECONDS_MAX = 3600.0
 DISK_BYTES_A_ROW = 1_000
 """Of table, store and both outputs, with room to spare."""
-CACHE_KB = 256 * 1024
-"""Of SQLite, while it fills the store: keys come in no order, and each has its place in the index."""
-INSERT = "INSERT INTO Cache (key, raw, tag, value, access_count, mode, store_time) VALUES (?, 1, 'ok', ?, ?, ?, ?)"
 
 
 # ---- a job whose every row is answered: in a process of its own
 
 
-def answered(table: Path, output: Path, rows: int) -> Iterator[tuple[str, bytes]]:
+def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
     """The key of each row's request, and an answer as the program files it."""
     import msgspec  # noqa: PLC0415 - see `measure`
 
     from pipeline.job import Job  # noqa: PLC0415 - as above
     from pipeline.prompts import Prompts  # noqa: PLC0415 - as above
     from pipeline.records import Answer, Failure, Usage  # noqa: PLC0415 - as above
+    from pipeline.store import Entry  # noqa: PLC0415 - as above
 
     settings = {"endpoint.base_url": NOWHERE, "endpoint.model": MODEL, "prompt.template": TEMPLATE}
     prompts = Prompts(Job.load([table], output, settings=settings), ["id", "question"])
@@ -54,38 +51,17 @@ def answered(table: Path, output: Path, rows: int) -> Iterator[tuple[str, bytes]
         assert not isinstance(requests, Failure)
         text = f"the answer to {prompt_of(question)}"[:60]
         answer = Answer(text, "stop", MODEL, usage, attempts=1, asked_at=now, latency_seconds=0.1, cost=0.0)
-        yield requests[0].key, msgspec.json.encode(answer)
-
-
-def fill(store: Path, answers: Iterator[tuple[str, bytes]]) -> None:
-    """Into a store that the program made, row for row as it would, but without its log and its syncs."""
-    from diskcache.core import DBNAME, MODE_RAW  # noqa: PLC0415 - see `measure`
-
-    from pipeline.store import rebuild  # noqa: PLC0415 - as above
-
-    rebuild(store, (), {})
-    now = datetime.now(tz=UTC).timestamp()
-    with closing(sqlite3.connect(store / DBNAME, isolation_level=None)) as database:
-        for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KB}"):
-            database.execute(f"PRAGMA {pragma}")
-        while part := list(islice(answers, ROWS_AT_ONCE)):
-            cells = ((key, value, zlib.crc32(value, zlib.crc32(f"{key}\0ok\0".encode()))) for key, value in part)
-            database.execute("BEGIN")
-            database.executemany(INSERT, ((*row, MODE_RAW, now) for row in cells))
-            database.execute("COMMIT")
-        database.execute("PRAGMA journal_mode = WAL")
-    with (store / DBNAME).open("rb") as file:
-        os.fsync(file)  # or it is written out while others are measured
+        yield Entry(requests[0].key, "ok", msgspec.json.encode(answer))
 
 
 def prepare(table: str, output: str, rows: str) -> None:
     """The table, and a job folder beside the output."""
-    from pipeline.store import make_folder  # noqa: PLC0415 - see `measure`
+    from pipeline.store import make_folder, rebuild  # noqa: PLC0415 - see `measure`
 
     write_table(Path(table), int(rows))
     folder = Path(f"{output}.job")
     make_folder(folder)
-    fill(folder / "store", answered(Path(table), Path(output), int(rows)))
+    rebuild(folder / "store", answered(Path(table), Path(output), int(rows)), {})
 
 
 # ---- what it costs
