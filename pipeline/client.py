@@ -154,14 +154,15 @@ async def _exchange(
         async with asyncio.timeout(deadline_seconds):
             response = await answering
             status, headers = response.status_code, _plain(response.headers)
+            stream = cast(httpx.AsyncByteStream, response.stream)
             try:
                 if into is not None and status == 200:
                     async for part in response.aiter_bytes():
                         into.write(part)
                 else:
-                    fault = await _read(response, headers.get("content-encoding", ""), body)
+                    fault = await _read(stream, headers.get("content-encoding", ""), body)
             finally:
-                await response.aclose()
+                await stream.aclose()
     except TimeoutError:
         fault, detail = "timeout", f"no whole answer within {deadline_seconds:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
@@ -187,11 +188,11 @@ def _plain(headers: httpx.Headers) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
-async def _read(response: httpx.Response, encoding: str, body: bytearray) -> Fault:
+async def _read(stream: httpx.AsyncByteStream, encoding: str, body: bytearray) -> Fault:
     """Fill `body` with what comes, decompressed; never with much more than the limit, whatever it would unpack to."""
     packed = encoding.strip().lower() in ("gzip", "x-gzip")
     unzip = zlib.decompressobj(GZIP_WINDOW_BITS) if packed else None
-    async for part in cast(httpx.AsyncByteStream, response.stream):
+    async for part in stream:
         room = BODY_BYTES_MAX + 1 - len(body)
         if unzip is None:
             body += part[:room]

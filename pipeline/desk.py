@@ -371,7 +371,10 @@ class Desk:
 
     def _note(self, counted: Tally) -> None:
         self.ledger += counted
-        self._store.note(LEDGER, _encoder.encode(self.ledger))
+        self._store.note(LEDGER, self._encoded_ledger)
+
+    def _encoded_ledger(self) -> bytes:
+        return msgspec.json.encode(self.ledger)  # in the store's thread, where `_encoder` is not at home
 
     def learnt(self, model: str) -> Learnt | None:
         """What is known of the pace of a model's lane, with its age."""

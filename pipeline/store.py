@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
@@ -171,7 +171,7 @@ class Store:
         self._change = threading.Condition()
         self._waiting: deque[tuple[Entry | None, asyncio.Future[None]]] = deque()
         """What is to be filed, None for the notes alone, and who waits for it."""
-        self._notes: dict[str, bytes] = {}
+        self._notes: dict[str, bytes | Callable[[], bytes]] = {}
         self._closing = self._is_urgent = False
         self._broken = ""
         self._untold = False
@@ -203,14 +203,15 @@ class Store:
                 self._change.notify()
         await written
 
-    def note(self, name: str, value: bytes) -> None:
+    def note(self, name: str, value: bytes | Callable[[], bytes]) -> None:
         """Keep `value` under `name`; the latest wins. Returns at once; written with the next group, or in a second.
 
-        So a ledger that is noted before a `put` is awaited is on disk with the outcome or before it. Usable from
-        any thread. Raises Stopped if the store is closed or can no longer be written.
+        What changes with every row is given as what makes its bytes: that is called once for each group, in the store's
+        thread. So a ledger that is noted before a `put` is awaited is on disk with the outcome or before it. Usable
+        from any thread. Raises Stopped if the store is closed or can no longer be written.
         """
-        if type(name) is not str or type(value) is not bytes:
-            raise TypeError("a note is bytes under a name in str")
+        if type(name) is not str or not (type(value) is bytes or callable(value)):
+            raise TypeError("a note is bytes, or what makes them, under a name in str")
         with self._change:
             self._refuse_if_over()
             if not self._notes:  # only the first wakes the writer, or a stream of notes would put its second off
@@ -280,7 +281,8 @@ class Store:
                 notes, self._notes = self._notes, {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:
-                _write(disk_cache, [entry for entry, _ in group if entry is not None], notes)
+                texts = {name: note() if callable(note) else note for name, note in notes.items()}
+                _write(disk_cache, [entry for entry, _ in group if entry is not None], texts)
                 written, behind = time.monotonic(), True
             with self._change:
                 for _ in group:

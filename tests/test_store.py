@@ -363,6 +363,22 @@ def test_notes_travel_with_the_next_group_and_are_no_outcomes(tmp_path: Path) ->
         assert marks(folder) == {"k": "ok"}
 
 
+def test_a_note_that_changes_with_every_row_is_made_as_it_is_written_and_not_before(tmp_path: Path) -> None:
+    rows, made = 0, []
+
+    def note() -> bytes:
+        made.append(rows)
+        return b"%d" % rows
+
+    with closing(Store(tmp_path / "store")) as store:
+        for _ in range(1_000):
+            rows += 1
+            store.note("ledger", note)
+        asyncio.run(store.put("k", b"v", "ok"))
+        assert read_note(tmp_path / "store", "ledger") == b"1000"
+    assert len(made) < 10
+
+
 def test_a_note_alone_is_written_within_seconds_and_at_close(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     with closing(Store(folder)) as store, closing(Reader(folder)) as reader:
