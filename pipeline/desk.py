@@ -374,7 +374,7 @@ class Desk:
         self._store.note(LEDGER, self._encoded_ledger)
 
     def _encoded_ledger(self) -> bytes:
-        return msgspec.json.encode(self.ledger)  # in the store's thread, where `_encoder` is not at home
+        return msgspec.json.encode(self.ledger)  # in the store's thread; an Encoder is not shared between threads
 
     def learnt(self, model: str) -> Learnt | None:
         """What is known of the pace of a model's lane, with its age."""

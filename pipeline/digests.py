@@ -1,7 +1,7 @@
 """Keys by their first half, 16 bytes each: which are among others, which are the first of their equals.
 
-To look up among some, polars takes 40 bytes for each of them. So only a part of them is looked up among at a time, and
-what is kept of millions of keys is hardly more than the digests themselves.
+Polars takes 40 bytes for each digest that others are looked up among. So they are looked up among a part at a time, and
+what is kept of millions of keys is hardly more than their digests.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import polars as pl
 
 AT_ONCE = 500_000
-"""Digests among which others are looked up."""
+"""Digests of one part: the most, or, where the parts are cut by value, about so many."""
 DIGEST_BITS = 128
+"""Half of a sha256."""
 
 
 def digests_of(keys: pl.Series) -> pl.Series:

@@ -3,8 +3,8 @@
 Each row is rendered once to learn its keys; the rows to ask are rendered again when their turn comes, since a key is
 small and a prompt is not. A run over the same input with the same settings as the last has the keys of the last, and
 renders only the first rows, to see that they are the same. What is kept of a request meanwhile is 16 bytes, the first
-half of its key, and a bit for each thing that is known of it. A row of k opinions is k requests, and `keys.parquet` one
-flat table of them: opinion j of row i stands at i * k + j.
+half of its key, and a bit for each mark and decision; of the few that were followed up the same once more. A row of k
+opinions is k requests, and `keys.parquet` one flat table of them: opinion j of row i stands at i * k + j.
 """
 
 import hashlib
@@ -162,7 +162,8 @@ class _Stored(Record, frozen=True):
     """By mark: for each request, whether it has an outcome of that mark."""
     answers: int
     paid: pl.Series
-    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more."""
+    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more. Of none
+    where nothing is to be asked."""
 
     def has(self, marks: Iterable[str]) -> pl.Series:
         """For each request, whether it has an outcome of such a mark."""

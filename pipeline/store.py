@@ -206,9 +206,9 @@ class Store:
     def note(self, name: str, value: bytes | Callable[[], bytes]) -> None:
         """Keep `value` under `name`; the latest wins. Returns at once; written with the next group, or in a second.
 
-        What changes with every row is given as what makes its bytes: that is called once for each group, in the store's
-        thread. So a ledger that is noted before a `put` is awaited is on disk with the outcome or before it. Usable
-        from any thread. Raises Stopped if the store is closed or can no longer be written.
+        So a ledger that is noted before a `put` is awaited is on disk with the outcome or before it. What changes with
+        every row is given as what makes its bytes, which is called once for each group, in the store's thread, and must
+        not raise. Usable from any thread. Raises Stopped if the store is closed or can no longer be written.
         """
         if type(name) is not str or not (type(value) is bytes or callable(value)):
             raise TypeError("a note is bytes, or what makes them, under a name in str")
@@ -278,11 +278,11 @@ class Store:
                 self._change.wait_for(self._is_group_due, max(0.0, written + GROUP_SECONDS - time.monotonic()))
                 group = list(islice(self._waiting, GROUP_ROWS))  # they stay queued until they are safe
                 self._is_urgent = self._is_urgent and len(group) < len(self._waiting)
-                notes, self._notes = self._notes, {}
+                notes = {name: note() if callable(note) else note for name, note in self._notes.items()}
+                self._notes = {}
                 last = self._closing and len(group) == len(self._waiting)
             if group or notes:
-                texts = {name: note() if callable(note) else note for name, note in notes.items()}
-                _write(disk_cache, [entry for entry, _ in group if entry is not None], texts)
+                _write(disk_cache, [entry for entry, _ in group if entry is not None], notes)
                 written, behind = time.monotonic(), True
             with self._change:
                 for _ in group:
@@ -493,7 +493,7 @@ def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) ->
     disk_cache = _open_cache(fresh)
     try:
         sql, journal = disk_cache._sql, _pragma(disk_cache, "journal_mode")  # noqa: SLF001 - see _pragma
-        # what a crash leaves of it is thrown away: it needs no journal, and to be on disk once it is whole
+        # what a crash leaves of it is thrown away: it needs no journal, and is synced once it is whole
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{FRESH_CACHE_KB}"):
             sql(f"PRAGMA {setting}")
         rows = iter(entries)

@@ -12,7 +12,10 @@ from .store import Reader
 from .tables import read_metadata
 
 STANDING: dict[Status, int] = {status: at for at, status in enumerate(("pending", *STATUSES[:-1]))}
-"""Of a row's opinions the one that stands lowest decides its status: one that is pending, else the best."""
+"""Of a row's opinions the one that stands lowest decides its status: one that is pending, else the best.
+
+The numbers are places, from 0 on: a column of them is an Enum of these names.
+"""
 
 OPINIONS = "pipeline.opinions"
 """By this name the metadata of a `keys.parquet` tell how many requests a row has."""
