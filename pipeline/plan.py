@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from datetime import datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -147,8 +146,9 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
         first = first_of_equals(digest)
         told = {OPINIONS: str(job.opinions)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
-        stored = _stored(digest, reader, history.retried_since(job.folder, job.this_run.retry))
-        plan = _compare(job, part, digest, first, stored, _walked(job, part, first, stored, reader))
+        stored, paid = _stored(digest, reader), _paid(job, reader)
+        walked = _walked(job, part, first & stored.has(FOLLOWED), paid, reader)
+        plan = _compare(job, part, digest, first, stored, paid, walked)
         return structs.replace(plan, kept=old.taken)
     finally:
         part.unlink(missing_ok=True)
@@ -161,9 +161,6 @@ class _Stored(Record, frozen=True):
     marked: dict[str, pl.Series]
     """By mark: for each request, whether it has an outcome of that mark."""
     answers: int
-    paid: pl.Series
-    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more. Of none
-    where nothing is to be asked."""
 
     def has(self, marks: Iterable[str]) -> pl.Series:
         """For each request, whether it has an outcome of such a mark."""
@@ -171,10 +168,10 @@ class _Stored(Record, frozen=True):
         return reduce(or_, marked, pl.repeat(value=False, n=self.requests, eager=True))
 
 
-def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is stored, what was found by walking
-    job: Job, part: Path, digest: pl.Series, first: pl.Series, stored: _Stored, walked: "_Walked"
+def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is stored and paid, what walking found
+    job: Job, part: Path, digest: pl.Series, first: pl.Series, stored: _Stored, paid: pl.Series, walked: "_Walked"
 ) -> Plan:
-    asked_again = stored.has([UNSETTLED, *job.this_run.retry]) & ~are_in(digest, stored.paid)
+    asked_again = stored.has([UNSETTLED, *job.this_run.retry]) & ~are_in(digest, paid)
     goes_on = are_in(digest, walked.to_ask)
     is_open = goes_on | (asked_again & ~are_in(digest, walked.all))
     has_outcome = stored.has(stored.marked)
@@ -216,13 +213,12 @@ class _Walked(Record, frozen=True):
     """Answers beyond the first."""
 
 
-def _walked(job: Job, part: Path, first: pl.Series, stored: _Stored, reader: Reader) -> _Walked:
-    wanted = first & stored.has(FOLLOWED)
+def _walked(job: Job, part: Path, wanted: pl.Series, paid: pl.Series, reader: Reader) -> _Walked:
     walks = Walks(job, reader)
     walked, to_ask, again, followed = [digests_of_text([])], [digests_of_text([])], 0, 0
     for keys in _chosen(part, wanted):
         found = walks.of([Request(key=key, body=b"") for key in keys])
-        last = digests_of_text([walk.next.key for walk in found]).is_in(stored.paid.implode())
+        last = are_in(digests_of_text([walk.next.key for walk in found]), paid)
         asked = [_is_to_ask(walk, job, is_paid=is_paid) for walk, is_paid in zip(found, last, strict=True)]
         walked.append(digests_of_text(keys))
         to_ask.append(walked[-1].filter(pl.Series(asked, dtype=pl.Boolean)))
@@ -414,8 +410,8 @@ def _with_first(part: Path, first: pl.Series) -> Iterator[pl.DataFrame]:
         offset += frame.height
 
 
-def _stored(digest: pl.Series, reader: Reader, since: datetime | None = None) -> _Stored:
-    """Look up all outcomes of the store; `since`: when the unfinished run of the same `--retry` began."""
+def _stored(digest: pl.Series, reader: Reader) -> _Stored:
+    """Look up all outcomes of the store."""
     marked: dict[str, pl.Series] = {}
     waiting: dict[str, list[pl.Series]] = {}
     counts: Counter[str] = Counter()
@@ -435,6 +431,11 @@ def _stored(digest: pl.Series, reader: Reader, since: datetime | None = None) ->
                 look_up(mark)
     for mark in [*waiting]:
         look_up(mark)
+    return _Stored(len(digest), marked, sum(counts[mark] for mark in ANSWERED))
+
+
+def _paid(job: Job, reader: Reader) -> pl.Series:
+    """Digests of what an unfinished run of the same `--retry` has answered already: it is not paid once more."""
+    since = history.retried_since(job.folder, job.this_run.retry)
     again = reader.stored_since(since) if since is not None else []
-    paid = digests_of_text([key for key, mark in again if mark in ANSWERED])
-    return _Stored(len(digest), marked, sum(counts[mark] for mark in ANSWERED), paid)
+    return digests_of_text([key for key, mark in again if mark in ANSWERED])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.digests import are_in, digests_of, digests_of_text, first_of_equals
 
-TEXTS = st.lists(st.none() | st.integers(0, 20), max_size=60)
+NUMBERS = st.lists(st.none() | st.integers(0, 20), max_size=60)
 PARTS = st.integers(1, 70)
 
 
@@ -18,7 +18,7 @@ def digests(numbers: list[int | None]) -> pl.Series:
     return digests_of(pl.Series("key", keys, dtype=pl.Binary))
 
 
-@given(numbers=TEXTS, at_once=PARTS)
+@given(numbers=NUMBERS, at_once=PARTS)
 def test_the_first_of_equals_stands_before_all_others_however_few_are_looked_at_at_once(
     numbers: list[int | None], at_once: int
 ) -> None:
@@ -26,7 +26,7 @@ def test_the_first_of_equals_stands_before_all_others_however_few_are_looked_at_
     assert first_of_equals(digests(numbers), at_once).to_list() == wanted
 
 
-@given(numbers=TEXTS, among=TEXTS, at_once=PARTS)
+@given(numbers=NUMBERS, among=NUMBERS, at_once=PARTS)
 def test_what_is_among_others_is_found_however_few_are_looked_at_at_once(
     numbers: list[int | None], among: list[int | None], at_once: int
 ) -> None:
