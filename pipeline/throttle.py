@@ -173,7 +173,9 @@ class Estimate:
         """What a request of so many bytes really used."""
         if usage.prompt_tokens is not None:
             y = usage.prompt_tokens
-            self._n, self._x, self._y = (self.FORGET * old + new for old, new in self._sums(1, size, y))
+            self._n = self.FORGET * self._n + 1
+            self._x = self.FORGET * self._x + size
+            self._y = self.FORGET * self._y + y
             self._xx = self.FORGET * self._xx + size * size
             self._xy = self.FORGET * self._xy + size * y
         output = usage.billed_output_tokens
@@ -183,9 +185,6 @@ class Estimate:
             self._recent.append(output)
             if self._seen < 20 or self._seen % 20 == 0:  # to sort them each time would cost more than it tells
                 self._high = sorted(self._recent)[int(self.QUANTILE * len(self._recent))]
-
-    def _sums(self, one: int, x: int, y: int) -> tuple[tuple[float, int], ...]:
-        return (self._n, one), (self._x, x), (self._y, y)
 
     def _prompt(self, size: int) -> float:
         if not self._n:
