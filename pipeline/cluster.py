@@ -128,7 +128,14 @@ class FarDesk(Desk):
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
 
-    async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
+    async def record(
+        self,
+        request: Request,
+        outcome: Outcome,
+        *,
+        counts: bool = True,
+        is_urgent: bool = False,  # noqa: ARG002 - to the run's desk, other actors record as well
+    ) -> Request | None:
         """Returns once the outcome is on disk at the run's desk, which hands out what follows on it."""
         assert counts  # noqa: S101 - an actor comes by nothing that it was not handed
         self._recorded[request.key] = waiting = asyncio.get_running_loop().create_future()

@@ -241,12 +241,15 @@ class Desk:
         )
         self._store.note(NOW, _encoder.encode(self._now))
 
-    async def record(self, request: Request, outcome: Outcome, *, counts: bool = True) -> Request | None:
+    async def record(
+        self, request: Request, outcome: Outcome, *, counts: bool = True, is_urgent: bool = False
+    ) -> Request | None:
         """Returns once the outcome is on disk, and counted; what its attempts cost was told by `landed`.
 
         What it returns is to be asked next, since the answer does not fit, or was cut off; None if the opinion is
         settled. It is counted once, when it is settled. `counts`: it is of those that this run asks for, not only one
-        that it came by. Raises Stopped if the outcome cannot be written.
+        that it came by. `is_urgent`: nothing more is recorded before it is on disk. Raises Stopped if it cannot be
+        written.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
@@ -261,7 +264,7 @@ class Desk:
             outcome = _over(self.earlier.get_many([request.key])[0], outcome)
             status, _ = self._ladder.judge(outcome)
         mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
-        await self._store.put(request.key, _encoder.encode(outcome), mark)
+        await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:
             self.asked += counted
         self._stop_at_failures()

@@ -454,7 +454,9 @@ class _Lane:
 
     async def _record(self, turn: _Turn, outcome: Outcome) -> None:
         """Have it written down, and put what follows on it before all fresh requests."""
-        following = await self._desk.record(turn.request, outcome)
+        # all others of this lane wait for the disk as well, or there are none: no other would come to share its commit
+        is_last = not self.in_flight and (not self._at_gate or self._lanes.is_over(self._model))
+        following = await self._desk.record(turn.request, outcome, is_urgent=is_last)
         if following is not None:
             heapq.heappush(self._later, (self._desk.clock(), next(self._order), _Turn(following)))
             self.changed.set()

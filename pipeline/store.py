@@ -155,9 +155,9 @@ class Store:
 
     `folder` is the folder of the database alone, made (0700, its files 0600) if it is not there; hold the job's lock
     around it. All outcomes that gather in 20 ms are one group, up to 256, so a lone one waits for nobody and a crowd
-    shares its fsync. What was acknowledged survives SIGKILL, and power loss where
-    the disk honours fsync. On a network file system it goes through a rollback journal in place of a write-ahead log,
-    which other hosts could not read.
+    shares its fsync; one that is urgent ends the gathering. What was acknowledged survives SIGKILL, and power loss
+    where the disk honours fsync. On a network file system it goes through a rollback journal in place of a write-ahead
+    log, which other hosts could not read.
 
     Beside the folder, `FOLDER.json` tells how many rows were committed a second ago and the latest notes: so a store
     that is gone, or lost rows with its write-ahead log, is not taken for one that never had them.
@@ -185,9 +185,10 @@ class Store:
             self.close()
             raise
 
-    async def put(self, key: str, value: bytes, tag: str) -> None:
+    async def put(self, key: str, value: bytes, tag: str, *, is_urgent: bool = False) -> None:
         """File `value` under `key`, over what was there; returns once the COMMIT that holds it has succeeded.
 
+        `is_urgent`: nothing more will come to its group, so that it waits for nothing.
         If the caller is cancelled meanwhile, the value is stored all the same. Raises Stopped if the store cannot be
         written (then and ever after) or is closed, TypeError or ValueError for what it does not take.
         """
@@ -199,7 +200,8 @@ class Store:
         with self._change:
             self._refuse_if_over()
             self._waiting.append((Entry(key, tag, value), written))
-            if len(self._waiting) in (1, GROUP_ROWS):  # between them the writer need not be woken
+            self._is_urgent = self._is_urgent or is_urgent
+            if is_urgent or len(self._waiting) in (1, GROUP_ROWS):  # between them the writer need not be woken
                 self._change.notify()
         await written
 

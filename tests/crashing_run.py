@@ -62,14 +62,14 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
         passed("answered")
         return reply
 
-    async def recording(self: Desk, request: Any, outcome: Any) -> Any:
-        following = await record(self, request, outcome)
+    async def recording(self: Desk, request: Any, outcome: Any, **told: Any) -> Any:
+        following = await record(self, request, outcome, **told)
         os.write(acks, f"{request.key}\n".encode())
         passed("acknowledged")
         return following
 
-    async def putting(self: Store, *entry: Any) -> None:
-        await stopping_over(put(self, *entry))
+    async def putting(self: Store, *entry: Any, **told: Any) -> None:
+        await stopping_over(put(self, *entry, **told))
 
     @types.coroutine
     def stopping_over(queueing: Any) -> Generator[Any, Any, None]:

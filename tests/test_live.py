@@ -203,6 +203,18 @@ def test_fewer_requests_than_slots_are_answered_all_the_same(server: ChatServer,
     assert (len(done.answers), server.arrived) == (count, count)
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_no_answer_waits_for_others_to_share_its_commit_when_none_can_come(
+    server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    def give_up_after_a_minute(_desk: Desk, task: asyncio.Task[None]) -> None:
+        asyncio.get_running_loop().call_later(60, task.cancel)
+
+    monkeypatch.setattr("pipeline.store.GROUP_SECONDS", 3600)
+    job = make_job(server.url, limits__concurrency=concurrency)
+    assert len(run(tmp_path, job, numbered(25), on_start=give_up_after_a_minute).answers) == 25
+
+
 def test_requests_a_minute_are_obeyed(server: ChatServer, tmp_path: Path) -> None:
     run(tmp_path, make_job(server.url, limits__requests_per_minute=600, limits__concurrency=8), numbered(8))
     assert server.log[-1].at - server.log[0].at > 0.5
