@@ -200,7 +200,7 @@ class Store:
         with self._change:
             self._refuse_if_over()
             self._waiting.append((Entry(key, tag, value), written))
-            self._is_urgent = self._is_urgent or is_urgent
+            self._is_urgent |= is_urgent
             if is_urgent or len(self._waiting) in (1, GROUP_ROWS):  # between them the writer need not be woken
                 self._change.notify()
         await written

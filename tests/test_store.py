@@ -256,7 +256,7 @@ def test_a_lone_row_waits_for_no_other(tmp_path: Path) -> None:
 
 
 def test_an_urgent_row_ends_the_wait_of_all_that_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def put_two(store: Store) -> None:
+    async def put_three(store: Store) -> None:
         await store.put("first", b"", "ok")  # nothing was written just before it, so that it waits for nobody
         gathering = asyncio.create_task(store.put("second", b"", "ok"))
         await asyncio.sleep(0)
@@ -265,7 +265,7 @@ def test_an_urgent_row_ends_the_wait_of_all_that_gathered(tmp_path: Path, monkey
 
     monkeypatch.setattr("pipeline.store.GROUP_SECONDS", 3600)
     with closing(Store(tmp_path / "store")) as store:
-        asyncio.run(asyncio.wait_for(put_two(store), CHILD_SECONDS))
+        asyncio.run(asyncio.wait_for(put_three(store), CHILD_SECONDS))
 
 
 def test_puts_do_not_starve_beside_a_busy_loop(tmp_path: Path) -> None:
