@@ -3,12 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .job import Job, ThisRun
     from .records import BadJob, Stopped, Summary
     from .runs import arun, run
 
-__version__ = "0.1.0"
 __all__ = ["BadJob", "Job", "Stopped", "Summary", "ThisRun", "__version__", "arun", "run"]
 
 _HOMES = {

@@ -25,29 +25,16 @@ from msgspec.structs import replace
 from .calls import Calls, is_well, object_in, objects_in, refusal_in
 from .client import BatchApi
 from .desk import Desk
-from .folders import make_inside
+from .files import make_private_folder
 from .forms import FORMS, Forms
 from .job import Job
+from .notes import BATCHES, Known, Sheet, known_batches
 from .prices import expected_usage
 from .progress import Wait
 from .records import Answer, Exit, Failure, Refusal, Reply, Request, Stopped, cost_of_both
 from .replies import clean_message, parse_json, read_reply, refuses_form
 from .retry import ALIKE_BY_TEXT, ATTEMPTS, Again, Patience, Tries
-from .sheets import (
-    BYTES_MOST,
-    NOTE,
-    Known,
-    Line,
-    LinesByKey,
-    Result,
-    Sheet,
-    Spool,
-    count_results,
-    known_batches,
-    read_lines,
-    read_results,
-    write_upload,
-)
+from .sheets import BYTES_MOST, Line, LinesByKey, Result, Spool, count_results, read_lines, read_results, write_upload
 
 OPEN_MOST = 20
 """Batches at once."""
@@ -120,7 +107,7 @@ class _Batches:
     async def take_up(self) -> None:
         """Go on with what earlier runs sent; what they only wrote down is asked anew."""
         if not self._folder.exists():
-            make_inside(self._folder)
+            make_private_folder(self._folder)
         for path in self._folder.iterdir():
             if path.name.removesuffix(NAMED) not in self._open:
                 path.unlink()
@@ -529,7 +516,7 @@ class _Batches:
 
     async def _note_all(self) -> None:
         known = Known(tuple(self._open.values()), self._queue_most, self._form)
-        await self._desk.note(NOTE, _encoder.encode(known))
+        await self._desk.note(BATCHES, _encoder.encode(known))
 
     async def _forget(self, sheet: Sheet) -> None:
         """All that came of it is on disk."""

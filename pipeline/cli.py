@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from . import __version__
+from .version import __version__
 
 if TYPE_CHECKING:
     from .job import Job
@@ -275,8 +275,8 @@ def status(job: str, watch: bool, as_json: bool) -> None:  # noqa: FBT001 - flag
     Reads alone: it disturbs nothing. Exit code 0 if it could tell, 2 if there is no such job.
     The README names the keys of --json.
     """
-    from .records import printable  # noqa: PLC0415
     from .status import status, status_text  # noqa: PLC0415 - polars takes its time
+    from .text import printable  # noqa: PLC0415
 
     redraws = watch and not as_json and sys.stdout.isatty()
     with contextlib.suppress(KeyboardInterrupt):
@@ -328,8 +328,8 @@ def stop(job: str) -> None:
 @AS_JSON
 def history(job: str, as_json: bool) -> None:  # noqa: FBT001 - a flag
     """List every run: when, who, what changed, what came of it. JOB: an output, or its job folder."""
-    from .records import printable  # noqa: PLC0415
     from .status import history, history_text  # noqa: PLC0415
+    from .text import printable  # noqa: PLC0415
 
     runs = history(job)
     click.echo(_json_text(runs) if as_json else printable("\n".join(history_text(runs))))
@@ -477,18 +477,18 @@ def _confirm(question: str) -> bool:
 
 def _tell(text: str) -> None:
     """A message on stderr; if nobody can read it, that does not change how a run ended."""
-    from .records import printable  # noqa: PLC0415 - `--help` does without
+    from .text import printable  # noqa: PLC0415 - `--help` does without
 
     with contextlib.suppress(OSError):
         click.echo(printable(text), err=True)  # it may hold the name of a file or a column
 
 
 def _statuses(text: str) -> tuple[Any, ...]:
-    from .records import BadJob  # noqa: PLC0415
+    from .records import RETRYABLE, BadJob  # noqa: PLC0415
 
     wanted = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in wanted:
-        if word not in ("failed", "invalid", "truncated", "filtered", "refused"):
+        if word not in RETRYABLE:
             raise BadJob(f"--retry {word}: there are failed, invalid, truncated, filtered and refused.")
     return wanted
 

@@ -21,7 +21,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from pydantic import SecretStr
 
-from .folders import open_inside
+from .files import open_private
 from .job import LOOPBACK, Endpoint
 from .masks import Mask
 from .records import BadJob, Fault, Reply, Request
@@ -107,7 +107,7 @@ class BatchApi:
 
     async def download(self, file_id: str, to: Path) -> Reply:
         """Write the file's content to `to`, which is whole if the reply is a 200 without a fault; its body is empty."""
-        with os.fdopen(open_inside(to, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+        with os.fdopen(open_private(to, os.O_WRONLY | os.O_TRUNC), "wb") as file:
             return await self._call("GET", f"files/{_segment(file_id)}/content", into=file)
 
     async def delete(self, file_id: str) -> Reply:

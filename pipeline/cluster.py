@@ -22,11 +22,13 @@ from typing import Any, Self
 import msgspec
 from msgspec.structs import replace
 
-from .desk import Desk, Found
+from .desk import Desk
 from .job import Job, Limits
 from .live import DRAIN_SECONDS
 from .live import answer_all as answer_live
-from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally, one_line
+from .notes import Found
+from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally
+from .text import one_line
 from .throttle import WINDOW_FIRST
 
 START_SECONDS = "150"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
-from . import __version__
 from .job import Job
 from .records import Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
 from .schema import Held
@@ -19,6 +18,7 @@ from .shapes import Shape
 from .store import Reader
 from .tables import Table, read_slices
 from .typed import dtype_of, shapes_of, typed_cells
+from .version import __version__
 from .walks import STANDING, Step, Walk, Walks, opinions_in
 
 MOMENT = pl.Datetime("us", "UTC")

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from .desk import Desk
-from .folders import open_inside, read_inside
+from .files import read_private, write_whole
 from .live import DRAIN_SECONDS
 from .lock import holder
-from .records import BadJob, Exit, Process, Record, Stopped, one_line
+from .records import BadJob, Exit, Process, Record, Stopped
+from .text import one_line
 
 LOOK_SECONDS = 0.5
 """So often a running job looks for orders, …"""
@@ -81,7 +82,7 @@ def _answer(order: Path, wait_seconds: float) -> Told | None:
     answer = order.with_suffix(f".{TOLD}")
     while time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError):
-            told = _answers.decode(read_inside(answer, ORDER_BYTES))
+            told = _answers.decode(read_private(answer, ORDER_BYTES))
             answer.unlink()
             return told
         time.sleep(0.05)
@@ -120,7 +121,7 @@ def _taken(folder: Path) -> Iterator[tuple[Path, Order]]:
     for path in sorted(folder.glob(f"control-*.{ORDER}")):
         ours = path.rename(path.with_suffix(f".{TAKEN}"))
         with contextlib.suppress(ValueError):  # none of this version's
-            yield path, _orders.decode(read_inside(ours, ORDER_BYTES))
+            yield path, _orders.decode(read_private(ours, ORDER_BYTES))
         ours.unlink()
 
 
@@ -149,7 +150,4 @@ def _or_none(limit: object) -> str:
 
 def _put(path: Path, record: Order | Told) -> None:
     """Write it, there as a whole or not at all. Raises OSError."""
-    draft = path.with_suffix(f"{path.suffix}.new")
-    with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "wb") as file:
-        file.write(_encoder.encode(record))
-    draft.replace(path)
+    write_whole(path, _encoder.encode(record), private=True)

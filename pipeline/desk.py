@@ -8,98 +8,45 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from .job import Job, Limits, settings_id
+from .notes import LEARNT, LEDGER, NOW, Found, Now, read_outcome
 from .prices import Budget, Tariff, size_of
 from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from .records import (
-    UNSETTLED,
+    FOLLOWED_UP,
+    TEMPORARY,
     Answer,
     Exit,
     Failure,
     Lane,
     Learnt,
     Outcome,
-    Record,
     Refusal,
     Request,
-    Status,
     Stopped,
     Tally,
     cost_of_both,
-    one_line,
 )
 from .schema import Ladder
 from .store import Reader, Store
+from .text import one_line
 
 _encoder = msgspec.json.Encoder()
-_outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
-_tallies = msgspec.json.Decoder(Tally)
 
 ENOUGH_ROWS = 100
 """A share of failures is taken of at least so many rows: the first few tell little."""
-
-LEDGER = "ledger"
-"""The note that holds the Tally of the job folder's whole life; committed with the outcomes it counts."""
-
-LEARNT = "learnt"
-"""The note that holds what was found out about the pace of each lane."""
-
-FOLLOWED: tuple[Status, ...] = ("invalid", "truncated")
-"""An answer of such a status may be followed up by another request."""
 
 TOLD_PAUSE_SECONDS = 5.0
 """The log tells of a pause of so long."""
 
 
-NOW = "now"
-"""The note that holds how the run stands: the numbers of its bar, for other terminals."""
-
 NOW_SECONDS = 1.0
 """So often that note is brought up to date."""
-
-
-class Now(Record, frozen=True):
-    """How a run stood when it last said so; `at` and `began` in UTC."""
-
-    at: datetime
-    began: datetime
-    """When it began to ask."""
-    to_ask: int
-    asked: Tally
-    limits: dict[str, Any]
-    """As they are now, by name."""
-    wait_seconds: float = 0.0
-    """How long nothing leaves from `at` on, …"""
-    cause: str = ""
-    """… and why; empty if the endpoint said so."""
-    stopping: str = ""
-
-
-_nows = msgspec.json.Decoder(Now)
-
-
-class Found(Record, frozen=True):
-    """What was found out, about whom, and when."""
-
-    lane: Lane
-    learnt: Learnt
-    at: datetime
-
-    @property
-    def aged(self) -> Learnt:
-        """What was found out, with its age."""
-        return msgspec.structs.replace(
-            self.learnt, age_seconds=max(0.0, (datetime.now(tz=UTC) - self.at).total_seconds())
-        )
-
-
-_found = msgspec.json.Decoder(list[Found])
 
 
 def lane_of(job: Job, model: str) -> Lane:
@@ -107,60 +54,9 @@ def lane_of(job: Job, model: str) -> Lane:
     return Lane(job.endpoint.base_url, model, job.endpoint.api_key_env)
 
 
-def read_learnt(reader: Reader | None) -> dict[Lane, Found]:
-    """What earlier runs in this job folder found out about the pace of each lane. Raises Stopped if it is damaged."""
-    noted = reader.note(LEARNT) if reader is not None else None
-    with _telling("what was learnt"):
-        return {found.lane: found for found in _found.decode(noted)} if noted else {}
-
-
-def read_now(reader: Reader) -> Now | None:
-    """How the run stood that asked last; None if none ever said so, or in a way that this version does not know."""
-    try:
-        return _nows.decode(reader.note(NOW) or b"")
-    except ValueError:
-        return None
-
-
-def last_learnt(reader: Reader) -> Learnt | None:
-    """What was found out last, about whichever lane."""
-    found = max(read_learnt(reader).values(), key=lambda each: each.at, default=None)
-    return None if found is None else found.learnt
-
-
 def uptime_seconds() -> float:
     """Seconds since some moment, those included for which the machine slept, where the system tells them apart."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
-
-
-def read_outcome(stored: bytes) -> Outcome:
-    """An outcome as `Desk.record` wrote it. Raises Stopped for anything else."""
-    try:
-        return _outcomes.decode(stored)
-    except ValueError as error:  # told here, as each row comes by: `_telling` takes longer than the decoding
-        raise _damaged("an answer", error) from error
-
-
-def read_ledger(reader: Reader | None) -> Tally:
-    """The Tally of all that this job folder ever asked. Raises Stopped if it is damaged."""
-    noted = reader.note(LEDGER) if reader is not None else None
-    with _telling("the ledger"):
-        return _tallies.decode(noted) if noted else Tally()
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # msgspec's own, and Python's of bytes that are no text
-        raise _damaged(what, error) from error
-
-
-def _damaged(what: str, error: ValueError) -> Stopped:
-    return Stopped(
-        f"In the store, {what} is damaged: {error}. Nothing was changed. Put back a copy of the whole job folder, "
-        "or name another with --job-dir and pay for the answers again."
-    )
 
 
 class Desk:
@@ -255,7 +151,7 @@ class Desk:
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # of a server that tells them unasked
         status, _ = self._ladder.judge(outcome)
-        following = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
+        following = self._ladder.follow_up(request, outcome) if status in FOLLOWED_UP else None
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
@@ -263,7 +159,7 @@ class Desk:
         if self.earlier is not None:
             outcome = _over(self.earlier.get_many([request.key])[0], outcome)
             status, _ = self._ladder.judge(outcome)
-        mark = UNSETTLED if isinstance(outcome, Failure) and not outcome.lasting else status
+        mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:
             self.asked += counted

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .columns import output_schema
-from .desk import lane_of, read_learnt, read_ledger, read_outcome
+from .desk import lane_of
 from .forecast import Expected, Known, Range, expect, likely_range
 from .job import Job
+from .notes import read_learnt, read_ledger, read_outcome
 from .plan import Plan, chosen_rows, headline, make_plan, named_by_weights
 from .prices import Budget, Tariff
-from .progress import Progress, count, duration, money
+from .progress import Progress
 from .prompts import Prompts
-from .records import Answer, Record, Tally, one_line
+from .records import Answer, Record, Tally
 from .schema import contract_of
 from .store import Reader, Store
 from .tables import open_table
+from .text import duration, money, one_line, short_count
 
 ANSWERS_READ = 1_000
 """So many of the answers in a job folder tell how long they are."""
@@ -89,7 +91,7 @@ def estimate_text(job: Job, found: Estimate) -> Iterator[str]:
     if not plan.to_ask:
         return
     parts = [
-        f"{what} {_between(low or 0, high or 0, count)}"
+        f"{what} {_between(low or 0, high or 0, short_count)}"
         for what, low, high in (
             ("prompt", between.low.prompt_tokens, between.high.prompt_tokens),
             ("answers", between.low.completion_tokens, between.high.completion_tokens),

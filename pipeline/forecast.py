@@ -9,7 +9,7 @@ import polars as pl
 
 from .job import Job
 from .prices import Tariff, expected_usage
-from .records import Answer, Learnt, Record, Tally, Usage
+from .records import USABLE, Answer, Learnt, Record, Tally, Usage
 
 Z_90 = 1.645
 """So many standard deviations to each side hold nine values of ten."""
@@ -17,7 +17,6 @@ BYTES_PER_TOKEN_MOST, BYTES_PER_TOKEN_LEAST = 5.0, 2.0
 """Before the first answer: English has nearly 5 bytes a token, Chinese about 2."""
 COMPLETION_TOKENS_MOST = 500
 """… and a request without a limit of its own gets an answer of so many tokens at most, likely."""
-VALID = ("ok", "truncated")
 PERCENTILES = (0.1, 0.5, 0.9)
 
 
@@ -135,7 +134,7 @@ def learn_from(job: Job, lanes: Sequence[Learnt | None], cells: pl.DataFrame, re
     ends = [seconds_of(job, lanes, rest * job.opinions, usage, end / rest) for end in pace] if pace is not None else []
     return Pilot(
         rows=cells.height,
-        valid=int(cells["status"].is_in(VALID).sum()),
+        valid=int(cells["status"].is_in(USABLE).sum()),
         prompt_tokens=_percentiles(cells["prompt_tokens"]),
         output_tokens=_percentiles(output),
         cost=total_of_rest(costs, rest) if len(costs) == cells.height > 1 and rest else None,

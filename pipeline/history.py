@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from . import __version__
-from .folders import open_inside
+from .files import open_private, write_whole
 from .job import Job, ThisRun, folder_beside, settings_id
 from .records import BadJob, Exit, Process, Record, Status, Stopped, Summary
+from .version import __version__
 
 
 class Began(Record, frozen=True, tag="began"):
@@ -90,12 +90,8 @@ def end(folder: Path, summary: Summary) -> None:
     """Write down how the run ended, here and in `summary.json`. Raises Stopped if that cannot be done."""
     _append(folder, Ended(at=datetime.now(tz=UTC), summary=summary))
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
-    draft = folder / "summary.json.new"
     with _telling(folder / "summary.json"):
-        draft.unlink(missing_ok=True)  # of a run that was killed, perhaps a colleague's
-        with os.fdopen(open_inside(draft, os.O_WRONLY), "wb") as file:
-            file.write(text + b"\n")
-        draft.replace(folder / "summary.json")
+        write_whole(folder / "summary.json", text + b"\n", private=True)
 
 
 def read(folder: Path) -> list[Began | Ended]:
@@ -180,7 +176,7 @@ def job_of(folder: Path, began: Began) -> Job:
 def _append(folder: Path, line: Began | Ended) -> None:
     """Add a line, on disk when this returns. A line that a crash cut short is taken away: it would spoil this one."""
     path = folder / "history.jsonl"
-    with _telling(path), os.fdopen(open_inside(path, os.O_RDWR), "r+b") as file:
+    with _telling(path), os.fdopen(open_private(path, os.O_RDWR), "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
         file.write(msgspec.json.encode(line) + b"\n")

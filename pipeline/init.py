@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from .records import BadJob, one_line
+from .records import BadJob
 from .tables import open_table
+from .text import one_line
 
 LOOKED_AT = 1_000
 """Rows of which the columns' use is guessed."""

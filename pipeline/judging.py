@@ -13,7 +13,7 @@ from .columns import Cells, output_schema, with_all_columns
 from .opened import Opened, open_job
 from .plan import keys_path
 from .prompts import Prompts
-from .records import BadJob, one_line
+from .records import USABLE, BadJob
 from .scoring import (
     LABELS_MOST,
     Bill,
@@ -34,10 +34,8 @@ from .scoring import (
 )
 from .scoring import score as score_columns
 from .tables import check_output, write_table
-from .templates import near_name
+from .text import did_you_mean, one_line
 
-USABLE = ("ok", "truncated")
-"""The status of a row whose answer is judged."""
 SURE = ("confidence", "agreement")
 """The columns that say how sure an answer is, from 0 to 1: the first that is there counts."""
 TOLD_MOST = 10
@@ -142,7 +140,7 @@ def _judged(opened: Opened, wanted: str | None) -> Judged:
         raise BadJob(f"The answers have the columns {', '.join(typed)}. Name the one to judge: --answer {names[0]}")
     name = names[0] if wanted is None else wanted if wanted in names else wanted.removeprefix(job.output.prefix)
     if name not in names:
-        raise BadJob(f"--answer {wanted}: there is no such column of answers{near_name(name, names)}")
+        raise BadJob(f"--answer {wanted}: there is no such column of answers{did_you_mean(name, names)}")
     whole = with_all_columns(job, opened.table)
     dtype = output_schema(whole, opened.table)[whole.output.prefix + name]
     schema = typed.get(name, {})
@@ -167,7 +165,7 @@ def _words(schema: object) -> list[str]:
 
 def _check_gold_is_there(gold: str, opened: Opened) -> None:
     if gold not in opened.table.schema:
-        raise BadJob(f"--gold {gold}: the input has no such column{near_name(gold, opened.table.schema)}")
+        raise BadJob(f"--gold {gold}: the input has no such column{did_you_mean(gold, opened.table.schema)}")
     if (dtype := opened.table.schema[gold]) in (pl.Struct, pl.Binary, pl.Object, pl.Array):
         raise BadJob(f"--gold {gold}: its cells are {dtype}. Gold is a text, a number or a list of labels.")
 
@@ -223,7 +221,7 @@ def _column(opened: Opened, name: str | None, prefix: str) -> pl.Expr:
         return pl.col(name)
     if name not in opened.job.added_columns:
         raise BadJob(
-            f"--by {name}: there is no such column{near_name(name, [*opened.table.schema, *opened.job.added_columns])}"
+            f"--by {name}: there is no such column{did_you_mean(name, [*opened.table.schema, *opened.job.added_columns])}"
         )
     return pl.col(prefix + name)
 
@@ -364,7 +362,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 def _side(name: str | Path, opened: Opened, judged: Judged, gold: str | None, key: str | None) -> pl.DataFrame:
     """A job's rows: `id`, by which they are known in the other, and their facts, `told` the gold as it stands."""
     if key is not None and key not in opened.table.schema:
-        raise BadJob(f"--key {key}: the input of {name} has no such column{near_name(key, opened.table.schema)}")
+        raise BadJob(f"--key {key}: the input of {name} has no such column{did_you_mean(key, opened.table.schema)}")
     columns = {"told": gold if gold in opened.table.schema else None, "id": key}
     slices = [
         facts.select("row", "id", "status", "answer", "told", "tokens", "cost")

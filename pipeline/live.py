@@ -16,10 +16,11 @@ from .desk import Desk
 from .forms import FORMS, Forms
 from .job import Job, Limits, duration_seconds
 from .prices import expected_usage, size_of
-from .progress import NO_WAIT, Wait, duration
+from .progress import NO_WAIT, Wait
 from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage, cost_of_both
 from .replies import read_allowance, read_reply, refuses_form
 from .retry import Again, Patience, Tries
+from .text import duration
 from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
 
 TICK_SECONDS = 2.0

@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from .folders import open_inside
+from .files import open_private
 from .records import BadJob, Record
 
 SCHEME = "local:"
@@ -204,7 +204,7 @@ def _start(child: subprocess.Popen[str], wanted: dict[str, object]) -> str:
 
 
 def _log_file(log: Path | None) -> IO[bytes]:
-    return tempfile.TemporaryFile() if log is None else os.fdopen(open_inside(log, os.O_RDWR | os.O_APPEND), "ab+")
+    return tempfile.TemporaryFile() if log is None else os.fdopen(open_private(log, os.O_RDWR | os.O_APPEND), "ab+")
 
 
 @lru_cache(maxsize=8)

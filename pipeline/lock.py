@@ -22,8 +22,9 @@ from typing import Any
 
 import filelock
 
-from .folders import file_mode, open_inside, read_inside
-from .records import BadJob, Exit, Process, Record, Stopped, one_line
+from .files import file_mode, new_draft, read_private, sync
+from .records import BadJob, Exit, Process, Record, Stopped
+from .text import one_line
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MACHINE_ID = Path("/etc/machine-id")
@@ -109,12 +110,10 @@ def _put_name(path: Path) -> bytes:
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     told = {"user": who.user, "host": who.host, "pid": who.pid, "since": since, **_identity(), **_process(who.pid)}
     name = json.dumps(told).encode()
-    draft = path.with_name(f"lock.{os.urandom(4).hex()}.new")
+    draft = new_draft(path, private=True)
     try:
-        with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "wb") as file:
-            file.write(name)
-            file.flush()
-            os.fsync(file.fileno())
+        draft.write_bytes(name)
+        sync(draft)
         _place(draft, path, over=left is not None)
     finally:
         draft.unlink(missing_ok=True)
@@ -137,7 +136,7 @@ def _place(draft: Path, path: Path, *, over: bool) -> None:
 def _told(path: Path) -> dict[str, Any] | None:
     """What `lock.json` claims; nothing in it if it makes no sense, None if it is not there. Raises OSError."""
     try:
-        told = json.loads(read_inside(path, NAME_BYTES))
+        told = json.loads(read_private(path, NAME_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):

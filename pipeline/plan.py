@@ -19,8 +19,7 @@ from typing import Any, cast
 import polars as pl
 from msgspec import structs
 
-from . import __version__, history
-from .desk import FOLLOWED
+from . import history
 from .digests import AT_ONCE, are_in, digests_of, digests_of_text, first_of_equals
 from .job import Job
 from .kept import OldAnswers
@@ -28,8 +27,10 @@ from .local_model import find_gguf, gguf_sha256
 from .prices import size_of
 from .prompts import Prompts
 from .records import (
+    ANSWERED,
+    FOLLOWED_UP,
     STATUSES,
-    UNSETTLED,
+    TEMPORARY,
     Answer,
     BadJob,
     Exit,
@@ -39,10 +40,11 @@ from .records import (
     Status,
     Stopped,
     Tally,
-    one_line,
 )
 from .store import Reader
 from .tables import Table, read_slices, write_table
+from .text import one_line
+from .version import __version__
 from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
 
 KEYS_SCHEMA = pl.Schema({"key": pl.Binary, "bytes": pl.UInt32, "error": pl.String, "first": pl.Boolean})
@@ -56,7 +58,6 @@ BESIDE_THE_KEYS = {"limits", "output", "prices", "run"}
 RENDERED_AT_ONCE = 5_000
 """Requests; at least one row's."""
 WALKED_AT_ONCE = 1_000
-ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
 
 
 class Plan(Record, frozen=True):
@@ -147,7 +148,7 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
         told = {OPINIONS: str(job.opinions)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
         stored, paid = _stored(digest, reader), _paid(job, reader)
-        walked = _walked(job, part, first & stored.has(FOLLOWED), paid, reader)
+        walked = _walked(job, part, first & stored.has(FOLLOWED_UP), paid, reader)
         plan = _compare(job, part, digest, first, stored, paid, walked)
         return structs.replace(plan, kept=old.taken)
     finally:
@@ -171,7 +172,7 @@ class _Stored(Record, frozen=True):
 def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is stored and paid, what walking found
     job: Job, part: Path, digest: pl.Series, first: pl.Series, stored: _Stored, paid: pl.Series, walked: "_Walked"
 ) -> Plan:
-    asked_again = stored.has([UNSETTLED, *job.this_run.retry]) & ~are_in(digest, paid)
+    asked_again = stored.has([TEMPORARY, *job.this_run.retry]) & ~are_in(digest, paid)
     goes_on = are_in(digest, walked.to_ask)
     is_open = goes_on | (asked_again & ~are_in(digest, walked.all))
     has_outcome = stored.has(stored.marked)
@@ -308,9 +309,9 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     standing = standing.zip_with(digest.is_not_null(), pl.Series([STANDING["failed"]], dtype=pl.UInt8))
     stored = _stored(digest, reader)
     for mark, marked in stored.marked.items():
-        status = "failed" if mark == UNSETTLED else cast("Status", mark)
+        status = "failed" if mark == TEMPORARY else cast("Status", mark)
         standing = standing.zip_with(~marked, pl.Series([STANDING[status]], dtype=pl.UInt8))
-    walked = stored.has(FOLLOWED)
+    walked = stored.has(FOLLOWED_UP)
     found = [
         STANDING[walk.status]
         for chosen in _chosen(keys, walked)

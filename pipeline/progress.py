@@ -11,38 +11,15 @@ from typing import NamedTuple, Never, TextIO
 
 from tqdm import tqdm
 
-from .folders import open_inside
-from .records import Learnt, Tally, printable
+from .files import open_private
+from .records import Learnt, Tally
+from .text import duration, money, printable, short_count
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 30.0
 LATER_LINE_SECONDS = 300.0
 OFTEN_SECONDS = 300.0
 """A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
-
-
-def money(dollars: float) -> str:
-    """`$0.0042`, `$2.07`, `$1,234`: as many digits as matter."""
-    if 0 < dollars < 0.01:
-        return f"${dollars:.2g}" if dollars >= 0.0001 else f"${dollars:.1e}"
-    return f"${dollars:,.2f}" if dollars < 1000 else f"${dollars:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `25 min`, `7 h 30 min`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
-
-
-def count(number: float) -> str:
-    """`812`, `41k`, `0.9M`: a number that fits a bar."""
-    if number < 1000:
-        return f"{number:.0f}"
-    return f"{number / 1000:.0f}k" if number < 500_000 else f"{number / 1e6:.1f}M"
 
 
 class Wait(NamedTuple):
@@ -203,14 +180,14 @@ class Progress:
 
 
 def _to_add_to(path: Path) -> TextIO:
-    return os.fdopen(open_inside(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
+    return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
 def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
-    facts.append(f"{count(tally.tokens)} tokens")
+    facts.append(f"{short_count(tally.tokens)} tokens")
     if tally.cost:
         facts.append(money(tally.cost))
     facts.append(f"{rate:,.1f} rows/s")

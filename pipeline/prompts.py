@@ -20,7 +20,8 @@ import msgspec
 from .images import Image, image_of, with_images
 from .job import Job
 from .records import BadJob, Failure, Request
-from .templates import Row, Template, Unaskable, near_name
+from .templates import Row, Template, Unaskable
+from .text import did_you_mean
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 _plain = msgspec.json.Encoder()
@@ -64,7 +65,7 @@ class Prompts:
         for setting, name in named:
             if name not in columns:
                 raise BadJob(
-                    f"{setting}: the input has no column {name!r}{near_name(name, columns)}\nNothing was sent."
+                    f"{setting}: the input has no column {name!r}{did_you_mean(name, columns)}\nNothing was sent."
                 )
         system = self._system.columns if self._system is not None else ()
         self.columns: tuple[str, ...] = tuple(dict.fromkeys((*read, *system, *(name for _, name in named))))
@@ -91,7 +92,7 @@ class Prompts:
             if name not in example:
                 raise BadJob(
                     f"prompt.examples: example {number} has no column {name!r}, which the prompt is made of"
-                    f"{near_name(name, list(example))}\nNothing was sent."
+                    f"{did_you_mean(name, list(example))}\nNothing was sent."
                 )
         try:
             return [*self._chat(example), {"role": "assistant", "content": job.answer_of(example)}]
@@ -247,7 +248,7 @@ def _column_of(job: Job, columns: Sequence[str]) -> str:
     if "column" not in job.prompt.model_fields_set and "messages" in columns:
         return "messages"
     raise BadJob(
-        f"The input has no column {name!r} to take the prompts from{near_name(name, columns)}\n"
+        f"The input has no column {name!r} to take the prompts from{did_you_mean(name, columns)}\n"
         "Name one with prompt.column, or write a template with -p or prompt.template. Nothing was sent."
     )
 

@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import re
 import socket
 from datetime import datetime
 from enum import IntEnum
@@ -16,34 +15,23 @@ Status = Literal["ok", "truncated", "filtered", "refused", "invalid", "failed", 
 
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid", "failed", "pending")
 
-UNSETTLED = "unsettled"
-"""How the store marks a Failure that passes: shown as failed, asked again by the next run."""
+ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
+"""The endpoint gave an answer, usable or not."""
+USABLE: tuple[Status, ...] = ("ok", "truncated")
+"""The answer can be used: scored, compared, counted as valid."""
+UNUSABLE: tuple[Status, ...] = ("failed", "invalid", "filtered", "refused")
+"""The row ended without a usable answer; the order is that of lists for a person."""
+FOLLOWED_UP: tuple[Status, ...] = ("invalid", "truncated")
+"""The answer may have a follow-up: a repair, or the same request with more tokens."""
+RETRYABLE: tuple[Status, ...] = ("failed", "invalid", "truncated", "filtered", "refused")
+"""What `--retry` takes."""
+
+TEMPORARY = "unsettled"
+"""The mark in the store of a failure whose cause passes: it is shown as failed, and the next run asks again."""
 
 Verdict = Literal["retry", "row", "stop"]
 Pressure = Literal["rate", "window"]
 Fault = Literal["", "connect", "tls", "url", "timeout", "cut", "protocol", "too_large"]
-
-
-SENT_TO_A_TERMINAL = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)")
-"""Whole sequences that move the cursor, colour, or, as OSC, name a title or a link."""
-UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u070f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
-    r"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
-    r"\U000e0001-\U000e007f]"
-)
-"""Control characters, marks of direction and what is not seen: all but line ends, tabs, the soft hyphen, signs that
-are seen, and the joiners that Persian, Hindi and many an emoji are written with."""
-
-
-def printable(text: str, instead: str = "\ufffd") -> str:
-    """Text from a server, a row or a file's name without what could move a terminal's cursor or turn its lines."""
-    return UNPRINTABLE.sub(instead, SENT_TO_A_TERMINAL.sub(instead, text))
-
-
-def one_line(text: str) -> str:
-    """The same on one line, with nothing in the place of what was taken out: a name, or a server's words."""
-    # what parts words for a reader, a carriage return among it, still parts them
-    return " ".join(printable(" ".join(text.split()), instead="").split())
 
 
 class Exit(IntEnum):
@@ -316,7 +304,7 @@ class Tally(Record, frozen=True, omit_defaults=False):
     @property
     def unanswered(self) -> int:
         """Those that ended without a usable answer (a truncated one is usable)."""
-        return self.filtered + self.refused + self.invalid + self.failed
+        return sum(getattr(self, status) for status in UNUSABLE)
 
 
 class Summary(Record, frozen=True, omit_defaults=False):

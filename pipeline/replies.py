@@ -16,7 +16,8 @@ from http import HTTPStatus
 
 import msgspec
 
-from .records import Allowance, Answer, Pressure, Record, Refusal, Reply, Usage, Verdict, one_line
+from .records import Allowance, Answer, Pressure, Record, Refusal, Reply, Usage, Verdict
+from .text import one_line
 
 
 class Kind(Record, frozen=True):

@@ -20,21 +20,21 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from . import __version__
 from .columns import Cells, output_schema, with_all_columns
-from .desk import read_ledger
 from .figures import Course, Figures, Spread
+from .files import write_whole
 from .history import Began, Ended
 from .job import Job, JobFile
+from .notes import read_ledger
 from .plan import keys_path
 from .prices import Tariff
-from .progress import count, duration, money
 from .prompts import Prompts
-from .records import STATUSES, BadJob, Record, Status, Tally, printable
+from .records import STATUSES, BadJob, Record, Status, Tally
 from .spending import Spending
 from .store import Reader
 from .tables import Table
-from .templates import near_name
+from .text import did_you_mean, duration, money, printable, short_count
+from .version import __version__
 
 SAMPLE_ROWS = 200
 PROMPT_BYTES, ANSWER_BYTES, ERROR_BYTES = 2_600, 2_000, 500
@@ -155,19 +155,13 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
     page = _page(job, table, figures, spending, cells.tally, read_ledger(reader), runs)
     drawn = sample.rows()
     page |= {"gold": gold, "sample": drawn, "same": _same_beginning(drawn)}
-    _write_text(path, _rendered(page))
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
+    write_whole(path, _rendered(page).encode())
 
 
 def _judged(job: Job, table: Table, gold: str) -> str:
     """The column of the answer that gold is held against."""
     if gold not in table.schema:
-        raise BadJob(f"--gold {gold}: the input has no such column{near_name(gold, list(table.schema))}")
+        raise BadJob(f"--gold {gold}: the input has no such column{did_you_mean(gold, list(table.schema))}")
     if gold in job.typed_columns:
         return gold
     names = [name for name, schema in job.typed_columns.items() if _enumerated(schema)]
@@ -458,7 +452,7 @@ def _rendered(page: dict[str, Any]) -> str:
     environment.filters |= {
         "money": _dollars,
         "price": _price,
-        "count": count,
+        "count": short_count,
         "duration": duration,
         "number": _number,
         "text": lambda text: printable(clipped(str(text), SETTING_BYTES)),

@@ -17,11 +17,12 @@ from .forms import FORMS, Forms
 from .job import Job
 from .opened import open_job
 from .plan import keys_path, named_by_weights
-from .progress import Progress, money
+from .progress import Progress
 from .prompts import Prompts
-from .records import Failure, Status, Tally, one_line, printable
+from .records import Failure, Status, Tally
 from .schema import contract_of
 from .tables import PLAIN, Dress, check_output, check_rows, open_table, write_table
+from .text import money, one_line, printable
 
 IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
 """An image within a body; a person sees its beginning."""

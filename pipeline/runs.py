@@ -17,13 +17,14 @@ import polars as pl
 
 from . import columns, history
 from .control import forget_orders, obeying
-from .desk import Desk, read_learnt, read_ledger
-from .folders import make_inside
+from .desk import Desk
+from .files import make_private_folder
 from .forecast import Interval, Known, Pilot, expect, learn_from
 from .job import Job, duration_seconds, folder_beside
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
 from .lock import hold
+from .notes import known_batches, read_learnt, read_ledger
 from .plan import (
     Plan,
     chosen_rows,
@@ -35,13 +36,13 @@ from .plan import (
     requests_to_ask,
     tally_rows,
 )
-from .progress import Progress, duration, money
+from .progress import Progress
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, Tally
 from .salvage import open_store
-from .sheets import known_batches
 from .store import Reader, Store, make_folder
 from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
+from .text import duration, money
 from .walks import Walks
 
 ELSEWHERE_SHARE = 0.001
@@ -184,7 +185,7 @@ def drafts(folder: Path) -> Iterator[Path]:
     """A folder for a plan that is not agreed to yet; what a killed run left in it is removed."""
     draft = folder / "plan.new"
     shutil.rmtree(draft, ignore_errors=True)
-    make_inside(draft)
+    make_private_folder(draft)
     try:
         yield draft
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from . import history
-from .desk import LEDGER
+from .notes import LEDGER
 from .records import Stopped, Tally
 from .store import NOTE_PREFIX, NOTE_TAG, ROW, SCHEMA, Damaged, Entry, Store, connect, entry_of, rebuild
 from .watermark import Watermark

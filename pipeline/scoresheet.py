@@ -4,9 +4,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .progress import money
-from .records import one_line
 from .scoring import Bill, Compared, Score, Scored, Share, Side
+from .text import money, one_line
 
 NAME_WIDTH = 20
 """A label's name is cut to so many columns."""

@@ -5,7 +5,6 @@ A sheet lies in the job folder until all that came of it is on disk; what is upl
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -13,7 +12,8 @@ from typing import NamedTuple, Self
 import msgspec
 from msgspec.structs import replace
 
-from .folders import open_inside
+from .files import open_private
+from .notes import Sheet
 from .records import Record, Request
 
 LINE = b'{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":%s}\n'
@@ -32,50 +32,8 @@ class Line(Record, frozen=True):
     """US dollars that they cost; None if that is unknown."""
 
 
-class Sheet(Record, frozen=True):
-    """A file of requests on its way to being a batch that has landed."""
-
-    name: str
-    """Of its file in the job folder."""
-    model: str
-    """One for all its requests: providers want that."""
-    requests: int = 0
-    size_bytes: int = 0
-    """Of all bodies."""
-    reserved: float = 0.0
-    """US dollars set aside for it, under a cap."""
-    file_id: str = ""
-    batch_id: str = ""
-    made_at: datetime | None = None
-    done: int = 0
-    """Requests that the provider has done with, as it said last."""
-    form: int = 0
-    """In which of `FORMS` the answer's contract was conveyed."""
-    is_ending: bool = False
-    """It is being cancelled."""
-
-
-class Known(Record, frozen=True):
-    """The note: the sheets that the provider may have heard of, and what its queue takes, where that was met."""
-
-    sheets: tuple[Sheet, ...] = ()
-    queued_tokens_most: float | None = None
-    form: int = 0
-    """In which of `FORMS` the answer's contract is conveyed: those before it were not taken."""
-
-
-NOTE = "batches"
-"""Where that note is kept."""
-
 _encoder = msgspec.json.Encoder()
 _line = msgspec.json.Decoder(Line)
-_known = msgspec.json.Decoder(Known)
-
-
-def known_batches(noted: Callable[[str], bytes | None]) -> Known:
-    """What is known of a job's batches; `noted` gives its notes by their names."""
-    note = noted(NOTE)
-    return _known.decode(note) if note else Known()
 
 
 class Spool:
@@ -83,7 +41,7 @@ class Spool:
 
     def __init__(self, folder: Path, model: str) -> None:
         self.sheet = Sheet(f"{os.urandom(8).hex()}.jsonl", model)
-        self._file = os.fdopen(open_inside(folder / self.sheet.name, os.O_WRONLY | os.O_EXCL), "wb")
+        self._file = os.fdopen(open_private(folder / self.sheet.name, os.O_WRONLY | os.O_EXCL), "wb")
 
     def has_room(self, line: Line, requests_most: int) -> bool:
         """It would still be no more than a provider takes."""
@@ -142,7 +100,7 @@ class LinesByKey:
 
 def write_upload(path: Path, requests: Iterable[Request]) -> None:
     """Write what the provider is given."""
-    with os.fdopen(open_inside(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+    with os.fdopen(open_private(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
         file.writelines(LINE % (request.key.encode(), request.body) for request in requests)
 
 

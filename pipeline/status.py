@@ -10,22 +10,21 @@ from typing import Any, Literal
 import msgspec
 
 from . import history as runs_of
-from .desk import Now, last_learnt, read_ledger, read_now
 from .history import Began, Ended
 from .job import folder_beside
 from .lock import Holder, holder
+from .notes import Now, known_batches, last_learnt, read_ledger, read_now
 from .plan import keys_and_errors, keys_hash, keys_path, row_statuses
-from .progress import count, duration, learnt_text, money
-from .records import STATUSES, BadJob, Exit, Failure, Learnt, Process, Record, Request, Stopped, Tally, one_line
-from .sheets import known_batches
+from .progress import learnt_text
+from .records import STATUSES, UNUSABLE, BadJob, Exit, Failure, Learnt, Process, Record, Request, Stopped, Tally
 from .store import Reader
+from .text import duration, money, one_line, short_count
 from .walks import Walk, Walks
 
 State = Literal["preparing", "running", "stopping", "finished", "stopped", "dead", "unknown"]
 
 RATE_SECONDS = 60
 """The rate now is that of the last minute."""
-TROUBLED = ("failed", "invalid", "filtered", "refused")
 ERRORS_SHOWN = 5
 SHOWN = 100
 """Characters of a message or a setting that a line repeats."""
@@ -178,7 +177,7 @@ def _read(standing: Standing, folder: Path, reader: Reader, began: Began | None,
         return standing
     statuses = row_statuses(job, folder, reader)
     counts = dict(statuses.value_counts().iter_rows())
-    troubled = statuses.is_in(TROUBLED)
+    troubled = statuses.is_in(UNUSABLE)
     return msgspec.structs.replace(
         standing,
         rows={name: counts.get(name, 0) for name in STATUSES},
@@ -252,7 +251,7 @@ def status_text(standing: Standing, now: datetime | None = None) -> str:
     if standing.rows is not None:
         counts = ", ".join(f"{number:,} {name}" for name, number in standing.rows.items() if number)
         lines.append(_line("rows", [f"{counts or '0 rows'} = {sum(standing.rows.values()):,}"]))
-    tokens = f"{count(standing.prompt_tokens)} in, {count(standing.output_tokens)} out"
+    tokens = f"{short_count(standing.prompt_tokens)} in, {short_count(standing.output_tokens)} out"
     lines.append(_line("tokens", [tokens, *_spend(standing)]))
     lines.append(_line("limits", [*_limits(standing.limits), *filter(None, [learnt_text(standing.learnt)])]))
     for at, trouble in enumerate(standing.errors):
@@ -325,7 +324,7 @@ def _next(standing: Standing) -> Iterator[str]:
     job = _job_name(standing)
     if standing.state in ("dead", "stopped"):
         yield f"  Every answer so far is kept. Go on: pipeline resume {job}"
-    bad = [name for name in TROUBLED if standing.rows and standing.rows[name]]
+    bad = [name for name in UNUSABLE if standing.rows and standing.rows[name]]
     if bad:
         yield f"  Look: pipeline show {job} --status {bad[0]}"
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 
-from .folders import PRIVATE, make_inside, open_inside, share
+from .files import PRIVATE, make_private_folder, open_private, share_with_group, sync
 from .mounts import is_shared_with_hosts
 from .records import BadJob, Record, Stopped
 from .watermark import Watermark, path_of
@@ -388,13 +388,13 @@ def make_folder(folder: Path, *, shared: bool = False) -> None:
         made = not folder.exists()
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         if shared:
-            share(folder)
+            share_with_group(folder)
         # Not in a folder that holds something else: there it would hide a person's own files from git.
         if made or not any(folder.iterdir()):
-            with os.fdopen(open_inside(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
+            with os.fdopen(open_private(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
                 file.write("*\n")
-            _sync(folder)
-            _sync(folder.parent)
+            sync(folder)
+            sync(folder.parent)
     except OSError as error:
         raise BadJob(f"The job folder {folder} cannot be made: {error}. Name another with --job-dir.") from error
 
@@ -416,7 +416,7 @@ def rebuild(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) 
         if os.path.lexists(folder):
             folder.rename(aside)
         fresh.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         path_of(folder).unlink(missing_ok=True)
     return aside
 
@@ -481,7 +481,7 @@ def _create(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise Damaged(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
     _make(folder, [], {}).rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) -> Path:
@@ -489,9 +489,9 @@ def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) ->
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     folder.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    make_inside(fresh)
+    make_private_folder(fresh)
     # SQLite gives the files beside a database the database's mode.
-    os.close(open_inside(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
+    os.close(open_private(fresh / DBNAME, os.O_EXCL | os.O_WRONLY))
     disk_cache = _open_cache(fresh)
     try:
         sql, journal = disk_cache._sql, _pragma(disk_cache, "journal_mode")  # noqa: SLF001 - see _pragma
@@ -506,7 +506,7 @@ def _make(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) ->
         _write(disk_cache, [], {**notes, IDENTITY: os.urandom(8).hex().encode()})
     finally:
         disk_cache.close()
-    _sync(fresh)
+    sync(fresh)
     return fresh
 
 
@@ -764,14 +764,3 @@ def _settle(futures: Iterable[asyncio.Future[None]], broken: str) -> None:
             future.set_exception(Stopped(broken))
         else:
             future.set_result(None)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable; Windows does so by itself and cannot open a folder."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,7 +32,7 @@ import polars.selectors as cs
 from polars.exceptions import PanicException, PolarsError
 from polars.io.plugins import register_io_source
 
-from .folders import open_inside
+from .files import new_draft, replacing
 from .records import BadJob, Stopped
 
 SLICE_ROWS = 25_000
@@ -265,7 +265,7 @@ def check_output(path: Path, inputs: Sequence[str], dress: Dress = PLAIN) -> Non
         for name in (name for text in inputs if text != "-" for name in _expanded(text)):
             if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: no input is written over.")
-        _new_file(target).unlink()
+        new_draft(target).unlink()
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
 
@@ -785,32 +785,9 @@ def _lazily(frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
 
 @contextmanager
 def _replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Give an empty file beside `path`; put it in its place, on disk, if the block ends well, and away if not."""
-    with _telling_failure(path):
-        temporary = _new_file(path, private=private)
-        try:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _new_file(path: Path, *, private: bool = False) -> Path:
-    """An empty hidden file beside `path`, with the mode that any new file has, or that of its job folder's files."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.urandom(4).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_EXCL
-    os.close(open_inside(temporary, flags) if private else os.open(temporary, flags | os.O_CREAT, 0o666))
-    return temporary
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """As `files.replacing`; raises Stopped for a full disk and a file that cannot be written."""
+    with _telling_failure(path), replacing(path, private=private) as draft:
+        yield draft
 
 
 @contextmanager

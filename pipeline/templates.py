@@ -6,7 +6,6 @@ of a loop and each call, each character and each element that it makes. What one
 foreseen from its operands and not begun. A cell's text is data: never a template, whatever it looks like.
 """
 
-import difflib
 import functools
 import json
 import re
@@ -21,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 from .records import BadJob
+from .text import did_you_mean
 
 PROMPT_CHARACTERS_MAX = 32 * 1024 * 1024
 """A prompt longer than this is a template gone wrong: no model takes it."""
@@ -76,7 +76,7 @@ class Template:
             raise BadJob(f"{setting} cannot be compiled: {str(error) or type(error).__name__}{_SENT}") from None
         self._whole_row = "row" in names and "row" not in columns
         for name in sorted(names - set(columns) - ({"row"} if self._whole_row else set())):
-            raise BadJob(f"{setting}: the input has no column {name!r}{near_name(name, columns)}{_SENT}")
+            raise BadJob(f"{setting}: the input has no column {name!r}{did_you_mean(name, columns)}{_SENT}")
         self.columns = tuple(columns) if self._whole_row else tuple(name for name in columns if name in names)
 
     def render(self, row: Row) -> str:
@@ -96,16 +96,6 @@ class Template:
 
 
 _SENT = "\nNothing was sent."
-
-
-def near_name(name: str, columns: Iterable[str]) -> str:
-    """The end of a sentence that says that a column is not there: the near one, or which there are."""
-    columns = list(columns)
-    near = difflib.get_close_matches(name, columns, 1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    shown = ", ".join(columns[:20]) + (", …" if len(columns) > 20 else "")
-    return f"; it has {shown}."
 
 
 def _capped(parts: Iterable[str]) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .desk import FOLLOWED, read_outcome
 from .job import Job
-from .records import STATUSES, Answer, Outcome, Request, Status
+from .notes import read_outcome
+from .records import FOLLOWED_UP, STATUSES, Answer, Outcome, Request, Status
 from .schema import Held, Ladder
 from .store import Reader
 from .tables import read_metadata
@@ -90,5 +90,5 @@ class Walks:
         outcome = read_outcome(stored)
         status, held = self._ladder.judge(outcome)
         walk.steps.append(Step(request, outcome, status, held))
-        walk.missing = self._ladder.follow_up(request, outcome) if status in FOLLOWED else None
+        walk.missing = self._ladder.follow_up(request, outcome) if status in FOLLOWED_UP else None
         return walk.missing

@@ -6,13 +6,12 @@ a folder that is gone that it had held anything. A watermark is never ahead of w
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from .folders import open_inside
+from .files import write_whole
 from .records import Record
 
 
@@ -37,15 +36,9 @@ class Watermark(Record, frozen=True):
     def put(self, folder: Path) -> None:
         """Write it down, whole or not at all. If it cannot be, the older one holds as well."""
         notes = {name: value.decode("utf-8", "surrogateescape") for name, value in self.notes.items()}
-        path = path_of(folder)
-        draft = path.with_name(path.name + ".new")
+        told = json.dumps({"identity": self.identity, "rows": self.rows, "notes": notes})
         with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)  # perhaps a colleague's
-            with os.fdopen(open_inside(draft, os.O_EXCL | os.O_WRONLY), "w", encoding="ascii") as file:
-                json.dump({"identity": self.identity, "rows": self.rows, "notes": notes}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            write_whole(path_of(folder), told.encode("ascii"), private=True)
 
 
 def path_of(folder: Path) -> Path:

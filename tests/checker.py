@@ -16,8 +16,8 @@ import polars as pl
 from fault_script import ANSWERS, Script, Sent
 
 from pipeline import review
-from pipeline.desk import read_ledger, read_outcome
 from pipeline.job import Job
+from pipeline.notes import read_ledger, read_outcome
 from pipeline.prompts import Prompts
 from pipeline.records import STATUSES, Answer, Summary
 from pipeline.store import Reader

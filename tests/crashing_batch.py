@@ -11,7 +11,6 @@ from crashing_run import arm
 from pipeline.cli import main
 from pipeline.client import BatchApi
 from pipeline.desk import Desk
-from pipeline.sheets import NOTE
 
 STEPS = (
     "after upload",
@@ -44,7 +43,7 @@ def main_with(step: str, times: int) -> None:
 
     for name in ("upload", "create", "download", "delete"):
         around(BatchApi, name, name)
-    around(Desk, "note", "note", lambda name, _value: name == NOTE)
+    around(Desk, "note", "note", lambda name, _value: name == BATCHES)
     around(Desk, "record", "record")
     main()
 

@@ -15,7 +15,7 @@ from children import small_disk
 from crashing_batch import STEPS
 
 from pipeline import BadJob, Job, Summary, ThisRun, run
-from pipeline.desk import read_ledger
+from pipeline.notes import read_ledger
 from pipeline.records import Exit
 from pipeline.status import status, status_text
 from pipeline.store import Reader

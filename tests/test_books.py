@@ -14,7 +14,7 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, answer_to, completion
 
 from pipeline import Job, ThisRun, run
-from pipeline.desk import read_ledger
+from pipeline.notes import read_ledger
 from pipeline.records import Exit
 from pipeline.store import Reader
 

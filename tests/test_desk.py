@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.desk import Desk, read_learnt, read_ledger, read_outcome
+from pipeline.desk import Desk
 from pipeline.job import Job, settings_id
+from pipeline.notes import read_learnt, read_ledger, read_outcome
 from pipeline.progress import NO_WAIT, Progress, Wait
 from pipeline.records import (
-    UNSETTLED,
+    TEMPORARY,
     Answer,
     BadJob,
     Exit,
@@ -197,14 +198,14 @@ def test_a_budget_or_contract_that_cannot_be_held_is_a_bad_job(store: Store, set
         (Answer(text="", refusal="No."), "refused"),
         (Failure(kind="filtered", reason="policy"), "filtered"),
         (Failure(kind="too_long", reason="long"), "failed"),
-        (Failure(kind="timeout", reason="slow", lasting=False), UNSETTLED),
+        (Failure(kind="timeout", reason="slow", lasting=False), TEMPORARY),
     ],
 )
 def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome, mark: str) -> None:
     desk = desk_at(store, **LABELS)
     record(desk, outcome)
     assert [mark for chunk in Reader(store.folder).marks() for _, mark in chunk] == [mark]
-    assert getattr(desk.asked, "failed" if mark == UNSETTLED else mark) == 1
+    assert getattr(desk.asked, "failed" if mark == TEMPORARY else mark) == 1
 
 
 def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:

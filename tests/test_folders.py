@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from chat_server import ChatServer, answer_to
 
-from pipeline.folders import file_mode, is_shared, make_inside, open_inside, share
+from pipeline.files import file_mode, is_group_shared, make_private_folder, open_private, share_with_group
 
 LAB, ANN, BEN = 54_321, 54_322, 54_323
 
@@ -75,7 +75,7 @@ def test_every_file_of_a_job_is_private_whatever_the_umask_and_its_output_obeys_
 def test_the_log_of_a_model_on_this_machine_is_private_too(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        os.close(open_inside(tmp_path / "model.log", os.O_RDWR | os.O_APPEND))
+        os.close(open_private(tmp_path / "model.log", os.O_RDWR | os.O_APPEND))
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "model.log").stat().st_mode) == 0o600
@@ -102,13 +102,13 @@ def test_a_job_is_shared_later_with_all_that_it_holds(tmp_path: Path, server: Ch
 
 def test_a_folder_that_its_group_may_enter_but_that_was_not_shared_keeps_its_files_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
-    assert not is_shared(tmp_path)
+    assert not is_group_shared(tmp_path)
     assert file_mode(tmp_path) == 0o600
-    make_inside(tmp_path / "store")
-    share(tmp_path)
+    make_private_folder(tmp_path / "store")
+    share_with_group(tmp_path)
     assert modes(tmp_path) == {tmp_path.name: 0o2770, f"{tmp_path.name}/store": 0o2770}
-    make_inside(tmp_path / "plan.new")
-    assert is_shared(tmp_path / "plan.new")
+    make_private_folder(tmp_path / "plan.new")
+    assert is_group_shared(tmp_path / "plan.new")
 
 
 @pytest.fixture

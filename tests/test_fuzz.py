@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from test_replies import AMETHYST_GOOD, ERRORS
 
 from pipeline import history
-from pipeline.desk import read_ledger, read_outcome
 from pipeline.job import Job
+from pipeline.notes import read_ledger, read_outcome
 from pipeline.records import Answer, BadJob, Failure, Refusal, Reply, Stopped, Tally, Usage
 from pipeline.replies import KINDS, read_reply
 from pipeline.schema import Contract

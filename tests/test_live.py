@@ -17,11 +17,12 @@ import pytest
 from chat_server import Canned, ChatServer, Reply, Seen, answer_to, completion, problem
 
 from pipeline.client import BODY_BYTES_MAX
-from pipeline.desk import Desk, read_ledger, read_outcome
+from pipeline.desk import Desk
 from pipeline.job import Job
 from pipeline.live import DRAIN_SECONDS, FIRST_ROWS, answer_all
+from pipeline.notes import read_ledger, read_outcome
 from pipeline.progress import NO_WAIT, Progress, Wait
-from pipeline.records import UNSETTLED, Answer, BadJob, Exit, Failure, Learnt, Outcome, Request, Stopped, Tally
+from pipeline.records import TEMPORARY, Answer, BadJob, Exit, Failure, Learnt, Outcome, Request, Stopped, Tally
 from pipeline.retry import ALIKE, ATTEMPTS
 from pipeline.store import Reader, Store
 
@@ -364,7 +365,7 @@ def test_a_row_fails_for_its_own_reason_and_the_others_are_answered(
     failure = done.failure("row 1")
     assert (failure.kind, failure.attempts, failure.lasting) == (kind, attempts, lasting)
     assert failure.reason
-    assert done.marks["row 1"] == (("filtered" if kind == "filtered" else "failed") if lasting else UNSETTLED)
+    assert done.marks["row 1"] == (("filtered" if kind == "filtered" else "failed") if lasting else TEMPORARY)
     assert len(done.answers) == 5
     assert done.tally.attempts == server.arrived == 5 + attempts
     assert done.tally.maybe_paid == (attempts if kind in ("cut", "garbled", "too_large") else 0)

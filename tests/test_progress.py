@@ -17,8 +17,9 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import NO_WAIT, Progress, Wait, count, duration, learnt_text, money, wait_text
+from pipeline.progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
 from pipeline.records import Learnt, Tally, Usage
+from pipeline.text import duration, money, short_count
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
 
@@ -116,7 +117,7 @@ def test_durations_are_said_as_a_person_would(seconds: float, text: str) -> None
     [(0, "0"), (812, "812"), (41_300, "41k"), (499_999, "500k"), (900_000, "0.9M"), (2e9, "2000.0M")],
 )
 def test_counts_fit_a_bar(number: float, text: str) -> None:
-    assert count(number) == text
+    assert short_count(number) == text
 
 
 def test_plain_lines_come_every_30_seconds_for_five_minutes_then_every_five_minutes() -> None:
@@ -232,7 +233,7 @@ def test_the_bar_is_redrawn_by_time_however_often_it_is_shown() -> None:
             progress.show(Tally(ok=row))
         progress.close()
         written = tty.close()
-    assert 40 <= written.count(" rows/s") <= 60
+    assert 40 <= written.short_count(" rows/s") <= 60
 
 
 @pytest.mark.parametrize("columns", [5, 10, 20, 40])
@@ -275,7 +276,7 @@ def test_quiet_on_a_terminal_draws_no_bar(tmp_path: Path) -> None:
         progress.show(Tally(ok=3))
         progress.close()
         assert tty.close() == ""
-    assert (tmp_path / "log.txt").read_text("utf-8").count("running") == 1
+    assert (tmp_path / "log.txt").read_text("utf-8").short_count("running") == 1
 
 
 def test_the_log_is_private_and_added_to_and_holds_what_was_said(tmp_path: Path) -> None:

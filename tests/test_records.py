@@ -9,19 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import (
-    STATUSES,
-    Answer,
-    Exit,
-    Failure,
-    Outcome,
-    Refusal,
-    Request,
-    Tally,
-    Usage,
-    one_line,
-    printable,
-)
+from pipeline.records import STATUSES, Answer, Exit, Failure, Outcome, Refusal, Request, Tally, Usage
+from pipeline.text import one_line, printable
 
 COUNTS = st.none() | st.integers(0, 10**9)
 USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)

@@ -17,9 +17,9 @@ from chat_server import Canned, ChatProcess, ChatServer, Seen, answer_to, chat_p
 from polars.testing import assert_frame_equal
 
 from pipeline import BadJob, Job, Stopped, Summary, ThisRun, arun, review, run
-from pipeline.progress import money
 from pipeline.records import Exit
 from pipeline.runs import summary_text, unbalanced
+from pipeline.text import money
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 TEMPLATE = "Answer {{ q }}"

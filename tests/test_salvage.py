@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from pipeline import history
-from pipeline.desk import LEDGER, read_ledger
+from pipeline.notes import LEDGER, read_ledger
 from pipeline.records import Exit, Stopped, Summary, Tally
 from pipeline.salvage import open_store, readable
 from pipeline.store import Damaged, Reader, Store

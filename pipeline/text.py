@@ -1,0 +1,95 @@
+"""Text for people and for JSON: clean lines, clipped lines, numbers, near names, strict and canonical JSON."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import msgspec
+
+TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)")
+"""A whole CSI or OSC sequence: it moves the cursor, sets a colour, or sets a window's title or a link."""
+UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u070f\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    r"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0001-\U000e007f]"
+)
+"""Control characters, direction marks and invisible characters. Kept are line ends, tabs, the soft hyphen, and the
+joiners that Persian, Hindi and many emoji are written with."""
+
+canonical_json = msgspec.json.Encoder(order="deterministic").encode
+"""Encode with sorted keys and no spaces: the same value always gives the same bytes, so that they can be hashed."""
+compact_json = msgspec.json.Encoder().encode
+"""Encode with the keys in their own order and no spaces: how request bodies are written."""
+
+
+def printable(text: str, instead: str = "\ufffd") -> str:
+    """Replace whatever could control a terminal or reorder its lines: for text from a server, a row or a file name."""
+    return UNPRINTABLE.sub(instead, TERMINAL_SEQUENCE.sub(instead, text))
+
+
+def one_line(text: str) -> str:
+    """Remove the same characters and join all lines with single spaces: for names and for a server's words."""
+    # words that a line end or a carriage return separated stay separated
+    return " ".join(printable(" ".join(text.split()), instead="").split())
+
+
+def clip(text: str, characters: int) -> str:
+    """Cut a text to at most this many characters; one that was cut ends in "…"."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def near_name(name: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant, or None if none is close."""
+    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """End a sentence about a name that does not exist: with the near one, or with the first twenty that exist."""
+    known = list(names)
+    near = near_name(name, known)
+    if near is not None:
+        return f"; did you mean {near!r}?"
+    return f"; it has {', '.join(known[:20])}{', …' if len(known) > 20 else ''}."
+
+
+def money(dollars: float) -> str:
+    """`$0.0042`, `$2.07`, `$1,234`: US dollars with as many digits as matter."""
+    if 0 < dollars < 0.01:
+        return f"${dollars:.2g}" if dollars >= 0.0001 else f"${dollars:.1e}"
+    return f"${dollars:,.2f}" if dollars < 1000 else f"${dollars:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `25 min`, `7 h 30 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+
+
+def short_count(number: float) -> str:
+    """`812`, `41k`, `0.9M`: a number short enough for a progress bar."""
+    if number < 1000:
+        return f"{number:.0f}"
+    return f"{number / 1000:.0f}k" if number < 500_000 else f"{number / 1e6:.1f}M"
+
+
+def strict_json(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Decode JSON as the standard has it. Raises ValueError also for NaN, Infinity and half of a surrogate pair."""
+    value = json.loads(text, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        refuse_lone_surrogates(value)
+    return value
+
+
+def refuse_lone_surrogates(value: object) -> None:
+    """Raise UnicodeEncodeError (a ValueError) if a string in a JSON value holds half of a surrogate pair."""
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
