@@ -24,17 +24,27 @@ from msgspec.structs import replace
 
 from .calls import Calls, is_well, object_in, objects_in, refusal_in
 from .client import BatchApi
-from .desk import Desk
+from .context import LocalContext
 from .files import make_private_folder
-from .forms import FORMS, Forms
+from .forms import RESPONSE_FORMATS, ContractEncoder
 from .job import Job
-from .notes import BATCHES, Known, Sheet, known_batches
+from .notes import BATCHES, BatchFile, OpenBatches, read_open_batches
 from .prices import expected_usage
-from .progress import Wait
-from .records import Answer, Exit, Failure, Refusal, Reply, Request, Stopped, cost_of_both
-from .replies import clean_message, parse_json, read_reply, refuses_form
-from .retry import ALIKE_BY_TEXT, ATTEMPTS, Again, Patience, Tries
-from .sheets import BYTES_MOST, Line, LinesByKey, Result, Spool, count_results, read_lines, read_results, write_upload
+from .progress import Pause
+from .records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
+from .replies import clean_message, parse_json, read_reply, rejects_response_format
+from .retry import ALIKE_BY_TEXT, ATTEMPTS, Attempts, RetryAfter, RetryPolicy
+from .sheets import (
+    BYTES_MOST,
+    BatchFileWriter,
+    BatchLine,
+    LinesByKey,
+    Result,
+    count_results,
+    read_lines,
+    read_results,
+    write_upload,
+)
 
 OPEN_MOST = 20
 """Batches at once."""
@@ -55,14 +65,14 @@ QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued token", re.IGNORECASE)
 _encoder = msgspec.json.Encoder()
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
     """Ask every request in batches, record every outcome at the desk; return when all are settled.
 
     Raises Stopped when the job cannot go on or was asked to stop, and with `this_run.no_wait` as soon as only the
     provider can do more. What is with the provider stays there, and the next run fetches it.
     """
     async with BatchApi(job.endpoint, job.endpoint.key()) as api:
-        batches = _Batches(job, desk, api)
+        batches = _Batches(job, context, api)
         try:
             await batches.take_up()
             await batches.spool(requests)
@@ -72,32 +82,32 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
                 f"A file of the batches could not be written: {error}\nSee to the disk of {job.folder}, then type the "
                 "same line again: what is with the provider stays there, and is fetched then."
             ) from error
-    if desk.stopping is not None:
-        raise desk.stopping
+    if context.stopping is not None:
+        raise context.stopping
 
 
 class _Batches:
     """All that goes to the provider in one run, and comes back from it."""
 
-    def __init__(self, job: Job, desk: Desk, api: BatchApi) -> None:
-        self._desk, self._api, self._settings = desk, api, job.run
+    def __init__(self, job: Job, context: LocalContext, api: BatchApi) -> None:
+        self._context, self._api, self._settings = context, api, job.run
         self._waits_for_provider = not job.this_run.no_wait
         self._folder = job.folder / "batches"
         # of the rows: a batch takes a day, so no silence is too long
-        self._patience = Patience(desk.clock(), desk.dice, waits=True)
-        self._calls = Calls(job, desk)
-        known = known_batches(desk.noted)
+        self._patience = RetryPolicy(context.clock(), context.rng, waits=True)
+        self._calls = Calls(job, context)
+        known = read_open_batches(context.read_note)
         self._queue_most = known.queued_tokens_most
-        self._conveying, self._form = Forms(job), known.form
+        self._conveying, self._form = ContractEncoder(job), known.form
         self._has_contract = job.answer.contract is not None
         self._queued_with: dict[str, int] = {}
         """Tokens in the provider's queue when a sheet was sent, its own among them."""
         self._open = {sheet.name: sheet for sheet in known.sheets}
-        self._ready: deque[Sheet] = deque()
-        self._spools: dict[str, Spool] = {}
+        self._ready: deque[BatchFile] = deque()
+        self._spools: dict[str, BatchFileWriter] = {}
         self._not_ours: set[str] = set()
         """Keys in open batches that no row of this run waits for: their answers are paid for, and kept."""
-        self._full_until = desk.clock()
+        self._full_until = context.clock()
         self._queue_told = ""
         self._cancelled: list[str] = []
         """Batches that someone cancelled at the provider."""
@@ -112,55 +122,55 @@ class _Batches:
             if path.name.removesuffix(NAMED) not in self._open:
                 path.unlink()
         for sheet in list(self._open.values()):
-            self._desk.budget.reserved += sheet.reserved
+            self._context.budget.reserved += sheet.reserved
             if not (self._folder / sheet.name).exists():
-                self._desk.tell(f"Batch {sheet.batch_id} is given up, as its file is gone: it is asked anew.")
+                self._context.say(f"Batch {sheet.batch_id} is given up, as its file is gone: it is asked anew.")
                 await self._forget(sheet)
             elif sheet.batch_id or await self._was_made(sheet):
                 self._take_over(self._open[sheet.name])
             else:
                 await self._forget(sheet)
 
-    def _take_over(self, sheet: Sheet) -> None:
+    def _take_over(self, sheet: BatchFile) -> None:
         """Count on what an open batch will answer, and on what it may cost: its run may have had no cap."""
         worst = 0.0
         for line in read_lines(self._folder / sheet.name):
             self._not_ours.add(line.request.key)
-            worst += self._desk.budget.worst(self._sent(line.request)) or 0.0
-        self._desk.budget.reserved += worst - sheet.reserved
+            worst += self._context.budget.worst(self._sent(line.request)) or 0.0
+        self._context.budget.reserved += worst - sheet.reserved
         self._open[sheet.name] = replace(sheet, reserved=worst)
 
     async def spool(self, requests: AsyncIterator[Request]) -> None:
         """Write down all requests that no open batch holds."""
         async for request in requests:
-            if self._desk.stopping is not None:
+            if self._context.stopping is not None:
                 break
             if request.key in self._not_ours:
                 self._not_ours.discard(request.key)
             else:
-                self._add(Line(request))
+                self._add(BatchLine(request))
         self._seal()
 
     async def work(self) -> None:
         """Send what there is room for and fetch what is done, until nothing is left or a stop is asked."""
-        while self._desk.stopping is None and (self._ready or self._open):
+        while self._context.stopping is None and (self._ready or self._open):
             landed = await self._fetch_what_is_done()
             sent = await self._send_what_fits() if not self._cancelled else self._stop_as_cancelled()
-            if landed or sent or self._desk.stopping is not None:
+            if landed or sent or self._context.stopping is not None:
                 continue
             if not self._waits_for_provider:
                 raise Stopped(f"{self._told()}; nothing is to be done meanwhile.", Exit.TRY_LATER)
-            self._desk.show(Wait(self._settings.poll_seconds, self._told()))
-            await self._desk.pause(self._settings.poll_seconds)
-        if self._desk.stopping is None:
+            self._context.show_progress(Pause(self._settings.poll_seconds, self._told()))
+            await self._context.pause(self._settings.poll_seconds)
+        if self._context.stopping is None:
             await self._trust_the_doubtful()
         elif self._open:
-            self._desk.tell(f"{self._told()}. They go on there, and are paid for; the next run fetches them.")
+            self._context.say(f"{self._told()}. They go on there, and are paid for; the next run fetches them.")
 
     def _stop_as_cancelled(self) -> bool:
         """Someone cancelled at the provider: what is not answered is not sent again unasked. Always False."""
         if not any(sheet.is_ending for sheet in self._open.values()):
-            self._desk.stop(
+            self._context.stop(
                 Stopped(
                     f"{', '.join(self._cancelled)} was cancelled at the provider. What it had answered is kept; the "
                     "rest is pending, and nothing more was sent.\nThe same line sends it in new batches; once no other "
@@ -182,8 +192,8 @@ class _Batches:
     async def _send_what_fits(self) -> bool:
         """Whether anything was sent."""
         sent = False
-        while self._ready and self._desk.stopping is None:
-            if len(self._open) >= OPEN_MOST or self._desk.clock() < self._full_until:
+        while self._ready and self._context.stopping is None:
+            if len(self._open) >= OPEN_MOST or self._context.clock() < self._full_until:
                 break
             sheet = self._ready.popleft()
             room = self._room(sheet)
@@ -198,10 +208,10 @@ class _Batches:
                 self._ready.appendleft(sheet)
                 if affordable or self._open:
                     break  # what is with the provider makes room as it lands
-                raise self._desk.budget.exhausted(next(read_lines(self._folder / sheet.name)).request)
+                raise self._context.budget.exhausted(next(read_lines(self._folder / sheet.name)).request)
         return sent
 
-    def _room(self, sheet: Sheet) -> int:
+    def _room(self, sheet: BatchFile) -> int:
         """How many of its requests the provider's queue has room for; all, where its limit was never met."""
         if self._queue_most is None:
             return sheet.requests
@@ -211,12 +221,12 @@ class _Batches:
         # a crumb is not worth a batch of its own, unless there is nothing to wait for
         return 0 if self._open else max(1, int(sheet.requests * free / self._tokens(sheet)))
 
-    def _tokens(self, sheet: Sheet) -> int:
-        return max(1, expected_usage(self._desk.ledger, sheet.size_bytes, sheet.requests).prompt_tokens or 0)
+    def _tokens(self, sheet: BatchFile) -> int:
+        return max(1, expected_usage(self._context.ledger, sheet.size_bytes, sheet.requests).prompt_tokens or 0)
 
-    def _affordable(self, sheet: Sheet) -> tuple[int, float]:
+    def _affordable(self, sheet: BatchFile) -> tuple[int, float]:
         """How many of its requests the cap has room for at their worst, and how many US dollars that is."""
-        budget = self._desk.budget
+        budget = self._context.budget
         if budget.cap is None:
             return sheet.requests, 0.0
         left, reserved, fit = budget.cap - budget.spent - budget.reserved, 0.0, 0
@@ -227,22 +237,22 @@ class _Batches:
             reserved, fit = reserved + worst, fit + 1
         return fit, reserved
 
-    def _split(self, sheet: Sheet, first: int) -> None:
+    def _split(self, sheet: BatchFile, first: int) -> None:
         """Two sheets in the place of one, the first with so many requests."""
-        parts = [Spool(self._folder, sheet.model), Spool(self._folder, sheet.model)]
+        parts = [BatchFileWriter(self._folder, sheet.model), BatchFileWriter(self._folder, sheet.model)]
         for number, line in enumerate(read_lines(self._folder / sheet.name)):
             parts[number >= first].add(line)
         self._ready.extendleft(part.sealed() for part in reversed(parts))
         (self._folder / sheet.name).unlink()
 
-    async def _send(self, sheet: Sheet) -> None:
+    async def _send(self, sheet: BatchFile) -> None:
         """Upload a sheet and have a batch made of it."""
         upload = self._folder / f"{sheet.name}.upload"
         write_upload(upload, (self._sent(line.request) for line in read_lines(self._folder / sheet.name)))
         if upload.stat().st_size > BYTES_MOST and sheet.requests > 1:  # the form of a contract adds to each line
             self._split(sheet, sheet.requests // 2)
             return
-        self._desk.budget.reserved += sheet.reserved
+        self._context.budget.reserved += sheet.reserved
         self._queued_with[sheet.name] = sum(self._tokens(other) for other in self._open.values()) + self._tokens(sheet)
         await self._note(sheet)
         said = await self._calls.json(lambda: self._api.upload(upload), "id")
@@ -251,7 +261,7 @@ class _Batches:
         reply = await self._calls.once(lambda: self._api.create(sheet.file_id))
         if is_well(reply, "id"):
             await self._note(replace(sheet, batch_id=str(object_in(reply)["id"])))
-            self._desk.tell(f"A batch of {sheet.requests:,} requests is with the provider.")
+            self._context.say(f"A batch of {sheet.requests:,} requests is with the provider.")
         elif QUEUE_FULL.search(reply.body.decode("utf-8", "replace")):
             await self._queue_is_full(sheet, refusal_in(reply).message)
         else:
@@ -259,7 +269,7 @@ class _Batches:
             if not await self._was_made(sheet):  # the call may have worked all the same
                 await self._give_back(sheet)
 
-    async def _was_made(self, sheet: Sheet) -> bool:
+    async def _was_made(self, sheet: BatchFile) -> bool:
         """Whether there is a batch of a sheet whose last call was not heard of; if not, there never will be."""
         named = self._folder / f"{sheet.name}{NAMED}"
         if named.exists():  # by the user, whom we asked to
@@ -269,9 +279,9 @@ class _Batches:
         for seconds in (0.0, LISTED_SECONDS):
             if not sheet.file_id:
                 return False
-            await self._desk.pause(seconds)
+            await self._context.pause(seconds)
             if found := await self._listed(sheet):
-                self._desk.tell(f"Batch {found} was made before its maker was heard of again: it is not made twice.")
+                self._context.say(f"Batch {found} was made before its maker was heard of again: it is not made twice.")
                 await self._note(replace(sheet, batch_id=found))
                 return True
             if not seconds:  # a call that is still on its way finds no file
@@ -279,7 +289,7 @@ class _Batches:
                     await self._calls.json(lambda: self._api.delete(sheet.file_id), may_miss=True)
         return False
 
-    async def _listed(self, sheet: Sheet) -> str | None:
+    async def _listed(self, sheet: BatchFile) -> str | None:
         """The id of the batch that was made of a sheet, as the provider lists them. Raises Stopped if it lists none."""
         after: str = ""
         while True:
@@ -301,23 +311,23 @@ class _Batches:
                 return None
             after = str(batches[-1].get("id"))
 
-    async def _queue_is_full(self, sheet: Sheet, words: str) -> None:
+    async def _queue_is_full(self, sheet: BatchFile, words: str) -> None:
         """More tokens wait at the provider than it takes: send less at once, or later."""
         if self._queue_told != words:
-            self._desk.tell(f"The provider's queue is full: {words}")
+            self._context.say(f"The provider's queue is full: {words}")
         self._queue_told = words
         queued = self._queued_with.get(sheet.name, self._tokens(sheet))
         self._queue_most = QUEUE_LESS * min(queued, self._queue_most or queued)
         if queued == self._tokens(sheet):  # full of what others sent, or too small for this sheet alone
-            self._full_until = self._desk.clock() + self._settings.poll_seconds
+            self._full_until = self._context.clock() + self._settings.poll_seconds
         await self._give_back(sheet)
 
-    async def _give_back(self, sheet: Sheet) -> None:
+    async def _give_back(self, sheet: BatchFile) -> None:
         """It was not sent after all."""
         if sheet.file_id:
             await self._calls.once(lambda: self._api.delete(sheet.file_id))
-        self._desk.budget.reserved -= sheet.reserved
-        self._ready.appendleft(Sheet(sheet.name, sheet.model, sheet.requests, sheet.size_bytes))
+        self._context.budget.reserved -= sheet.reserved
+        self._ready.appendleft(BatchFile(sheet.name, sheet.model, sheet.requests, sheet.size_bytes))
         del self._open[sheet.name]
         await self._note_all()
 
@@ -327,7 +337,7 @@ class _Batches:
         """Ask of each open batch how it stands, and land what is over; whether any was."""
         landed = False
         for sheet in list(self._open.values()):
-            if self._desk.stopping is not None:
+            if self._context.stopping is not None:
                 break
             batch = await self._retrieved(sheet)
             status, counts = batch.get("status"), _counts(batch)
@@ -340,7 +350,7 @@ class _Batches:
         await self._note_all()  # for who looks at it from another terminal
         return landed
 
-    async def _retrieved(self, sheet: Sheet) -> dict[str, Any]:
+    async def _retrieved(self, sheet: BatchFile) -> dict[str, Any]:
         try:
             return await self._calls.json(lambda: self._api.retrieve(sheet.batch_id), "status", may_miss=True)
         except LookupError as error:
@@ -350,7 +360,7 @@ class _Batches:
                 f"remove {self._folder / sheet.name}: its requests are then asked, and paid for, anew."
             ) from None
 
-    async def _land(self, sheet: Sheet, batch: dict[str, Any]) -> None:
+    async def _land(self, sheet: BatchFile, batch: dict[str, Any]) -> None:
         """Record all that a batch which is over has answered; the rest is asked again."""
         files = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
         if batch["status"] == "failed":
@@ -362,7 +372,7 @@ class _Batches:
             await self._land_results(sheet, paths)
             for path in paths:
                 path.unlink()
-            self._desk.tell(f"Batch {sheet.batch_id} is {batch['status']}.")
+            self._context.say(f"Batch {sheet.batch_id} is {batch['status']}.")
             self._queue_most = None if self._queue_most is None else QUEUE_MORE * self._queue_most
         self._seal()
         if sheet.name in self._open:
@@ -370,7 +380,7 @@ class _Batches:
             for file_id in (sheet.file_id, *files):  # what was asked and answered need not lie there for good
                 await self._calls.once(functools.partial(self._api.delete, file_id))
 
-    async def _fetch(self, sheet: Sheet, files: Sequence[str], told: int) -> list[Path]:
+    async def _fetch(self, sheet: BatchFile, files: Sequence[str], told: int) -> list[Path]:
         """The files of results, whole. Raises Stopped rather than take for unanswered what cannot be read."""
         paths = [self._folder / f"{sheet.name}.{number}" for number in range(len(files))]
         for _ in range(DOWNLOADS):
@@ -380,7 +390,9 @@ class _Batches:
             if not odd and answered >= told:
                 return paths
         if not odd and answered:
-            self._desk.tell(f"Batch {sheet.batch_id} has {answered:,} answers, of {told:,} that the provider counted.")
+            self._context.say(
+                f"Batch {sheet.batch_id} has {answered:,} answers, of {told:,} that the provider counted."
+            )
             return paths
         raise Stopped(
             f"The results of batch {sheet.batch_id} cannot be read: {odd:,} lines make no sense, and {answered:,} of "
@@ -388,16 +400,16 @@ class _Batches:
             Exit.TRY_LATER,
         )
 
-    async def _land_results(self, sheet: Sheet, paths: Sequence[Path]) -> None:
+    async def _land_results(self, sheet: BatchFile, paths: Sequence[Path]) -> None:
         """Answers first: what the refusals say of the job hangs on whether there was any."""
-        refused: dict[str, Refusal] = {}
-        group: list[tuple[Line, Answer]] = []
+        refused: dict[str, Rejection] = {}
+        group: list[tuple[BatchLine, Answer]] = []
         with LinesByKey(self._folder / sheet.name) as lines:
             for result in (result for path in paths for result in read_results(path, self._parse)):
                 if result.key not in lines:
                     continue  # told twice, or of another batch
                 said = _said(result)
-                if isinstance(said, Refusal):
+                if isinstance(said, Rejection):
                     refused[result.key] = said
                     continue
                 group.append((lines.take(result.key), said))
@@ -410,74 +422,76 @@ class _Batches:
                     self._add(lines.take(key))
             if sheet.batch_id in self._cancelled:
                 return
-            silent = Refusal("retry", "broken", "the batch ended without a word on this request")
+            silent = Rejection("retry", "broken", "the batch ended without a word on this request")
             for key in lines.left():
                 await self._refused(sheet, lines.take(key), refused.get(key, silent))
 
-    def _takes_another_form(self, sheet: Sheet, refusals: Iterable[Refusal]) -> bool:
+    def _takes_another_form(self, sheet: BatchFile, refusals: Iterable[Rejection]) -> bool:
         """Whether nothing was ever answered, and it may be for the form in which the contract was conveyed."""
         said = next(iter(refusals), None)
-        if self._patience.answers or said is None or not refuses_form(said) or not self._has_contract:
+        if self._patience.answers or said is None or not rejects_response_format(said) or not self._has_contract:
             return False
         if sheet.form < self._form:
             return True  # another batch was sent with it, too
-        if self._form + 1 >= len(FORMS):
+        if self._form + 1 >= len(RESPONSE_FORMATS):
             return False
         self._form += 1
-        form = FORMS[self._form].replace("_", " ")
-        self._desk.tell(f"The endpoint may take no {FORMS[self._form - 1]} ({said.message}): asked by {form} instead.")
+        form = RESPONSE_FORMATS[self._form].replace("_", " ")
+        self._context.say(
+            f"The endpoint may take no {RESPONSE_FORMATS[self._form - 1]} ({said.message}): asked by {form} instead."
+        )
         return True
 
     def _sent(self, request: Request) -> Request:
-        return replace(request, body=self._conveying.conveyed(request.body, FORMS[self._form]))
+        return replace(request, body=self._conveying.conveyed(request.body, RESPONSE_FORMATS[self._form]))
 
     def _parse(self, line: bytes) -> object:
         return parse_json(self._api.hide(line))
 
-    async def _record(self, sheet: Sheet, group: Sequence[tuple[Line, Answer]]) -> None:
+    async def _record(self, sheet: BatchFile, group: Sequence[tuple[BatchLine, Answer]]) -> None:
         """Record answers, those aside that an earlier run recorded before it was killed; ask what follows from them."""
         of_others = [line.request.key for line, _ in group if line.request.key in self._not_ours]
-        landed = self._desk.asked_at(of_others)
+        landed = self._context.asked_at(of_others)
         fresh = [(line, answer) for line, answer in group if landed.get(line.request.key) != sheet.made_at]
         for follow_up in await asyncio.gather(*(self._keep(sheet, line, answer) for line, answer in fresh)):
             if follow_up is not None:
-                self._add(Line(follow_up))
-        if self._desk.hurried.is_set():  # the next run lands the rest
-            raise self._desk.stopping or Stopped("stopped")
+                self._add(BatchLine(follow_up))
+        if self._context.drain_aborted.is_set():  # the next run lands the rest
+            raise self._context.stopping or Stopped("stopped")
 
-    async def _keep(self, sheet: Sheet, line: Line, answer: Answer) -> Request | None:
-        self._patience.answered(self._desk.clock())
-        paid = self._desk.tariff.cost(answer.usage, line.request.model)
+    async def _keep(self, sheet: BatchFile, line: BatchLine, answer: Answer) -> Request | None:
+        self._patience.answered(self._context.clock())
+        paid = self._context.prices.cost(answer.usage, line.request.model)
         self._pay(line, paid)
-        answer = replace(answer, cost=cost_of_both(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
+        answer = replace(answer, cost=add_costs(line.cost, paid), attempts=line.tries + 1, asked_at=sheet.made_at)
         counts = line.request.key not in self._not_ours
-        follow_up = await self._desk.record(line.request, answer, counts=counts)
+        follow_up = await self._context.record(line.request, answer, counts=counts)
         return follow_up if counts else None  # no row of this run waits for it
 
-    def _pay(self, line: Line, paid: float | None) -> None:
+    def _pay(self, line: BatchLine, paid: float | None) -> None:
         """One request of a batch is over; what was set aside for it is given back with its sheet."""
-        worst = self._desk.budget.worst(self._sent(line.request)) or 0.0 if paid is None else 0.0
-        self._desk.budget.spent += paid or worst
-        self._desk.landed(paid, held=worst)
+        worst = self._context.budget.worst(self._sent(line.request)) or 0.0 if paid is None else 0.0
+        self._context.budget.spent += paid or worst
+        self._context.count_attempt(paid, held=worst)
 
-    async def _refused(self, sheet: Sheet, line: Line, refusal: Refusal) -> None:
+    async def _refused(self, sheet: BatchFile, line: BatchLine, refusal: Rejection) -> None:
         """One request was not answered: ask it again, or record why not. Raises Stopped if the job is a bad one."""
         if line.request.key in self._not_ours:
             return
-        self._desk.refused(refusal)
-        paid = 0.0 if refusal.usage is None else self._desk.tariff.cost(refusal.usage, line.request.model)
+        self._context.log_rejection(refusal)
+        paid = 0.0 if refusal.usage is None else self._context.prices.cost(refusal.usage, line.request.model)
         self._pay(line, paid)
-        tries = Tries()
+        tries = Attempts()
         tries.counted = line.tries
-        decision = self._patience.decide(refusal, tries, self._desk.clock())
+        decision = self._patience.decide(refusal, tries, self._context.clock())
         if isinstance(decision, Stopped):
             await self._forget(sheet)
             raise decision
-        line = replace(line, cost=cost_of_both(line.cost, paid))
-        if isinstance(decision, Again) and line.tries + 1 < ATTEMPTS:
+        line = replace(line, cost=add_costs(line.cost, paid))
+        if isinstance(decision, RetryAfter) and line.tries + 1 < ATTEMPTS:
             self._add(replace(line, tries=line.tries + 1))
             return
-        if isinstance(decision, Again):
+        if isinstance(decision, RetryAfter):
             decision = Failure(kind=refusal.kind, reason=refusal.message, lasting=False)
         failure = replace(decision, cost=line.cost, attempts=line.tries + 1, asked_at=sheet.made_at)
         self._doubtful.append((line.request, failure))
@@ -486,9 +500,9 @@ class _Batches:
 
     async def _trust_the_doubtful(self) -> None:
         doubtful, self._doubtful = self._doubtful, []
-        await asyncio.gather(*(self._desk.record(request, failure) for request, failure in doubtful))
+        await asyncio.gather(*(self._context.record(request, failure) for request, failure in doubtful))
 
-    async def _land_failed(self, sheet: Sheet, batch: dict[str, Any]) -> None:
+    async def _land_failed(self, sheet: BatchFile, batch: dict[str, Any]) -> None:
         """The provider did not take a batch: its queue is full, some lines are bad, or all of it is. Raises Stopped."""
         told = batch.get("errors")
         errors = objects_in(told.get("data")) if isinstance(told, dict) else []
@@ -510,27 +524,27 @@ class _Batches:
 
     # ---- notes and files
 
-    async def _note(self, sheet: Sheet) -> None:
+    async def _note(self, sheet: BatchFile) -> None:
         self._open[sheet.name] = sheet
         await self._note_all()
 
     async def _note_all(self) -> None:
-        known = Known(tuple(self._open.values()), self._queue_most, self._form)
-        await self._desk.note(BATCHES, _encoder.encode(known))
+        known = OpenBatches(tuple(self._open.values()), self._queue_most, self._form)
+        await self._context.write_note(BATCHES, _encoder.encode(known))
 
-    async def _forget(self, sheet: Sheet) -> None:
+    async def _forget(self, sheet: BatchFile) -> None:
         """All that came of it is on disk."""
-        self._desk.budget.reserved -= sheet.reserved
+        self._context.budget.reserved -= sheet.reserved
         del self._open[sheet.name]
         await self._note_all()
         (self._folder / sheet.name).unlink(missing_ok=True)
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: BatchLine) -> None:
         model = line.request.model
         if model in self._spools and not self._spools[model].has_room(line, self._settings.batch_requests):
             self._ready.append(self._spools.pop(model).sealed())
         if model not in self._spools:
-            self._spools[model] = Spool(self._folder, model)
+            self._spools[model] = BatchFileWriter(self._folder, model)
         self._spools[model].add(line)
 
     def _seal(self) -> None:
@@ -538,12 +552,12 @@ class _Batches:
         self._spools.clear()
 
 
-def _said(result: Result) -> Answer | Refusal:
+def _said(result: Result) -> Answer | Rejection:
     if result.status:
         return read_reply(Reply(result.status, {}, result.body, 0.0))
     told = parse_json(result.body)
     words = told.get("message") or told.get("code") if isinstance(told, dict) else None
-    return Refusal("retry", "broken", clean_message(str(words or "the batch has no answer to this request")))
+    return Rejection("retry", "broken", clean_message(str(words or "the batch has no answer to this request")))
 
 
 def _counts(batch: dict[str, Any]) -> dict[str, int]:

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .desk import Desk
+from .context import LocalContext
 from .job import Job, duration_seconds
-from .records import Exit, Failure, Refusal, Reply, Stopped
+from .records import Exit, Failure, Rejection, Reply, Stopped
 from .replies import parse_json, read_reply
-from .retry import BACKOFF_MAX_SECONDS, Patience, Tries
+from .retry import BACKOFF_MAX_SECONDS, Attempts, RetryPolicy
 
 ENDS_SECONDS = 12.0
 """After a stop, a call that is on its way may end for so long."""
@@ -20,31 +20,33 @@ Call = Callable[[], Coroutine[Any, Any, Reply]]
 class Calls:
     """How one run calls: a stop ends every wait; silence, refusals and a wrong key are judged as everywhere."""
 
-    def __init__(self, job: Job, desk: Desk) -> None:
-        self._desk, self._base_url = desk, job.endpoint.base_url
-        self._patience = Patience(
-            desk.clock(),
-            desk.dice,
+    def __init__(self, job: Job, context: LocalContext) -> None:
+        self._context, self._base_url = context, job.endpoint.base_url
+        self._patience = RetryPolicy(
+            context.clock(),
+            context.rng,
             give_up_after_seconds=duration_seconds(job.limits.give_up_after),
             waits=job.this_run.wait_for_endpoint,
         )
-        self._tries = Tries()
+        self._tries = Attempts()
         self._in_vain = 0
 
     async def once(self, call: Call) -> Reply:
         """What one call gives. Raises Stopped if a stop is asked, and it does not end soon after."""
         calling = asyncio.create_task(call())
-        stop_asked, hurried = (asyncio.create_task(each.wait()) for each in (self._desk.stop_asked, self._desk.hurried))
+        stop_requested, drain_aborted = (
+            asyncio.create_task(each.wait()) for each in (self._context.stop_requested, self._context.drain_aborted)
+        )
         try:
-            await asyncio.wait({calling, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({calling, hurried}, timeout=ENDS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({calling, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({calling, drain_aborted}, timeout=ENDS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if calling.done():
                 return calling.result()
         finally:
-            for task in (calling, stop_asked, hurried):
+            for task in (calling, stop_requested, drain_aborted):
                 task.cancel()
-            await asyncio.wait({calling, stop_asked, hurried})
-        raise self._desk.stopping or Stopped("The call was given up.")
+            await asyncio.wait({calling, stop_requested, drain_aborted})
+        raise self._context.stopping or Stopped("The call was given up.")
 
     async def json(self, call: Call, needs: str = "", *, may_miss: bool = False) -> dict[str, Any]:
         """What a call gives. Raises Stopped if it will not work, or a stop is asked meanwhile.
@@ -53,26 +55,26 @@ class Calls:
         what it names is not there is told by a LookupError.
         """
         if not self._in_vain and self._patience.answers:
-            self._patience.answered(self._desk.clock())  # the silence until now was ours
+            self._patience.answered(self._context.clock())  # the silence until now was ours
         while True:
             reply = await self.once(call)
             if is_well(reply, needs):
-                self._patience.answered(self._desk.clock())
-                self._tries, self._in_vain = Tries(), 0
+                self._patience.answered(self._context.clock())
+                self._tries, self._in_vain = Attempts(), 0
                 return object_in(reply)
             if may_miss and reply.status in MISSING:
                 raise LookupError(refusal_in(reply).message)
             await self.wait_after(refusal_in(reply))
 
-    async def wait_after(self, refusal: Refusal) -> None:
+    async def wait_after(self, refusal: Rejection) -> None:
         """Wait as long as is fit after a call that did not work. Raises Stopped as `json` does."""
         if refusal.kind == "not_found" and not self._patience.answers:
             raise Stopped(
                 f"HTTP {refusal.status}: there is no Batch API at {self._base_url}. It said: {refusal.message}\n"
                 "Check endpoint.base_url, or ask live: --set run.how=live"
             )
-        self._desk.refused(refusal)
-        decision = self._patience.decide(refusal, self._tries, self._desk.clock())
+        self._context.log_rejection(refusal)
+        decision = self._patience.decide(refusal, self._tries, self._context.clock())
         if isinstance(decision, Failure):
             code = Exit.NEEDS_PERSON if decision.lasting else Exit.TRY_LATER
             raise Stopped(f"The provider's Batch API does not work. It said: {refusal.message}", code)
@@ -81,9 +83,9 @@ class Calls:
         self._in_vain += 1
         # who says "too many" without a time is not asked again at once: no throttle stands between
         least = min(BACKOFF_MAX_SECONDS, 2.0**self._in_vain) if refusal.kind in ("rate", "quota") else 0.0
-        await self._desk.pause(max(decision.after_seconds, least if refusal.wait_seconds is None else 0.0))
-        if self._desk.stopping is not None:
-            raise self._desk.stopping
+        await self._context.pause(max(decision.after_seconds, least if refusal.wait_seconds is None else 0.0))
+        if self._context.stopping is not None:
+            raise self._context.stopping
 
 
 def is_well(reply: Reply, needs: str) -> bool:
@@ -91,10 +93,12 @@ def is_well(reply: Reply, needs: str) -> bool:
     return 200 <= reply.status < 300 and not reply.fault and (not needs or needs in object_in(reply))
 
 
-def refusal_in(reply: Reply) -> Refusal:
+def refusal_in(reply: Reply) -> Rejection:
     """What a call that did not work says; one that seems to have, says nothing that can be used."""
     said = read_reply(reply)
-    return said if isinstance(said, Refusal) else Refusal("retry", "garbled", "no answer of a Batch API", reply.status)
+    return (
+        said if isinstance(said, Rejection) else Rejection("retry", "garbled", "no answer of a Batch API", reply.status)
+    )
 
 
 def object_in(reply: Reply) -> dict[str, Any]:

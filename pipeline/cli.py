@@ -79,9 +79,9 @@ class Setting(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The help is read when it is asked for: it takes pydantic to import it."""
-        from .job import help_of  # noqa: PLC0415 - `pipeline --help` does without
+        from .job import setting_help  # noqa: PLC0415 - `pipeline --help` does without
 
-        self.help = help_of(self.setting)
+        self.help = setting_help(self.setting)
         return super().get_help_record(ctx)
 
 
@@ -244,11 +244,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:  # noqa: ANN401 - click's 
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa: FBT001 - a flag
     """Run the last run's line again. JOB: an output, or its job folder."""
     from . import history  # noqa: PLC0415
-    from .job import folder_beside  # noqa: PLC0415
+    from .job import default_job_folder  # noqa: PLC0415
     from .records import BadJob  # noqa: PLC0415
 
-    folder = history.folder_of(job)
-    began = history.last(folder)
+    folder = history.find_job_folder(job)
+    began = history.last_start(folder)
     if began is None or began.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     try:
@@ -258,7 +258,7 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:  # noqa
             f"{began.directory}, where the last run was started, cannot be entered: {error.strerror}."
         ) from None
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
-    if folder != folder_beside(Path(began.output)):  # named, or moved: a new one beside the output would pay again
+    if folder != default_job_folder(Path(began.output)):  # named, or moved: a new one beside the output would pay again
         extra += ["--job-dir", str(folder)]
     with run.make_context("run", [*began.command[1:], *extra], parent=ctx.parent) as again:
         again.obj = {"command": began.command, "stdin": began.table}
@@ -297,8 +297,8 @@ def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
 
     From a second terminal. They hold until that run ends.
     """
-    from .control import give_order  # noqa: PLC0415
-    from .history import folder_of  # noqa: PLC0415
+    from .control import send_order  # noqa: PLC0415
+    from .history import find_job_folder  # noqa: PLC0415
     from .job import Limits  # noqa: PLC0415
     from .records import BadJob  # noqa: PLC0415
 
@@ -306,7 +306,7 @@ def tune(job: str, **flags: Any) -> None:  # noqa: ANN401 - click's own values
     if not limits:
         raise BadJob("Name a limit: --concurrency, --rpm, --tpm or --max-cost. Nothing was changed.")
     Limits().tuned(limits)
-    _tell(give_order(folder_of(job), limits=limits))
+    _tell(send_order(find_job_folder(job), limits=limits))
 
 
 @main.command()
@@ -317,10 +317,10 @@ def stop(job: str) -> None:
     From a second terminal: what is in flight may land, then the run writes its output as far as it is known, and exits
     with 4. Said again, it waits for nothing in flight.
     """
-    from .control import give_order  # noqa: PLC0415
-    from .history import folder_of  # noqa: PLC0415
+    from .control import send_order  # noqa: PLC0415
+    from .history import find_job_folder  # noqa: PLC0415
 
-    _tell(give_order(folder_of(job), stop=True))
+    _tell(send_order(find_job_folder(job), stop=True))
 
 
 @main.command()
@@ -360,9 +360,9 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool) -> None:  # noqa: FBT001 - flags
     """Write the table as far as it is known. JOB: an output, or its job folder."""
     from . import review  # noqa: PLC0415
-    from .tables import Dress  # noqa: PLC0415
+    from .tables import SpreadsheetOptions  # noqa: PLC0415
 
-    path, tally = review.export(job, output, Dress(mark=for_excel, escape_formulas=escape_formulas))
+    path, tally = review.export(job, output, SpreadsheetOptions(mark=for_excel, escape_formulas=escape_formulas))
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 

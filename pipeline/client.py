@@ -23,9 +23,9 @@ from pydantic import SecretStr
 
 from .files import open_private
 from .job import LOOPBACK, Endpoint
-from .masks import Mask
+from .masks import Redactor
 from .records import BadJob, Fault, Reply, Request
-from .wire import Wire
+from .wire import AiohttpTransport
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 """A decompressed answer larger than this is none."""
@@ -55,7 +55,7 @@ class Client:
         # to read the certificates of the web's authorities takes 50 ms, and plain HTTP on this machine needs none
         plain = is_here and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context()
-        self._transport = Wire(tls, _proxy_for(self._url))
+        self._transport = AiohttpTransport(tls, _proxy_for(self._url))
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class BatchApi:
         del self._headers["content-type"]  # each call has its own
         self._deadline = max(endpoint.timeout_seconds, FILE_SECONDS)
         self._mask = _mask_of(endpoint, key)
-        wire = Wire(httpx.create_ssl_context(), _proxy_for(self._base))
+        wire = AiohttpTransport(httpx.create_ssl_context(), _proxy_for(self._base))
         self._client = httpx.AsyncClient(transport=wire, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
@@ -140,7 +140,7 @@ class BatchApi:
 
 
 async def _exchange(
-    answering: Awaitable[httpx.Response], deadline_seconds: float, mask: Mask, into: BinaryIO | None = None
+    answering: Awaitable[httpx.Response], deadline_seconds: float, mask: Redactor, into: BinaryIO | None = None
 ) -> Reply:
     """What comes of a request, as far as it comes until the deadline, without secrets.
 
@@ -174,8 +174,8 @@ async def _exchange(
     return Reply(status, headers, mask.body(bytes(body), broke_off=bool(fault)), seconds, fault, mask.text(detail))
 
 
-def _mask_of(endpoint: Endpoint, key: SecretStr | None) -> Mask:
-    return Mask([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
+def _mask_of(endpoint: Endpoint, key: SecretStr | None) -> Redactor:
+    return Redactor([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
 
 
 def _segment(name: str) -> str:

@@ -22,12 +22,12 @@ from typing import Any, Self
 import msgspec
 from msgspec.structs import replace
 
-from .desk import Desk
+from .context import LocalContext
 from .job import Job, Limits
 from .live import DRAIN_SECONDS
 from .live import answer_all as answer_live
-from .notes import Found
-from .records import BadJob, Exit, Learnt, Outcome, Record, Refusal, Request, Stopped, Tally
+from .notes import LearnedNote
+from .records import BadJob, Exit, LearnedLimits, Outcome, Record, Rejection, Request, Stopped, Tally
 from .text import one_line
 from .throttle import WINDOW_FIRST
 
@@ -54,7 +54,7 @@ class Recorded(Record, frozen=True, tag="recorded"):
     outcome: Outcome
 
 
-class Landed(Record, frozen=True, tag="landed"):
+class AttemptCounted(Record, frozen=True, tag="landed"):
     """An attempt is over, as `Desk.landed` is told it."""
 
     cost: float | None
@@ -62,26 +62,26 @@ class Landed(Record, frozen=True, tag="landed"):
     broke_off: bool
 
 
-class Told(Record, frozen=True, tag="told"):
+class Said(Record, frozen=True, tag="told"):
     """A line for the screen."""
 
     text: str
 
 
-class Learned(Record, frozen=True, tag="learned"):
+class LimitsLearned(Record, frozen=True, tag="learned"):
     """What an actor found out about the pace of a model's lane."""
 
     model: str
-    learnt: Learnt
+    learnt: LearnedLimits
 
 
-class Refused(Record, frozen=True, tag="refused"):
+class Rejected(Record, frozen=True, tag="refused"):
     """An attempt gave no answer."""
 
-    refusal: Refusal
+    refusal: Rejection
 
 
-class Ended(Record, frozen=True, tag="ended"):
+class ActorEnded(Record, frozen=True, tag="ended"):
     """An actor has nothing in flight any more; why it stopped, if it did."""
 
     message: str = ""
@@ -90,7 +90,7 @@ class Ended(Record, frozen=True, tag="ended"):
     """The traceback of an error that was not foreseen."""
 
 
-Event = Recorded | Landed | Told | Learned | Refused | Ended
+Event = Recorded | AttemptCounted | Said | LimitsLearned | Rejected | ActorEnded
 
 _encoder = msgspec.json.Encoder()
 _events = msgspec.json.Decoder(list[Event])
@@ -101,10 +101,10 @@ _keys = msgspec.json.Decoder(list[str])
 # ---- in an actor
 
 
-class FarDesk(Desk):
+class ActorContext(LocalContext):
     """A desk that passes on what it is told, to the one desk of the run."""
 
-    def __init__(self, job: Job, ledger: Tally, found: Iterable[Found]) -> None:
+    def __init__(self, job: Job, ledger: Tally, found: Iterable[LearnedNote]) -> None:
         super().__init__(job, None, ledger, {each.lane: each for each in found})  # type: ignore[arg-type] # it has no store, and writes nothing
         self._outbox: list[Event] = []
         self._filled = asyncio.Event()
@@ -145,27 +145,27 @@ class FarDesk(Desk):
         await waiting
         return None
 
-    def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
+    def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """Pass it on."""
-        self.post(Landed(cost, held, broke_off))
+        self.post(AttemptCounted(cost, held, broke_off))
 
-    def refused(self, refusal: Refusal) -> None:
+    def log_rejection(self, refusal: Rejection) -> None:
         """Pass it on."""
-        self.post(Refused(refusal))
+        self.post(Rejected(refusal))
 
-    def tell(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Pass it on."""
-        self.post(Told(text))
+        self.post(Said(text))
 
-    def learn(self, model: str, learnt: Learnt) -> None:
+    def save_learned(self, model: str, learnt: LearnedLimits) -> None:
         """Pass it on."""
-        self.post(Learned(model, learnt))
+        self.post(LimitsLearned(model, learnt))
 
-    async def set_aside(self, request: Request) -> bool:  # noqa: ARG002 - as the desk has it
+    async def note_reservation(self, request: Request) -> bool:  # noqa: ARG002 - as the desk has it
         """The run's desk did, before it handed the request out."""
         return False
 
-    def nothing_in_flight(self) -> None:
+    def clear_reservation(self) -> None:
         """The run's desk sees to it."""
 
 
@@ -174,24 +174,24 @@ class Worker:
 
     def __init__(self) -> None:
         self._coming: asyncio.Queue[Request | None] = asyncio.Queue()
-        self._desk: FarDesk
+        self._context: ActorContext
         self._began = asyncio.Event()
 
     async def run(self, job: bytes, ledger: bytes, found: bytes) -> None:
         """Answer what it is handed until the end, or a stop. The endpoint's key is that of the actor's environment."""
         told = Job.model_validate({**msgspec.json.decode(job), "inputs": ("-",)})  # it reads none
-        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[Found])
-        self._desk = FarDesk(told, *known)
+        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[LearnedNote])
+        self._context = ActorContext(told, *known)
         self._began.set()
         try:
-            await answer_live(told, self._handed(), self._desk)
-            self._desk.post(Ended())
+            await answer_live(told, self._handed(), self._context)
+            self._context.post(ActorEnded())
         except Stopped as stop:
-            self._desk.post(Ended(str(stop), int(stop.exit_code)))
+            self._context.post(ActorEnded(str(stop), int(stop.exit_code)))
         except BadJob as bad:
-            self._desk.post(Ended(str(bad), int(Exit.USAGE)))
+            self._context.post(ActorEnded(str(bad), int(Exit.USAGE)))
         except Exception:  # noqa: BLE001 - it is raised again in the run
-            self._desk.post(Ended(crash=traceback.format_exc()))
+            self._context.post(ActorEnded(crash=traceback.format_exc()))
 
     async def _handed(self) -> AsyncIterator[Request]:
         while (request := await self._coming.get()) is not None:
@@ -209,44 +209,44 @@ class Worker:
     async def events(self) -> bytes:
         """What happened since."""
         await self._began.wait()
-        return await self._desk.outbox()
+        return await self._context.outbox()
 
     async def acknowledge(self, keys: bytes) -> None:
         """These outcomes are on disk."""
-        self._desk.acknowledge(keys)
+        self._context.acknowledge(keys)
 
     async def stop(self) -> None:
         """Send nothing more."""
         await self._began.wait()
-        self._desk.stop(Stopped("stopped"))
+        self._context.stop(Stopped("stopped"))
         self._coming.put_nowait(None)
 
     async def tune(self, limits: bytes) -> None:
         """Go on under this share of other limits."""
         await self._began.wait()
-        if self._desk.on_tune is not None:
-            self._desk.on_tune(Limits.model_validate(msgspec.json.decode(limits)))
+        if self._context.on_tune is not None:
+            self._context.on_tune(Limits.model_validate(msgspec.json.decode(limits)))
 
-    async def hurry(self) -> None:
+    async def abort_drain(self) -> None:
         """Wait for nothing."""
         await self._began.wait()
-        self._desk.hurry()
+        self._context.abort_drain()
 
 
 # ---- in the run
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
     """Ask every request by `run.workers` actors, record every outcome at the desk; return when all are settled.
 
     Explicit limits are divided among the actors, each of which learns the endpoint's own. The first answer comes before
     the second actor begins. Raises Stopped as `live.answer_all`, and BadJob where Ray is not installed or not reached.
     """
-    async with _Fleet(job, requests, desk) as fleet:
+    async with _Fleet(job, requests, context) as fleet:
         await fleet.work()
-    desk.nothing_in_flight()
-    if desk.stopping is not None:
-        raise desk.stopping
+    context.clear_reservation()
+    if context.stopping is not None:
+        raise context.stopping
 
 
 class _Member:
@@ -271,8 +271,8 @@ class _Member:
 class _Fleet:
     """All actors of a run."""
 
-    def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
-        self._job, self._requests, self._desk = job, requests, desk
+    def __init__(self, job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
+        self._job, self._requests, self._context = job, requests, context
         self._returned: deque[Request] = deque()
         self._exhausted = False
         self._members: list[_Member] = []
@@ -281,7 +281,7 @@ class _Fleet:
 
     async def __aenter__(self) -> Self:
         self._ray = _ray(self._job.run.address)
-        self._own = None if self._ray.is_initialized() else OwnRay(self._ray)
+        self._own = None if self._ray.is_initialized() else RaySession(self._ray)
         if self._own is not None:
             await self._start(self._own)
         if self._job.endpoint.secret_headers and (self._own is None or self._job.run.address):
@@ -292,23 +292,23 @@ class _Fleet:
         self._actor = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
         self._members = [self._hire() for _ in range(self._job.run.workers)]
         self._members[0].is_open = True
-        self._desk.on_tune = self._tune
+        self._context.on_tune = self._tune
         return self
 
-    async def _start(self, own: "OwnRay") -> None:
+    async def _start(self, own: "RaySession") -> None:
         """Raises BadJob if Ray does not start or answer, and Stopped if a stop is asked before it does."""
-        job, desk = self._job, self._desk
+        job, context = self._job, self._context
         if job.run.address:
             await _reach(job.run.address)
         else:
-            desk.tell("Ray starts, which may take half a minute.")
-        began, most = desk.clock(), JOIN_MOST_SECONDS if job.run.address else START_MOST_SECONDS
+            context.say("Ray starts, which may take half a minute.")
+        began, most = context.clock(), JOIN_MOST_SECONDS if job.run.address else START_MOST_SECONDS
         own.begin(job.run.address, job.run.workers)
         while not own.is_over:
-            await desk.pause(0.05)
-            if desk.stopping is not None:
-                raise desk.stopping
-            if desk.clock() - began > most:
+            await context.pause(0.05)
+            if context.stopping is not None:
+                raise context.stopping
+            if context.clock() - began > most:
                 raise BadJob(f"Ray at {job.run.address or 'this machine'} does not answer.\nNothing was sent.")
         if own.error is not None:
             where = job.run.address or "this machine"
@@ -323,8 +323,8 @@ class _Fleet:
     def _hire(self) -> _Member:
         share = 1 / self._job.run.workers
         told = _far_job(self._job, share)
-        found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._desk.found.values()]
-        return _Member(self._actor.remote(), told, _encoder.encode(self._desk.ledger), _encoder.encode(found))
+        found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._context.learned_limits.values()]
+        return _Member(self._actor.remote(), told, _encoder.encode(self._context.ledger), _encoder.encode(found))
 
     def _tune(self, limits: Limits) -> None:
         """Each actor goes on under its share of other limits, and so does one that takes its place."""
@@ -339,7 +339,7 @@ class _Fleet:
         try:
             while not all(member.has_ended for member in self._members):
                 self._changed.clear()
-                if self._desk.stopping is None:
+                if self._context.stopping is None:
                     await self._hand_out()
                 for task in listening:
                     if task.done():
@@ -376,12 +376,12 @@ class _Fleet:
             self._exhausted = request is None
             if request is not None:
                 self._returned.append(request)
-        if not self._returned or self._desk.stopping is not None:
+        if not self._returned or self._context.stopping is not None:
             return None
-        await self._desk.set_aside(self._returned[0])
-        if self._desk.budget.reserve(self._returned[0]) is None:
+        await self._context.note_reservation(self._returned[0])
+        if self._context.budget.reserve(self._returned[0]) is None:
             if not any(member.in_hand for member in self._members):
-                raise self._desk.budget.exhausted(self._returned[0])
+                raise self._context.budget.exhausted(self._returned[0])
             return None
         return self._returned.popleft()
 
@@ -402,10 +402,10 @@ class _Fleet:
         recorded = [event for event in events if isinstance(event, Recorded)]
         if not recorded:
             return
-        follow_ups = await asyncio.gather(*(self._desk.record(each.request, each.outcome) for each in recorded))
+        follow_ups = await asyncio.gather(*(self._context.record(each.request, each.outcome) for each in recorded))
         for each, follow_up in zip(recorded, follow_ups, strict=True):
             del member.in_hand[each.request.key]
-            self._desk.budget.settle(self._desk.budget.worst(each.request) or 0.0, 0.0)
+            self._context.budget.settle(self._context.budget.worst(each.request) or 0.0, 0.0)
             if follow_up is not None:
                 self._returned.appendleft(follow_up)
         self._deaths = 0
@@ -416,56 +416,58 @@ class _Fleet:
     def _take_in(self, member: _Member, event: Event) -> None:
         """All but what is to be recorded."""
         match event:
-            case Landed(cost, held, broke_off):
-                self._desk.budget.settle(0.0, held or cost or 0.0)
-                self._desk.landed(cost, held=held, broke_off=broke_off)
-                if held and self._desk.budget.is_passed:  # an actor tries again without asking for more
-                    self._desk.stop(self._desk.budget.exhausted(next(iter(member.in_hand.values()))))
-            case Told(text):
-                self._desk.tell(text)
-            case Refused(refusal):
-                self._desk.refused(refusal)
-            case Learned(model, learnt):
+            case AttemptCounted(cost, held, broke_off):
+                self._context.budget.settle(0.0, held or cost or 0.0)
+                self._context.count_attempt(cost, held=held, broke_off=broke_off)
+                if held and self._context.budget.is_passed:  # an actor tries again without asking for more
+                    self._context.stop(self._context.budget.exhausted(next(iter(member.in_hand.values()))))
+            case Said(text):
+                self._context.say(text)
+            case Rejected(refusal):
+                self._context.log_rejection(refusal)
+            case LimitsLearned(model, learnt):
                 member.windows[model] = learnt.window
-                self._desk.learn(model, _scaled(learnt, self._job.run.workers))
-            case Ended(message, exit_code, crash):
+                self._context.save_learned(model, _scaled(learnt, self._job.run.workers))
+            case ActorEnded(message, exit_code, crash):
                 member.has_ended = True
                 if crash:
                     raise RuntimeError(f"An actor came to an error that was not foreseen:\n{crash}")
                 if exit_code == Exit.USAGE:
                     raise BadJob(f"In a Ray actor, where the variables of its own node count: {message}")
-                if message and self._desk.stopping is None:
-                    self._desk.stop(Stopped(message, Exit(exit_code)))
+                if message and self._context.stopping is None:
+                    self._context.stop(Stopped(message, Exit(exit_code)))
 
     def _bury(self, at: int, error: Exception) -> None:
         """An actor died: what it had in hand goes to others, and another takes its place."""
         member = self._members[at]
         self._deaths += 1
         for request in member.in_hand.values():  # each may have been in flight
-            worst = self._desk.budget.worst(request) or 0.0
-            self._desk.budget.settle(worst, worst)
-            self._desk.landed(0.0, held=worst, broke_off=True)
-        if self._desk.stopping is not None or self._deaths > DEATHS_MOST:
+            worst = self._context.budget.worst(request) or 0.0
+            self._context.budget.settle(worst, worst)
+            self._context.count_attempt(0.0, held=worst, broke_off=True)
+        if self._context.stopping is not None or self._deaths > DEATHS_MOST:
             member.has_ended = True
-            self._desk.stop(
+            self._context.stop(
                 Stopped(f"The Ray actors die one after the other. {HINT}\nRay says: {one_line(str(error))[:500]}")
             )
             return
-        self._desk.tell(f"A Ray actor died; the {len(member.in_hand):,} requests that it had in hand are asked again.")
+        self._context.say(
+            f"A Ray actor died; the {len(member.in_hand):,} requests that it had in hand are asked again."
+        )
         self._returned.extendleft(reversed(member.in_hand.values()))
         self._members[at] = self._hire()
         self._members[at].is_open = member.is_open
 
     async def _pass_on_stops(self) -> None:
-        await self._desk.stop_asked.wait()
+        await self._context.stop_requested.wait()
         for member in self._members:
             member.actor.stop.remote()
         self._changed.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._desk.hurried.wait()
+                await self._context.drain_aborted.wait()
                 for member in self._members:
-                    member.actor.hurry.remote()
+                    member.actor.abort_drain.remote()
         await asyncio.sleep(DRAIN_SECONDS / 2)
         for member in self._members:  # one that says nothing any more is not waited for
             member.has_ended = True
@@ -501,7 +503,7 @@ async def _reach(address: str) -> None:
     writer.close()
 
 
-class OwnRay:
+class RaySession:
     """What this process began with Ray, and ends again: its place in a cluster, or a Ray of this machine alone."""
 
     def __init__(self, ray: Any) -> None:  # noqa: ANN401 - a module
@@ -561,8 +563,8 @@ def _share_of(limits: Limits, share: float) -> dict[str, Any]:
     }
 
 
-def _scaled(learnt: Learnt, by: float) -> Learnt:
-    return Learnt(
+def _scaled(learnt: LearnedLimits, by: float) -> LearnedLimits:
+    return LearnedLimits(
         _times(learnt.requests_per_minute, by),
         _times(learnt.tokens_per_minute, by),
         math.ceil(learnt.window * by),

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 
+from .chains import STATUS_RANK, Chain, Chains, Step, samples_per_row
 from .job import Job
 from .records import Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
-from .schema import Held
+from .schema import ParsedAnswer
 from .shapes import Shape
 from .store import Reader
 from .tables import Table, read_slices
-from .typed import dtype_of, shapes_of, typed_cells
+from .typed import column_dtype, column_shapes, typed_cells
 from .version import __version__
-from .walks import STANDING, Step, Walk, Walks, opinions_in
 
 MOMENT = pl.Datetime("us", "UTC")
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -71,13 +71,13 @@ def with_all_columns(job: Job, table: Table) -> Job:
     return job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
 
 
-def metadata_of(job: Job) -> dict[str, str]:
+def output_metadata(job: Job) -> dict[str, str]:
     """What a Parquet output says of how it was made; polars writes none into the other formats."""
     settings = json.dumps(job.without_secrets(), ensure_ascii=False)
     return {"pipeline.version": __version__, "pipeline.settings": settings}
 
 
-class Cells:
+class OutputTable:
     """The output's rows, in the input's order, as far as their outcomes are known; and the tally of them."""
 
     def __init__(
@@ -86,8 +86,8 @@ class Cells:
         """`paid` is told of each request that was paid for these rows, with the model that it was asked of."""
         self._paid = paid
         self._job, self._table, self._keys = job, table, keys
-        self._walks, self._opinions = Walks(job, reader), opinions_in(keys)
-        self._dtypes, self._shapes = _dtypes(job), shapes_of(job)
+        self._chains, self._opinions = Chains(job, reader), samples_per_row(keys)
+        self._dtypes, self._shapes = _dtypes(job), column_shapes(job)
         self._comparable = comparable(job, self._shapes)
         self.tally = Tally()
         """Of the rows given out so far. Those equal to an earlier one count as rows, not in tokens and cost."""
@@ -112,7 +112,7 @@ class Cells:
         chosen = [choose(opinions, self._comparable) for opinions in rows]
         cells = self._shown([each.step for each in chosen]) | {"agreement": [each.agreement for each in chosen]}
         if "opinions" in self._dtypes:
-            cells["opinions"] = [[_said(walk, self._job) for walk in opinions] for opinions in rows]
+            cells["opinions"] = [[_said(chain, self._job) for chain in opinions] for opinions in rows]
         paid = [_paid_for(opinions, own) for opinions, own in zip(rows, firsts, strict=True)]
         cells["cost"] = [None if outcomes is None else _cost(outcomes) for outcomes in paid]
         cells["attempts"] = [
@@ -128,12 +128,12 @@ class Cells:
     def _by_row(self, opinions: list[T]) -> list[list[T]]:
         return [opinions[at : at + self._opinions] for at in range(0, len(opinions), self._opinions)]
 
-    def _walked(self, keys: pl.DataFrame) -> list[Walk]:
+    def _walked(self, keys: pl.DataFrame) -> list[Chain]:
         """The walk of each opinion."""
         hexes = keys["key"].bin.encode("hex").to_list()
-        walks = iter(self._walks.of([Request(key, b"") for key in hexes if key is not None]))
+        chains = iter(self._chains.follow([Request(key, b"") for key in hexes if key is not None]))
         return [
-            next(walks) if key is not None else _unaskable(error)
+            next(chains) if key is not None else _unaskable(error)
             for key, error in zip(hexes, keys["error"], strict=True)
         ]
 
@@ -160,26 +160,26 @@ class Cells:
     def _confidence(self, step: Step) -> float | None:
         return confidence(step.outcome, self._label(step.held)) if isinstance(step.outcome, Answer) else None
 
-    def _label(self, held: Held | None) -> str | None:
+    def _label(self, held: ParsedAnswer | None) -> str | None:
         if held is None or self._job.answer.labels is None:
             return None
         label = held.values.get(self._job.answer.label_property)
         return label if isinstance(label, str) else None
 
-    def _typed(self, held: Held | None) -> dict[str, Any]:
+    def _typed(self, held: ParsedAnswer | None) -> dict[str, Any]:
         return {} if held is None or held.error is not None else typed_cells(held, self._job, self._shapes)
 
     def _tell(
         self,
         paid: Callable[[str, Step], None],
-        rows: list[list[Walk]],
+        rows: list[list[Chain]],
         firsts: list[list[bool]],
         models: Sequence[str | None],
     ) -> None:
         for at, (opinions, own) in enumerate(zip(rows, firsts, strict=True)):
             asked_of = [models[at] or self._job.models[0]] if models else self._job.models
-            for number, walk in enumerate(opinions):
-                for step in walk.steps if own[number] else ():
+            for number, chain in enumerate(opinions):
+                for step in chain.steps if own[number] else ():
                     paid(asked_of[number % len(asked_of)], step)
 
 
@@ -203,10 +203,10 @@ def _error(step: Step) -> str | None:
     return f"invalid: {step.held.error}" if step.status == "invalid" and step.held is not None else None
 
 
-def _paid_for(opinions: list[Walk], firsts: list[bool]) -> list[Outcome] | None:
+def _paid_for(opinions: list[Chain], firsts: list[bool]) -> list[Outcome] | None:
     """All that was paid for a row, nothing if it equals an earlier one; None if it has no outcome yet."""
-    paid = [step.outcome for walk, first in zip(opinions, firsts, strict=True) if first for step in walk.steps]
-    return paid if paid or any(walk.steps for walk in opinions) else None
+    paid = [step.outcome for chain, first in zip(opinions, firsts, strict=True) if first for step in chain.steps]
+    return paid if paid or any(chain.steps for chain in opinions) else None
 
 
 def _cost(outcomes: list[Outcome]) -> float | None:
@@ -228,12 +228,12 @@ def _tally(cells: dict[str, list[Any]], paid: list[list[Outcome] | None], used: 
     )
 
 
-def _unaskable(reason: str) -> Walk:
+def _unaskable(reason: str) -> Chain:
     """The walk of a row that no request can be made of."""
-    walk = Walk(Request(key="", body=b""))
-    walk.steps.append(Step(walk.next, Failure(kind="prompt", reason=reason, cost=0.0), "failed", None))
-    walk.missing = None
-    return walk
+    chain = Chain(Request(key="", body=b""))
+    chain.steps.append(Step(chain.next, Failure(kind="prompt", reason=reason, cost=0.0), "failed", None))
+    chain.missing = None
+    return chain
 
 
 class Chosen(NamedTuple):
@@ -247,18 +247,18 @@ class Chosen(NamedTuple):
 PENDING = Chosen(None)
 
 
-def choose(opinions: Sequence[Walk], names: Sequence[str]) -> Chosen:
+def choose(opinions: Sequence[Chain], names: Sequence[str]) -> Chosen:
     """Of the opinions that stand best, the one that most agree with; the earliest, if several are as good.
 
     `names`: the properties that are compared; without any it is the whole text.
     """
-    shown = [step for walk in opinions if (step := walk.shown) is not None]
+    shown = [step for chain in opinions if (step := chain.shown) is not None]
     if len(shown) < len(opinions):
         return PENDING
     if len(shown) == 1:
         return Chosen(shown[0], 1.0 if names and shown[0].status == "ok" else None)
-    best = min(STANDING[step.status] for step in shown)
-    candidates = [step for step in shown if STANDING[step.status] == best]
+    best = min(STATUS_RANK[step.status] for step in shown)
+    candidates = [step for step in shown if STATUS_RANK[step.status] == best]
     held = [_compared(step, names) for step in candidates]
     votes = Counter(held)
     at = max(range(len(candidates)), key=lambda number: (votes[held[number]], -number))
@@ -281,9 +281,9 @@ def _compared(step: Step, names: Sequence[str]) -> str:
     return json.dumps([sorted(value, key=json.dumps) if isinstance(value, list) else value for value in values])
 
 
-def _said(walk: Walk, job: Job) -> str | None:
+def _said(chain: Chain, job: Job) -> str | None:
     """One opinion as text: its label, or its JSON, or all that was said; None for none."""
-    step = walk.shown
+    step = chain.shown
     if step is None or isinstance(step.outcome, Failure):
         return None
     if step.held is None or step.held.error is not None:
@@ -315,12 +315,12 @@ def _repaired(step: Step) -> str | None:
     """How an answer that fits came to fit, if not by itself."""
     if step.status != "ok" or step.held is None:
         return None
-    return "asked again" if step.request.repair else step.held.mended or None
+    return "asked again" if step.request.repair else step.held.repair_kind or None
 
 
 def _dtypes(job: Job) -> dict[str, pl.DataType]:
     """The type of each added column that the job asks for, without prefix, in order."""
-    typed = {name: dtype_of(shape) for name, shape in shapes_of(job).items()}
+    typed = {name: column_dtype(shape) for name, shape in column_shapes(job).items()}
     wanted = job.output.columns if job.output.columns is not None else job.added_columns
     return {name: typed[name] if name in typed else (FIXED | AT_TIMES)[name] for name in wanted}
 

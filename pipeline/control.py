@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from .desk import Desk
+from .context import LocalContext
 from .files import read_private, write_whole
 from .live import DRAIN_SECONDS
-from .lock import holder
+from .lock import lock_holder
 from .records import BadJob, Exit, Process, Record, Stopped
 from .text import one_line
 
@@ -48,14 +48,14 @@ _orders = msgspec.json.Decoder(Order)
 _answers = msgspec.json.Decoder(Told)
 
 
-def give_order(
+def send_order(
     folder: Path, *, stop: bool = False, limits: dict[str, Any] | None = None, wait_seconds: float = WAIT_SECONDS
 ) -> str:
     """Have the running job stop, or go on under other limits; returns what it did. Waits for its answer.
 
     Raises BadJob if none runs, or if it refuses, or does not answer: then nothing was changed.
     """
-    who = holder(folder)
+    who = lock_holder(folder)
     if who is None or who.alive is False:
         raise BadJob(f"{folder}: no run is at work here, so there is none to {'stop' if stop else 'tune'}.")
     order = folder / f"control-{os.urandom(4).hex()}.{ORDER}"
@@ -89,16 +89,16 @@ def _answer(order: Path, wait_seconds: float) -> Told | None:
     return None
 
 
-def forget_orders(folder: Path) -> None:
+def remove_orders(folder: Path) -> None:
     """Remove all that were left for an earlier run, and what was answered to nobody any more."""
     for path in folder.glob("control-*"):
         path.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager
-async def obeying(folder: Path, desk: Desk) -> AsyncIterator[None]:
+async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[None]:
     """Look for orders and obey them, for as long as the block lasts."""
-    listening = asyncio.create_task(_listen(folder, desk))
+    listening = asyncio.create_task(_listen(folder, context))
     try:
         yield
     finally:
@@ -106,13 +106,13 @@ async def obeying(folder: Path, desk: Desk) -> AsyncIterator[None]:
         await asyncio.wait({listening})
 
 
-async def _listen(folder: Path, desk: Desk) -> None:
+async def _listen(folder: Path, context: LocalContext) -> None:
     while True:
         with contextlib.suppress(OSError):  # a folder that cannot be read now and then gives no orders
             for path, order in _taken(folder):
-                told = obey(desk, order)
+                told = obey(context, order)
                 _put(path.with_suffix(f".{TOLD}"), told)
-                desk.tell(told.text)
+                context.say(told.text)
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -125,19 +125,19 @@ def _taken(folder: Path) -> Iterator[tuple[Path, Order]]:
         ours.unlink()
 
 
-def obey(desk: Desk, order: Order) -> Told:
+def obey(context: LocalContext, order: Order) -> Told:
     """Do as the order says, and say so."""
     by = one_line(f"{order.by.user}@{order.by.host}")
-    if order.stop and desk.stopping is not None:
-        desk.hurry()
+    if order.stop and context.stopping is not None:
+        context.abort_drain()
         return Told(f"{by} said stop again: what is in flight is not waited for any more.")
     if order.stop:
-        desk.stop(Stopped(f"{by} said `pipeline stop`.", Exit.AT_LIMIT))
+        context.stop(Stopped(f"{by} said `pipeline stop`.", Exit.AT_LIMIT))
         drain = f"up to {DRAIN_SECONDS:.0f} s for what is in flight"
         return Told(f"{by} said stop: nothing more is sent; waiting {drain} (said again: not any more).")
-    before = desk.limits
+    before = context.limits
     try:
-        desk.tune(before.tuned(order.limits))
+        context.tune(before.tuned(order.limits))
     except BadJob as error:
         return Told(f"{by} cannot tune this run: {error}", refused=True)
     changed = [f"{name} {_or_none(getattr(before, name))} → {_or_none(value)}" for name, value in order.limits.items()]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .columns import output_schema
-from .desk import lane_of
-from .forecast import Expected, Known, Range, expect, likely_range
+from .context import lane_id
+from .forecast import Forecast, ForecastInputs, UsageRange, make_forecast, usage_range
 from .job import Job
-from .notes import read_learnt, read_ledger, read_outcome
-from .plan import Plan, chosen_rows, headline, make_plan, named_by_weights
-from .prices import Budget, Tariff
+from .notes import read_learned_limits, read_ledger, read_outcome
+from .plan import Plan, headline, make_plan, name_by_weights, select_rows
+from .prices import Budget, PriceList
 from .progress import Progress
 from .prompts import Prompts
 from .records import Answer, Record, Tally
@@ -24,17 +24,17 @@ ANSWERS_READ = 1_000
 """So many of the answers in a job folder tell how long they are."""
 
 
-class Estimate(Record, frozen=True):
+class JobEstimate(Record, frozen=True):
     """What a run would do."""
 
     plan: Plan
-    expected: Expected
-    between: Range
+    expected: Forecast
+    between: UsageRange
     ledger: Tally
     """Of the job folder, as far as there is one."""
 
 
-def estimate(job: Job) -> Estimate:
+def estimate(job: Job) -> JobEstimate:
     """Plan a job as `run` would, in a folder that is gone afterwards. Raises BadJob as `run` does.
 
     With an output, what its job folder holds is taken into account; it is read, never locked or written.
@@ -43,23 +43,23 @@ def estimate(job: Job) -> Estimate:
         folder = Path(name)
         if job.output_file is None:
             job = job.model_copy(update={"output_file": folder / "none.csv"})
-        filed = named_by_weights(job)
+        filed = name_by_weights(job)
         reader = open_things.enter_context(contextlib.closing(_reader(job, folder)))
         progress = Progress(quiet=job.this_run.verbosity < 0)
         with progress.counting("reading the input"):
-            table = chosen_rows(job, open_table(job.inputs, folder))
+            table = select_rows(job, open_table(job.inputs, folder))
         output_schema(job, table)
         contract_of(job)
-        ledger, found = read_ledger(reader), read_learnt(reader)
-        lanes = [found.get(lane_of(filed, model)) for model in filed.models]
-        tariff = Tariff(filed)
+        ledger, found = read_ledger(reader), read_learned_limits(reader)
+        lanes = [found.get(lane_id(filed, model)) for model in filed.models]
+        tariff = PriceList(filed)
         Budget(filed, tariff, ledger.cost)
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, Prompts(filed, list(table.schema)), reader, folder, seen)
-        known = Known(tariff, ledger, [None if lane is None else lane.aged for lane in lanes])
+        known = ForecastInputs(tariff, ledger, [None if lane is None else lane.aged for lane in lanes])
         asked = plan.request_bytes, plan.to_ask
-        between = likely_range(known, *asked, _answers(reader), max(filed.output_caps.values(), default=None))
-        return Estimate(plan, expect(filed, known, *asked), between, ledger)
+        between = usage_range(known, *asked, _answers(reader), max(filed.output_caps.values(), default=None))
+        return JobEstimate(plan, make_forecast(filed, known, *asked), between, ledger)
 
 
 def _reader(job: Job, folder: Path) -> Reader:
@@ -80,7 +80,7 @@ def _answers(reader: Reader) -> Iterator[Answer]:
             yield outcome
 
 
-def estimate_text(job: Job, found: Estimate) -> Iterator[str]:
+def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
     """For a person, a line for each matter."""
     plan, between, expected = found.plan, found.between, found.expected
     yield headline(job, plan)
@@ -106,7 +106,7 @@ def estimate_text(job: Job, found: Estimate) -> Iterator[str]:
         yield f"  time      about {duration(expected.seconds)}, at the limits as they are set or were learnt"
 
 
-def _money(job: Job, found: Estimate) -> str:
+def _money(job: Job, found: JobEstimate) -> str:
     low, high, likely = found.between.low_price, found.between.high_price, found.expected.price
     if low is None or high is None or likely is None:
         return "price unknown; [prices] in the job file sets one"

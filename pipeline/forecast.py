@@ -8,8 +8,8 @@ from typing import NamedTuple
 import polars as pl
 
 from .job import Job
-from .prices import Tariff, expected_usage
-from .records import USABLE, Answer, Learnt, Record, Tally, Usage
+from .prices import PriceList, expected_usage
+from .records import USABLE, Answer, LearnedLimits, Record, Tally, Usage
 
 Z_90 = 1.645
 """So many standard deviations to each side hold nine values of ten."""
@@ -27,16 +27,16 @@ class Interval(NamedTuple):
     high: float
 
 
-class Known(NamedTuple):
+class ForecastInputs(NamedTuple):
     """What is known of an endpoint: its prices, what was used so far, and the pace that was found out."""
 
-    tariff: Tariff
+    tariff: PriceList
     ledger: Tally
-    lanes: Sequence[Learnt | None]
+    lanes: Sequence[LearnedLimits | None]
     """Of each of the job's models."""
 
 
-class Expected(NamedTuple):
+class Forecast(NamedTuple):
     """What so many requests will likely use, cost and take; None where nothing is known to tell from."""
 
     usage: Usage
@@ -44,16 +44,18 @@ class Expected(NamedTuple):
     seconds: float | None
 
 
-def expect(job: Job, known: Known, request_bytes: int, requests: int) -> Expected:
+def make_forecast(job: Job, known: ForecastInputs, request_bytes: int, requests: int) -> Forecast:
     """The likeliest use, US dollars and seconds of so many requests, of so many bytes in all."""
     ledger = known.ledger
     usage = expected_usage(ledger, request_bytes, requests, max(job.output_caps.values(), default=None))
     latency = ledger.seconds / ledger.answers if ledger.answers else None
-    return Expected(usage, known.tariff.expected_cost(usage), seconds_of(job, known.lanes, requests, usage, latency))
+    return Forecast(
+        usage, known.tariff.expected_cost(usage), forecast_seconds(job, known.lanes, requests, usage, latency)
+    )
 
 
-def seconds_of(
-    job: Job, lanes: Sequence[Learnt | None], requests: int, usage: Usage, latency: float | None
+def forecast_seconds(
+    job: Job, lanes: Sequence[LearnedLimits | None], requests: int, usage: Usage, latency: float | None
 ) -> float | None:
     """How long so many requests take: the slowest of what the width, and each limit, told or learnt, lets through.
 
@@ -62,7 +64,7 @@ def seconds_of(
     told, share = job.limits, requests / len(lanes)
     tokens = ((usage.prompt_tokens or 0) + (usage.completion_tokens or 0)) / len(lanes)
     paces = []
-    for found in (lane if lane is not None else Learnt() for lane in lanes):
+    for found in (lane if lane is not None else LearnedLimits() for lane in lanes):
         if latency is not None:
             paces.append(share * latency / (found.window or told.width))
         paces += [60 * share / limit for limit in (told.requests_per_minute, found.requests_per_minute) if limit]
@@ -70,7 +72,7 @@ def seconds_of(
     return max(paces, default=None)
 
 
-class Range(NamedTuple):
+class UsageRange(NamedTuple):
     """Between what the use and the price of requests will likely lie."""
 
     low: Usage
@@ -79,9 +81,9 @@ class Range(NamedTuple):
     high_price: float | None
 
 
-def likely_range(
-    known: Known, request_bytes: int, requests: int, answers: Iterable[Answer], output_tokens_max: int | None
-) -> Range:
+def usage_range(
+    known: ForecastInputs, request_bytes: int, requests: int, answers: Iterable[Answer], output_tokens_max: int | None
+) -> UsageRange:
     """By the answers so far; before the first, by what is usual, and what the request's own limit leaves.
 
     `output_tokens_max`: what the request's own limit allows an answer; None if there is none.
@@ -89,17 +91,17 @@ def likely_range(
     expected = expected_usage(known.ledger, request_bytes, requests, output_tokens_max)
     given = [tokens for answer in answers if (tokens := answer.usage.billed_output_tokens) is not None]
     if known.ledger.answers and len(given) > 1:
-        output = total_of_rest(given, requests)
+        output = predict_total(given, requests)
         prompt = Interval(expected.prompt_tokens or 0, expected.prompt_tokens or 0)
     else:
         output = Interval(requests, requests * (output_tokens_max or COMPLETION_TOKENS_MOST))
         prompt = Interval(request_bytes / BYTES_PER_TOKEN_MOST, request_bytes / BYTES_PER_TOKEN_LEAST)
     low = Usage(round(prompt.low), round(output.low))
     high = Usage(round(prompt.high), round(output.high))
-    return Range(low, high, known.tariff.expected_cost(low), known.tariff.expected_cost(high))
+    return UsageRange(low, high, known.tariff.expected_cost(low), known.tariff.expected_cost(high))
 
 
-def total_of_rest(sample: Sequence[float], rest: int) -> Interval:
+def predict_total(sample: Sequence[float], rest: int) -> Interval:
     """Where the sum over `rest` further rows will lie, by a sample of at least two: its mean errs, and the rest varies.
 
     A prediction interval of the normal distribution; never below 0.
@@ -109,7 +111,7 @@ def total_of_rest(sample: Sequence[float], rest: int) -> Interval:
     return Interval(max(0.0, rest * mean - half), rest * mean + half)
 
 
-class Pilot(Record, frozen=True):
+class PilotResult(Record, frozen=True):
     """What a sample of rows tells of the rest; what cannot be told from it is None."""
 
     rows: int
@@ -123,21 +125,25 @@ class Pilot(Record, frozen=True):
     seconds: Interval | None
 
 
-def learn_from(job: Job, lanes: Sequence[Learnt | None], cells: pl.DataFrame, rest: int) -> Pilot:
+def summarize_pilot(job: Job, lanes: Sequence[LearnedLimits | None], cells: pl.DataFrame, rest: int) -> PilotResult:
     """What the added columns of a sample's rows, without a prefix, tell of `rest` further rows."""
     latency = cells["latency_seconds"].drop_nulls().to_list()
     costs = cells["cost"].drop_nulls().to_list()
     hidden = cells["total_tokens"] - cells["prompt_tokens"]
     output = cells.select(pl.max_horizontal("completion_tokens", hidden.alias("hidden"))).to_series()
     usage = Usage(*(round(rest * _mean(column)) for column in (cells["prompt_tokens"], output)))
-    pace = total_of_rest(latency, rest) if len(latency) > 1 and rest else None
-    ends = [seconds_of(job, lanes, rest * job.opinions, usage, end / rest) for end in pace] if pace is not None else []
-    return Pilot(
+    pace = predict_total(latency, rest) if len(latency) > 1 and rest else None
+    ends = (
+        [forecast_seconds(job, lanes, rest * job.samples_per_row, usage, end / rest) for end in pace]
+        if pace is not None
+        else []
+    )
+    return PilotResult(
         rows=cells.height,
         valid=int(cells["status"].is_in(USABLE).sum()),
         prompt_tokens=_percentiles(cells["prompt_tokens"]),
         output_tokens=_percentiles(output),
-        cost=total_of_rest(costs, rest) if len(costs) == cells.height > 1 and rest else None,
+        cost=predict_total(costs, rest) if len(costs) == cells.height > 1 and rest else None,
         seconds=Interval(ends[0] or 0.0, ends[1] or 0.0) if ends else None,
     )
 

@@ -7,8 +7,8 @@ import msgspec
 from .job import Job
 from .strict import strict_schema
 
-Form = Literal["json_schema", "json_object", "instruction"]
-FORMS: tuple[Form, ...] = get_args(Form)
+ResponseFormat = Literal["json_schema", "json_object", "instruction"]
+RESPONSE_FORMATS: tuple[ResponseFormat, ...] = get_args(ResponseFormat)
 """From the form that binds a model most to the one that every endpoint takes."""
 
 INSTRUCTION = "Answer with one JSON object that fits this JSON Schema, and with nothing around it:\n"
@@ -18,14 +18,14 @@ _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class Forms:
+class ContractEncoder:
     """The forms in which a job's contract can be conveyed."""
 
     def __init__(self, job: Job) -> None:
         self._schema = schema = job.answer.contract
         self._strict = strict_schema(schema) if schema is not None else None
 
-    def conveyed(self, body: bytes, form: Form) -> bytes:
+    def conveyed(self, body: bytes, form: ResponseFormat) -> bytes:
         """A request's body with the contract laid over it, as it is sent; the same bytes for free text.
 
         Keys do not know of it. In words, the schema stands at the end of what the user said last: models heed it there.

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from .files import open_private, write_whole
-from .job import Job, ThisRun, folder_beside, settings_id
+from .job import Job, ThisRun, default_job_folder, settings_id
 from .records import BadJob, Exit, Process, Record, Status, Stopped, Summary
 from .version import __version__
 
 
-class Began(Record, frozen=True, tag="began"):
+class RunStart(Record, frozen=True, tag="began"):
     """Who began a run, when, with what settings, over what."""
 
     at: datetime
@@ -50,20 +50,20 @@ class Began(Record, frozen=True, tag="began"):
         return settings_id(self.seen_by_model)
 
 
-class Ended(Record, frozen=True, tag="ended"):
+class RunEnd(Record, frozen=True, tag="ended"):
     """How the run that began last came out."""
 
     at: datetime
     summary: Summary
 
 
-_lines: msgspec.json.Decoder[Began | Ended] = msgspec.json.Decoder(Began | Ended)
+_lines: msgspec.json.Decoder[RunStart | RunEnd] = msgspec.json.Decoder(RunStart | RunEnd)
 
 
-def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
+def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
     """Write down, durably, that a run begins. Raises Stopped if that cannot be done."""
     who = Process.this()
-    began = Began(
+    began = RunStart(
         at=datetime.now(tz=UTC),
         user=who.user,
         host=who.host,
@@ -86,15 +86,15 @@ def begin(job: Job, command: Sequence[str] | None, input_hash: str, table: Path,
     _append(job.folder, began)
 
 
-def end(folder: Path, summary: Summary) -> None:
+def record_end(folder: Path, summary: Summary) -> None:
     """Write down how the run ended, here and in `summary.json`. Raises Stopped if that cannot be done."""
-    _append(folder, Ended(at=datetime.now(tz=UTC), summary=summary))
+    _append(folder, RunEnd(at=datetime.now(tz=UTC), summary=summary))
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2)
     with _telling(folder / "summary.json"):
         write_whole(folder / "summary.json", text + b"\n", private=True)
 
 
-def read(folder: Path) -> list[Began | Ended]:
+def read_history(folder: Path) -> list[RunStart | RunEnd]:
     """All lines, oldest first. One that a crash cut short, or another version wrote, is passed over."""
     try:
         lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
@@ -103,7 +103,7 @@ def read(folder: Path) -> list[Began | Ended]:
     return [known for line in lines if line.endswith(b"\n") and (known := _known(line)) is not None]
 
 
-def _known(line: bytes) -> Began | Ended | None:
+def _known(line: bytes) -> RunStart | RunEnd | None:
     """What a line tells; None for one that this version does not understand: no answer hangs on it."""
     try:
         return _lines.decode(line)
@@ -111,17 +111,17 @@ def _known(line: bytes) -> Began | Ended | None:
         return None
 
 
-def last(folder: Path, *, pilots: bool = True) -> Began | None:
+def last_start(folder: Path, *, pilots: bool = True) -> RunStart | None:
     """The run that began last, or the last one over the whole table; None if there was none."""
-    runs = [line for line in read(folder) if isinstance(line, Began)]
+    runs = [line for line in read_history(folder) if isinstance(line, RunStart)]
     wanted = runs if pilots else [run for run in runs if run.limit is None and run.sample is None]
     return wanted[-1] if wanted else None
 
 
-def last_end(folder: Path) -> Summary | None:
+def last_summary(folder: Path) -> Summary | None:
     """How the run that began last ended; None if it did not, or there was none."""
-    line = next(reversed(read(folder)), None)
-    return line.summary if isinstance(line, Ended) else None
+    line = next(reversed(read_history(folder)), None)
+    return line.summary if isinstance(line, RunEnd) else None
 
 
 def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
@@ -130,8 +130,8 @@ def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
     None if there is nothing to carry on.
     """
     since = None
-    for line in reversed(read(folder)):
-        if isinstance(line, Ended):
+    for line in reversed(read_history(folder)):
+        if isinstance(line, RunEnd):
             if line.summary.exit_code in (Exit.DONE, Exit.INCOMPLETE):
                 break
         elif retry and tuple(line.retry) == tuple(retry):
@@ -141,16 +141,16 @@ def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
     return since
 
 
-def folder_of(name: str | Path) -> Path:
+def find_job_folder(name: str | Path) -> Path:
     """The job folder that JOB means: itself, or that of an output. Raises BadJob if there is none."""
     path = Path(name)
-    for folder in (path, folder_beside(path)):
+    for folder in (path, default_job_folder(path)):
         if (folder / "history.jsonl").is_file() or (folder / "lock.json").is_file():  # the first run is planning yet
             return folder.absolute()
     raise BadJob(f"{path}: there is no job of this name. Name an output, or its job folder (OUTPUT.job, or --job-dir).")
 
 
-def job_of(folder: Path, began: Began) -> Job:
+def job_of_start(folder: Path, began: RunStart) -> Job:
     """The Job of a run that was begun, over the table that it read, wherever its folder has moved meanwhile.
 
     Its headers' values are not known any more. Raises BadJob for settings of another version.
@@ -173,7 +173,7 @@ def job_of(folder: Path, began: Began) -> Job:
         ) from None
 
 
-def _append(folder: Path, line: Began | Ended) -> None:
+def _append(folder: Path, line: RunStart | RunEnd) -> None:
     """Add a line, on disk when this returns. A line that a crash cut short is taken away: it would spoil this one."""
     path = folder / "history.jsonl"
     with _telling(path), os.fdopen(open_private(path, os.O_RDWR), "r+b") as file:

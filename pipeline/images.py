@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .records import Record
-from .templates import Unaskable
+from .templates import UnaskableRow
 
 IMAGE_BYTES_MAX = 20 * 1024 * 1024
 """A larger image is taken by no endpoint that is known."""
@@ -35,13 +35,13 @@ def image_of(cell: object, folder: Path) -> Image:
     if isinstance(cell, str) and cell[:8].lower().startswith(("https://", "http://")):
         return Image(sent=cell, seen=cell)
     if not isinstance(cell, (str, bytes)) or not cell:
-        raise Unaskable("there is no image: the cell is empty" if cell in (None, "", b"") else "no path of an image")
+        raise UnaskableRow("there is no image: the cell is empty" if cell in (None, "", b"") else "no path of an image")
     name, data = ("the image", cell) if isinstance(cell, bytes) else (cell[:200], _read(folder / cell, cell[:200]))
     if len(data) > IMAGE_BYTES_MAX:
-        raise Unaskable(f"{name} is larger than {IMAGE_BYTES_MAX // 1024**2} MB")
+        raise UnaskableRow(f"{name} is larger than {IMAGE_BYTES_MAX // 1024**2} MB")
     kinds = [kind for kind, (at, mark) in SIGNATURES.items() if data[at : at + len(mark)] == mark]
     if not kinds:
-        raise Unaskable(f"{name} is no image: it is to be PNG, JPEG, GIF or WebP")
+        raise UnaskableRow(f"{name} is no image: it is to be PNG, JPEG, GIF or WebP")
     sent = f"data:{kinds[0]};base64,{base64.b64encode(data).decode()}"
     return Image(sent=sent, seen=f"sha256:{hashlib.sha256(data).hexdigest()}")
 
@@ -49,15 +49,15 @@ def image_of(cell: object, folder: Path) -> Image:
 def _read(path: Path, name: str) -> bytes:
     try:
         if not path.exists():
-            raise Unaskable(f"{name}: there is no such file in {path.parent}")
+            raise UnaskableRow(f"{name}: there is no such file in {path.parent}")
         if not path.is_file():  # a pipe would be waited for
-            raise Unaskable(f"{name} is no file")
+            raise UnaskableRow(f"{name} is no file")
         with path.open("rb") as file:
             return file.read(IMAGE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:
-        if isinstance(error, Unaskable):
+        if isinstance(error, UnaskableRow):
             raise
-        raise Unaskable(f"{name} cannot be read: {error}") from None
+        raise UnaskableRow(f"{name} cannot be read: {error}") from None
 
 
 def with_images(messages: list[Any], addresses: list[str]) -> list[Any]:
@@ -70,4 +70,4 @@ def with_images(messages: list[Any], addresses: list[str]) -> list[Any]:
             content = messages[place]["content"]
             text = [{"type": "text", "text": content}] if isinstance(content, str) else content
             return [*messages[:place], {**messages[place], "content": [*text, *parts]}, *messages[place + 1 :]]
-    raise Unaskable("there is no user's message for the images to go with")
+    raise UnaskableRow("there is no user's message for the images to go with")

@@ -510,7 +510,7 @@ class JobFile(Section):
     @property
     def _columns_at_times(self) -> tuple[str, ...]:
         """The columns that stand only in the output of a job that they tell something of."""
-        several = ("agreement", "opinions") if self.opinions > 1 else ()
+        several = ("agreement", "opinions") if self.samples_per_row > 1 else ()
         likely = ("confidence",) if self.answer.logprobs else ()
         return (*several, *likely, *(("repaired",) if self.answer.contract is not None else ()))
 
@@ -520,7 +520,7 @@ class JobFile(Section):
         return tuple(self.answer.models or (self.endpoint.model,))
 
     @property
-    def opinions(self) -> int:
+    def samples_per_row(self) -> int:
         """How many requests a row becomes."""
         return self.answer.samples * len(self.models)
 
@@ -581,7 +581,7 @@ class ThisRun(Section):
         return self
 
 
-def folder_beside(output: Path) -> Path:
+def default_job_folder(output: Path) -> Path:
     """The job folder of an output, where none is named: OUTPUT.job."""
     return output.parent / f"{output.name}.job"
 
@@ -606,7 +606,7 @@ class Job(JobFile):
             return self.home / self.output.job_dir
         if self.output_file is None:
             raise BadJob("No output was named.")
-        return folder_beside(self.output_file)
+        return default_job_folder(self.output_file)
 
     @property
     def output_path(self) -> Path:
@@ -684,7 +684,7 @@ class Source:
         name = ".".join(place)
         if name in self.flags or any(flag.startswith(name + ".") for flag in self.flags if name):
             return "command line: "
-        return f"{self.path}:{line_of(self.text, place)}: " if self.path else ""
+        return f"{self.path}:{line_of_key(self.text, place)}: " if self.path else ""
 
 
 def _read_text(path: Path, what: str) -> str:
@@ -765,7 +765,7 @@ HEADER_LINE = re.compile(rf"\s*\[\[?\s*({KEY}(?:\s*\.\s*{KEY})*)\s*\]")
 KEY_LINE = re.compile(rf"\s*({KEY}(?:\s*\.\s*{KEY})*)\s*=(.*)")
 
 
-def line_of(text: str, place: Sequence[str]) -> int:
+def line_of_key(text: str, place: Sequence[str]) -> int:
     """The line (from 1) of a TOML text on which a key stands, or else the table nearest to it; 1 if none does.
 
     tomllib keeps no places. Lines inside a multi-line string are not mistaken for keys.
@@ -837,7 +837,7 @@ def _kind(field: dict[str, Any]) -> str:
     return " or ".join(words.get(kind, kind) for kind in kinds if kind != "null").replace("boolean", "true or false")
 
 
-def help_of(name: str) -> str:
+def setting_help(name: str) -> str:
     """The help of one setting by its dotted name."""
     section, _, key = name.partition(".")
     field = JobFile.model_fields[section].annotation.model_fields[key]  # type: ignore[union-attr]

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from .columns import Cells, output_schema, with_all_columns
-from .opened import Opened, open_job
+from .columns import OutputTable, output_schema, with_all_columns
+from .opened import OpenJob, open_job
 from .plan import keys_path
 from .prompts import Prompts
 from .records import USABLE, BadJob
@@ -41,7 +41,7 @@ SURE = ("confidence", "agreement")
 TOLD_MOST = 10
 
 
-class Judged(NamedTuple):
+class AnswerColumn(NamedTuple):
     """Which column of answers is judged, and what it holds."""
 
     name: str
@@ -126,13 +126,13 @@ def as_json(judged: Scored | Compared) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _opened(name: str | Path) -> Iterator[Opened]:
+def _opened(name: str | Path) -> Iterator[OpenJob]:
     opened = open_job(name)
     with contextlib.closing(opened.reader):
         yield opened
 
 
-def _judged(opened: Opened, wanted: str | None) -> Judged:
+def _judged(opened: OpenJob, wanted: str | None) -> AnswerColumn:
     """The column of answers that is meant: the one that is named, the label, the only typed one, or the text."""
     job, typed = opened.job, opened.job.typed_columns
     names = [*typed, "answer"]
@@ -154,7 +154,7 @@ def _judged(opened: Opened, wanted: str | None) -> Judged:
         known = inner.categories.to_list()
     else:
         known = ["true", "false"] if dtype == pl.Boolean else _words(schema.get("items"))
-    return Judged(name, "lists" if is_list else "numbers" if dtype.is_numeric() else "labels", tuple(known))
+    return AnswerColumn(name, "lists" if is_list else "numbers" if dtype.is_numeric() else "labels", tuple(known))
 
 
 def _words(schema: object) -> list[str]:
@@ -163,21 +163,21 @@ def _words(schema: object) -> list[str]:
     return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
 
 
-def _check_gold_is_there(gold: str, opened: Opened) -> None:
+def _check_gold_is_there(gold: str, opened: OpenJob) -> None:
     if gold not in opened.table.schema:
         raise BadJob(f"--gold {gold}: the input has no such column{did_you_mean(gold, opened.table.schema)}")
     if (dtype := opened.table.schema[gold]) in (pl.Struct, pl.Binary, pl.Object, pl.Array):
         raise BadJob(f"--gold {gold}: its cells are {dtype}. Gold is a text, a number or a list of labels.")
 
 
-def _check_review(path: Path, opened: Opened) -> None:
+def _check_review(path: Path, opened: OpenJob) -> None:
     if path.resolve() == opened.job.output_path.resolve():
         raise BadJob(f"{path} is the job's own output. Name another table for the review.")
     check_output(path, opened.inputs)
 
 
 def _slices(
-    opened: Opened, judged: Judged, columns: Mapping[str, str | None]
+    opened: OpenJob, judged: AnswerColumn, columns: Mapping[str, str | None]
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """The rows in slices: all their cells, those added under free names; and what judging takes of them.
 
@@ -199,40 +199,39 @@ def _slices(
         **{name: _column(opened, column, prefix) for name, column in columns.items()},
     }
     row = 1
-    for frame in Cells(job, table, keys_path(job.folder), opened.reader).frames():
+    for frame in OutputTable(job, table, keys_path(job.folder), opened.reader).frames():
         facts = frame.select(row=pl.int_range(row, row + frame.height, dtype=pl.UInt32), **taken)
         answer = as_values(frame[prefix + judged.name], judged.kind)
         yield frame, facts.with_columns(answer=pl.when(pl.col("status").is_in(USABLE)).then(answer))
         row += frame.height
 
 
-def _sure(opened: Opened) -> str | None:
+def _sure(opened: OpenJob) -> str | None:
     """The added column that says how sure an answer is, if there is one."""
     job = with_all_columns(opened.job, opened.table)
     schema = output_schema(job, opened.table)
     return next((name for name in SURE if schema.get(job.output.prefix + name, pl.Null()).is_numeric()), None)
 
 
-def _column(opened: Opened, name: str | None, prefix: str) -> pl.Expr:
+def _column(opened: OpenJob, name: str | None, prefix: str) -> pl.Expr:
     """A column of the input, or an added one."""
     if name is None:
         return pl.lit(None, dtype=pl.String)
     if name in opened.table.schema:
         return pl.col(name)
     if name not in opened.job.added_columns:
-        raise BadJob(
-            f"--by {name}: there is no such column{did_you_mean(name, [*opened.table.schema, *opened.job.added_columns])}"
-        )
+        columns = [*opened.table.schema, *opened.job.added_columns]
+        raise BadJob(f"--by {name}: there is no such column{did_you_mean(name, columns)}")
     return pl.col(prefix + name)
 
 
-def _against_gold(facts: pl.DataFrame, judged: Judged) -> pl.DataFrame:
+def _against_gold(facts: pl.DataFrame, judged: AnswerColumn) -> pl.DataFrame:
     """The same with `gold` as values, and whether each answer is `right`: null where one of both is not there."""
     facts = facts.with_columns(gold=as_values(facts["told"], judged.kind, judged.known))
     return facts.with_columns(right=is_right(facts["gold"], facts["answer"], judged.kind))
 
 
-def _strange(facts: pl.DataFrame, judged: Judged) -> pl.DataFrame:
+def _strange(facts: pl.DataFrame, judged: AnswerColumn) -> pl.DataFrame:
     """The `value` and `row` of gold that no answer could be."""
     if judged.kind == "numbers":
         told = facts.select("row", "gold", value=pl.col("told").cast(pl.String))
@@ -243,7 +242,7 @@ def _strange(facts: pl.DataFrame, judged: Judged) -> pl.DataFrame:
     return values.filter(pl.col("value").is_not_null() & ~known)
 
 
-def _refuse_strange(strange: pl.DataFrame, judged: Judged, gold: str, name: str | Path) -> None:
+def _refuse_strange(strange: pl.DataFrame, judged: AnswerColumn, gold: str, name: str | Path) -> None:
     """Raise BadJob if there is such gold: with one slip in it, every figure is wrong."""
     if strange.is_empty():
         return
@@ -266,7 +265,7 @@ def _refuse_strange(strange: pl.DataFrame, judged: Judged, gold: str, name: str 
     raise BadJob("\n".join(lines))
 
 
-def _scored(facts: pl.DataFrame, judged: Judged, gold: str, by: str | None, opened: Opened) -> Scored:
+def _scored(facts: pl.DataFrame, judged: AnswerColumn, gold: str, by: str | None, opened: OpenJob) -> Scored:
     graded = facts.filter(pl.col("gold").is_not_null())
     if graded.is_empty():
         raise BadJob(f"--gold {gold}: it is empty in all of {facts.height:,} rows.")
@@ -315,7 +314,7 @@ def _bill(facts: pl.DataFrame) -> Bill:
 class _Worst:
     """The rows that a person should look at, the worst first; no more of them are held than are wanted."""
 
-    def __init__(self, opened: Opened, judged: Judged, gold: str, most: int) -> None:
+    def __init__(self, opened: OpenJob, judged: AnswerColumn, gold: str, most: int) -> None:
         inputs = list(opened.table.schema)
         sure = _sure(opened)
         added = {"row": "row", judged.name: "answer", "answer": "raw", **({sure: "sure"} if sure else {})}
@@ -359,7 +358,7 @@ def _free(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _side(name: str | Path, opened: Opened, judged: Judged, gold: str | None, key: str | None) -> pl.DataFrame:
+def _side(name: str | Path, opened: OpenJob, judged: AnswerColumn, gold: str | None, key: str | None) -> pl.DataFrame:
     """A job's rows: `id`, by which they are known in the other, and their facts, `told` the gold as it stands."""
     if key is not None and key not in opened.table.schema:
         raise BadJob(f"--key {key}: the input of {name} has no such column{did_you_mean(key, opened.table.schema)}")
@@ -385,8 +384,8 @@ def _side(name: str | Path, opened: Opened, judged: Judged, gold: str | None, ke
 
 def _compared(  # noqa: PLR0913, PLR0917 - the two of everything
     names: Sequence[str | Path],
-    jobs: Sequence[Opened],
-    judged: Sequence[Judged],
+    jobs: Sequence[OpenJob],
+    judged: Sequence[AnswerColumn],
     matched: Sequence[pl.DataFrame],
     gold: str | None,
     key: str | None,

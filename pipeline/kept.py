@@ -4,19 +4,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import history
+from .chains import Chains
 from .job import Job
 from .prompts import Prompts
 from .records import Failure, Request
 from .store import Reader
 from .templates import Row
-from .walks import Walks
 
 
-class OldAnswers:
+class EarlierAnswers:
     """The answers that were given in a job folder when its contract, and nothing else, was another."""
 
     def __init__(self, job: Job, prompts: Prompts, reader: Reader) -> None:
-        self._walks, self._reader = Walks(job, reader), reader
+        self._chains, self._reader = Chains(job, reader), reader
         contracts = earlier_contracts(job) if job.answer.keep_old else ()
         self._earlier = [prompts.under(contract) for contract in contracts]
         self.taken = 0
@@ -33,9 +33,9 @@ class OldAnswers:
             answered = {key for key, stored in zip(filter(None, kept), found, strict=True) if stored is not None}
             missing = [place for place, key in enumerate(kept) if key is not None and key not in answered]
             old = {place: key for place in missing if (key := _key_at(prompts, rows, place, len(keys))) is not None}
-            walks = self._walks.of([Request(key, b"") for key in old.values()])
-            for place, walk in zip(old, walks, strict=True):
-                if walk.status == "ok":  # as it is, or after it was asked again
+            chains = self._chains.follow([Request(key, b"") for key in old.values()])
+            for place, chain in zip(old, chains, strict=True):
+                if chain.status == "ok":  # as it is, or after it was asked again
                     kept[place] = old[place]
                     self.taken += 1
         return kept
@@ -52,8 +52,8 @@ def earlier_contracts(job: Job) -> Iterator[dict[str, Any]]:
     """The contracts of earlier runs that were as this one in all else that the model sees, the last one first."""
     now = job.seen_by_model()
     told = [now["answer"]]
-    for run in reversed(history.read(job.folder)):
-        before = run.seen_by_model if isinstance(run, history.Began) else {}
+    for run in reversed(history.read_history(job.folder)):
+        before = run.seen_by_model if isinstance(run, history.RunStart) else {}
         changed = {name for name in now if now[name] != before.get(name)}
         contract = before.get("answer")
         if changed == {"answer"} and isinstance(contract, dict) and contract not in told:

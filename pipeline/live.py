@@ -12,16 +12,16 @@ from itertools import count
 from msgspec.structs import replace
 
 from .client import Client
-from .desk import Desk
-from .forms import FORMS, Forms
+from .context import LocalContext
+from .forms import RESPONSE_FORMATS, ContractEncoder
 from .job import Job, Limits, duration_seconds
-from .prices import expected_usage, size_of
-from .progress import NO_WAIT, Wait
-from .records import Answer, Outcome, Refusal, Reply, Request, Stopped, Tally, Usage, cost_of_both
-from .replies import read_allowance, read_reply, refuses_form
-from .retry import Again, Patience, Tries
+from .prices import expected_usage, token_bytes
+from .progress import NO_PAUSE, Pause
+from .records import Answer, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
+from .replies import read_allowance, read_reply, rejects_response_format
+from .retry import Attempts, RetryAfter, RetryPolicy
 from .text import duration
-from .throttle import WINDOW_MAX, Estimate, Flight, Throttle
+from .throttle import WINDOW_MAX, InFlight, Throttle, TokenEstimate
 
 TICK_SECONDS = 2.0
 SLEEP_SECONDS = 60.0
@@ -53,7 +53,7 @@ FIRST_ROWS = 5
 """Before the first answer, so many rows take turns."""
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
     """Ask every request, and what follows on its answer, record every outcome at the desk; return when all are settled.
 
     One request of each model goes first; the rest follow after the first answer, as many at once as the throttle
@@ -64,34 +64,34 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], desk: Desk) -> 
     """
     _allow_connections(len(job.models), job.limits)
     async with Client(job.endpoint, job.endpoint.key()) as client:
-        lanes = _Lanes(job, requests, desk, client)
-        desk.on_tune = lanes.tune
+        lanes = _Lanes(job, requests, context, client)
+        context.on_tune = lanes.tune
         working = asyncio.create_task(lanes.work())
         watching = asyncio.create_task(lanes.notice_sleep())
-        stop_asked = asyncio.create_task(desk.stop_asked.wait())
-        hurried = asyncio.create_task(desk.hurried.wait())
+        stop_requested = asyncio.create_task(context.stop_requested.wait())
+        drain_aborted = asyncio.create_task(context.drain_aborted.wait())
         try:
-            await asyncio.wait({working, stop_asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             lanes.look_again()
-            await asyncio.wait({working, hurried}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, drain_aborted}, timeout=DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             lanes.abandon()
             await working
         finally:
             # an error or a cancellation may end this, too: nothing goes on behind the caller's back
-            for task in (working, watching, stop_asked, hurried):
+            for task in (working, watching, stop_requested, drain_aborted):
                 task.cancel()
-            await asyncio.wait({working, watching, stop_asked, hurried})
+            await asyncio.wait({working, watching, stop_requested, drain_aborted})
         lanes.end()
-    desk.nothing_in_flight()
-    if desk.stopping is not None:
-        raise desk.stopping
+    context.clear_reservation()
+    if context.stopping is not None:
+        raise context.stopping
 
 
-def _estimate(known: Tally) -> Estimate:
+def _estimate(known: Tally) -> TokenEstimate:
     """Tokens by size, as all answers of the job folder had them on average."""
     many = 1_000_000
     usage = expected_usage(known, many, many)
-    return Estimate((usage.prompt_tokens or 0) / many, (usage.completion_tokens or 0) / many)
+    return TokenEstimate((usage.prompt_tokens or 0) / many, (usage.completion_tokens or 0) / many)
 
 
 def _allow_connections(lanes: int, limits: Limits) -> None:
@@ -118,9 +118,9 @@ class _Turn:
     def __init__(self, request: Request) -> None:
         self.request = self.sent = request
         """As it was made, and as it is sent: with the form in which its contract is conveyed."""
-        self.tries = Tries()
+        self.tries = Attempts()
         self.cost: float | None = 0.0
-        self.flight: Flight | None = None
+        self.flight: InFlight | None = None
         self.reserved = 0.0
         self.taken_back = False
         """Its last attempt is given up, and it is asked again."""
@@ -135,8 +135,8 @@ class _Turn:
 class _Lanes:
     """All traffic of a run: one stream of requests, drawn as they are wanted, each into the lane of its model."""
 
-    def __init__(self, job: Job, requests: AsyncIterator[Request], desk: Desk, client: Client) -> None:
-        self._job, self._requests, self._desk, self._client = job, requests, desk, client
+    def __init__(self, job: Job, requests: AsyncIterator[Request], context: LocalContext, client: Client) -> None:
+        self._job, self._requests, self._context, self._client = job, requests, context, client
         self._first_model = job.models[0]
         self._lanes: dict[str, _Lane] = {}
         self._drawn: dict[str, deque[Request]] = {}
@@ -157,7 +157,7 @@ class _Lanes:
 
     def _open(self, model: str) -> None:
         self._drawn[model] = deque()
-        self._lanes[model] = _Lane(self._job, model, self, self._desk, self._client)
+        self._lanes[model] = _Lane(self._job, model, self, self._context, self._client)
         self._tasks.create_task(self._lanes[model].work())
 
     async def draw(self, model: str) -> Request | None:
@@ -221,15 +221,15 @@ class _Lanes:
 
         Its connections are dead as a rule, and would be waited for in vain until their deadline.
         """
-        before = self._desk.uptime()
+        before = self._context.uptime()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = self._desk.uptime()
+            now = self._context.uptime()
             slept, before = now - before - TICK_SECONDS, now
             if slept < SLEEP_SECONDS:
                 continue
-            woken = self._desk.clock()
-            self._desk.tell(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
+            woken = self._context.clock()
+            self._context.say(f"woke after {duration(slept)}: what was in flight, and lands no more, is asked again.")
             await asyncio.sleep(LANDING_SECONDS)
             for lane in self._lanes.values():
                 lane.take_back(woken)
@@ -243,18 +243,18 @@ class _Lanes:
 class _Lane:
     """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
 
-    def __init__(self, job: Job, model: str, lanes: _Lanes, desk: Desk, client: Client) -> None:
-        self._model, self._lanes, self._desk, self._client = model, lanes, desk, client
-        now = desk.clock()
-        self._throttle = Throttle(job.limits, now, desk.learnt(model), _estimate(desk.ledger))
-        self._conveying = Forms(job)
-        self._forms = FORMS if job.answer.contract is not None else FORMS[:1]
+    def __init__(self, job: Job, model: str, lanes: _Lanes, context: LocalContext, client: Client) -> None:
+        self._model, self._lanes, self._context, self._client = model, lanes, context, client
+        now = context.clock()
+        self._throttle = Throttle(job.limits, now, context.learned(model), _estimate(context.ledger))
+        self._conveying = ContractEncoder(job)
+        self._forms = RESPONSE_FORMATS if job.answer.contract is not None else RESPONSE_FORMATS[:1]
         self._form = 0
         self._refused_form = ""
         """What the endpoint said of the first form, while another is tried."""
-        self._patience = Patience(
+        self._patience = RetryPolicy(
             now,
-            desk.dice,
+            context.rng,
             give_up_after_seconds=duration_seconds(job.limits.give_up_after),
             waits=job.this_run.wait_for_endpoint,
         )
@@ -301,12 +301,12 @@ class _Lane:
                 await self._ask(turn)
                 self._at_gate += 1
         except Stopped as stop:
-            self._desk.stop(stop)
+            self._context.stop(stop)
             self.changed.set()
 
     def tune(self, limits: Limits) -> None:
         """Go on under these limits."""
-        self._throttle.tune(limits, self._desk.clock())
+        self._throttle.tune(limits, self._context.clock())
         self.changed.set()
 
     def abandon(self) -> None:
@@ -324,15 +324,15 @@ class _Lane:
     async def _next_turn(self) -> _Turn | None:
         """The next request that may leave now, marked as in flight; None when there is none left."""
         async with self._gate:
-            while self._desk.stopping is None:
+            while self._context.stopping is None:
                 self.changed.clear()
                 turn = await self._candidate()
-                if self._desk.stop_asked.is_set():
+                if self._context.stop_requested.is_set():
                     break
                 wait = self._wait(turn)
                 if turn is not None and wait <= 0:
                     turn.sent = self._conveyed(turn.request)
-                    if await self._desk.set_aside(turn.sent):
+                    if await self._context.note_reservation(turn.sent):
                         continue  # that took a moment: a stop or a pause may have come
                     if self._afford(turn):
                         self._leave(turn)
@@ -340,7 +340,7 @@ class _Lane:
                 if turn is None and not self._later and not self.in_flight and self._lanes.is_over(self._model):
                     break
                 await self._look_again_after(wait if wait > 0 else math.inf)
-            if self._desk.stopping is None:
+            if self._context.stopping is None:
                 await self._trust_the_doubtful()
             return None
 
@@ -363,11 +363,11 @@ class _Lane:
 
     def _due(self) -> _Turn | None:
         """The first that is to be tried again, if its time has come."""
-        return self._later[0][2] if self._later and self._later[0][0] <= self._desk.clock() else None
+        return self._later[0][2] if self._later and self._later[0][0] <= self._context.clock() else None
 
     def _wait(self, turn: _Turn | None) -> float:
         """Seconds until it is worth looking again; infinity if something must land first."""
-        now = self._desk.clock()
+        now = self._context.clock()
         due = self._later[0][0] - now if self._later else math.inf
         if turn is None:
             return max(due, 1e-3)
@@ -382,11 +382,11 @@ class _Lane:
 
     def _afford(self, turn: _Turn) -> bool:
         """Set the worst case aside; False if what is in flight must land first. Raises Stopped if that cannot help."""
-        reserved = self._desk.budget.reserve(turn.sent)
+        reserved = self._context.budget.reserve(turn.sent)
         if reserved is not None:
             turn.reserved = reserved
         elif not self._lanes.in_flight:
-            raise self._desk.budget.exhausted(turn.sent)
+            raise self._context.budget.exhausted(turn.sent)
         return reserved is not None
 
     def _leave(self, turn: _Turn) -> None:
@@ -396,11 +396,11 @@ class _Lane:
             self._fresh = None
         else:
             heapq.heappop(self._later)
-        turn.flight = self._throttle.left(self._desk.clock(), size_of(turn.request.body))
+        turn.flight = self._throttle.on_sent(self._context.clock(), token_bytes(turn.request.body))
 
     async def _look_again_after(self, seconds: float) -> None:
-        paused = self._throttle.paused_seconds(self._desk.clock())
-        self._desk.show(Wait(paused, self._throttle.cause) if paused >= 1 else NO_WAIT)
+        paused = self._throttle.paused_seconds(self._context.clock())
+        self._context.show_progress(Pause(paused, self._throttle.cause) if paused >= 1 else NO_PAUSE)
         if paused >= 1:
             seconds = min(seconds, SHOW_SECONDS)
         with contextlib.suppress(TimeoutError):
@@ -416,33 +416,33 @@ class _Lane:
         try:
             reply = await self._attempt(turn)
         except BaseException:
-            self._throttle.given_up()
+            self._throttle.on_abandoned()
             raise
         finally:
             turn.sent = turn.request
             self._landed()
         if reply is None:
-            self._throttle.given_up()
-            if turn.taken_back and self._desk.stopping is None:
+            self._throttle.on_abandoned()
+            if turn.taken_back and self._context.stopping is None:
                 heapq.heappush(self._later, (flight.left_at, next(self._order), turn))
             return
-        said, now = read_reply(reply), self._desk.clock()
+        said, now = read_reply(reply), self._context.clock()
         self._account(turn, said)
         if isinstance(said, Answer):
-            self._throttle.answered(flight, said.usage, read_allowance(reply.headers), now)
+            self._throttle.on_answer(flight, said.usage, read_allowance(reply.headers), now)
             self._patience.answered(now)
             self._settle_form()
             self._keep_learnt(now)
             await self._record(turn, turn.settled(said, asked_at, reply.seconds))
             await self._trust_the_doubtful()
             return
-        self._throttle.refused(flight, said, now)
-        self._desk.refused(said)
+        self._throttle.on_rejection(flight, said, now)
+        self._context.log_rejection(said)
         if self._takes_another_form(said):
             self._reformed = turn
             return
         decision = self._patience.decide(said, turn.tries, now)
-        if isinstance(decision, Again):
+        if isinstance(decision, RetryAfter):
             heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), turn))
         elif isinstance(decision, Stopped):
             raise decision
@@ -457,17 +457,17 @@ class _Lane:
         """Have it written down, and put what follows on it before all fresh requests."""
         # all others of this lane wait for the disk as well, or there are none: no other would come to share its commit
         is_last = not self.in_flight and (not self._at_gate or self._lanes.is_over(self._model))
-        following = await self._desk.record(turn.request, outcome, is_urgent=is_last)
+        following = await self._context.record(turn.request, outcome, is_urgent=is_last)
         if following is not None:
-            heapq.heappush(self._later, (self._desk.clock(), next(self._order), _Turn(following)))
+            heapq.heappush(self._later, (self._context.clock(), next(self._order), _Turn(following)))
             self.changed.set()
 
-    def _takes_another_form(self, refusal: Refusal) -> bool:
+    def _takes_another_form(self, refusal: Rejection) -> bool:
         """Before the first answer, whether it is the contract's form that may be refused, and the next is to be tried.
 
         If the last one is refused too, it is not the form: the row has failed, and the next begins with the first form.
         """
-        if self._patience.answers or not refuses_form(refusal):
+        if self._patience.answers or not rejects_response_format(refusal):
             return False
         self._refused_form = self._refused_form or f"HTTP {refusal.status}: {refusal.message}"
         self._form = (self._form + 1) % len(self._forms)
@@ -480,12 +480,12 @@ class _Lane:
         if self._refused_form:
             takes_no = " and no ".join(self._forms[: self._form])
             instead = "by json_object" if self._form == 1 else "in plain words"
-            self._desk.tell(f"the endpoint takes no {takes_no} ({self._refused_form}): asked {instead} instead")
+            self._context.say(f"the endpoint takes no {takes_no} ({self._refused_form}): asked {instead} instead")
             self._refused_form = ""
 
     def _landed(self) -> None:
         """Whoever waits for a slot looks again, and for money that became free those of other lanes too."""
-        if self._desk.budget.cap is None:
+        if self._context.budget.cap is None:
             self.changed.set()
         else:
             self._lanes.look_again()
@@ -499,40 +499,40 @@ class _Lane:
             return await self._client.attempt(turn.sent)
         except asyncio.CancelledError:
             self._break_off(turn)
-            if self._desk.stopping is None and not turn.taken_back:
+            if self._context.stopping is None and not turn.taken_back:
                 raise
             task.uncancel()
             return None
         finally:
             del self._asking[task]
 
-    def _account(self, turn: _Turn, said: Answer | Refusal) -> None:
+    def _account(self, turn: _Turn, said: Answer | Rejection) -> None:
         """Settle tokens and money of one attempt; what may have been billed counts at its worst against the cap."""
         usage = said.usage or Usage()
         known = isinstance(said, Answer) or said.usage is not None
-        paid = self._desk.tariff.cost(usage, self._model) if known else 0.0
-        turn.cost = cost_of_both(turn.cost, paid)
-        broke_off = isinstance(said, Refusal) and said.maybe_paid
+        paid = self._context.prices.cost(usage, self._model) if known else 0.0
+        turn.cost = add_costs(turn.cost, paid)
+        broke_off = isinstance(said, Rejection) and said.maybe_paid
         doubtful = paid is None or (broke_off and not known)
-        self._desk.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
-        self._desk.landed(paid, held=turn.reserved if doubtful else 0.0, broke_off=broke_off)
+        self._context.budget.settle(turn.reserved, turn.reserved if doubtful else paid or 0.0)
+        self._context.count_attempt(paid, held=turn.reserved if doubtful else 0.0, broke_off=broke_off)
         turn.reserved = 0.0
 
     def _keep_learnt(self, now: float) -> None:
         """Now and then, so that a run that is killed leaves behind what it found out."""
         if now >= self._noted_at + LEARNT_SECONDS:
             self._noted_at = now
-            self._desk.learn(self._model, self._throttle.learnt())
+            self._context.save_learned(self._model, self._throttle.learned())
 
     def end(self) -> None:
         """Keep what was learnt, if anything was answered."""
         if self._patience.answers:
-            self._desk.learn(self._model, self._throttle.learnt())
+            self._context.save_learned(self._model, self._throttle.learned())
 
     def _break_off(self, turn: _Turn) -> None:
         """Account for an attempt whose reply is not waited for: it may be billed."""
-        self._desk.budget.settle(turn.reserved, turn.reserved)
-        self._desk.landed(0.0, held=turn.reserved, broke_off=True)
+        self._context.budget.settle(turn.reserved, turn.reserved)
+        self._context.count_attempt(0.0, held=turn.reserved, broke_off=True)
         turn.reserved = 0.0
 
     async def _trust_the_doubtful(self) -> None:

@@ -48,7 +48,7 @@ LOAD_ERROR = "error loading model: "
 """What llama.cpp's log has before the reason."""
 
 
-class Served(Record, frozen=True):
+class LocalServer(Record, frozen=True):
     """A model that is being served, for as long as `serve` lasts."""
 
     base_url: str
@@ -80,7 +80,7 @@ def gguf_sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def serve(path: Path, parallel: int = 4, log: Path | None = None) -> Iterator[Served]:
+def serve(path: Path, parallel: int = 4, log: Path | None = None) -> Iterator[LocalServer]:
     """Serve a GGUF on a free port of 127.0.0.1, on one thread, until the block is left; then at once.
 
     `parallel` requests (at most `MOST_PARALLEL`) are answered at a time, each within `CONTEXT_TOKENS`; more wait their
@@ -105,11 +105,11 @@ def serve(path: Path, parallel: int = 4, log: Path | None = None) -> Iterator[Se
         address = _start(child, wanted)
         if not address:
             said.seek(begin)
-            raise BadJob(why_not(path, child.wait(), said.read().decode(errors="replace")))
-        yield Served(base_url=f"{address}/v1", api_key=api_key, sha256=sha256)
+            raise BadJob(load_failure_text(path, child.wait(), said.read().decode(errors="replace")))
+        yield LocalServer(base_url=f"{address}/v1", api_key=api_key, sha256=sha256)
 
 
-def why_not(path: Path, exit_code: int, log: str) -> str:
+def load_failure_text(path: Path, exit_code: int, log: str) -> str:
     """What to tell a person of a model that did not load: from llama.cpp's exit code (-N: signal N) and its log."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     reasons = [line.partition(LOAD_ERROR)[2] for line in lines if LOAD_ERROR in line]

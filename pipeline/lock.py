@@ -43,7 +43,7 @@ class Holder(Record, frozen=True):
     """Its process lives; None if that cannot be seen from here: another host's, or another container's."""
 
 
-def holder(folder: Path) -> Holder | None:
+def lock_holder(folder: Path) -> Holder | None:
     """Who holds the folder, or was killed while they did; None if nobody. Reads alone: it never takes the lock."""
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
         told = _told(folder / "lock.json") or {}
@@ -70,7 +70,7 @@ def _lives(told: dict[str, Any]) -> bool | None:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold_lock(folder: Path) -> Iterator[None]:
     """Hold the job folder: one process at a time, here or on any host that sees it.
 
     Raises Stopped (exit code 5) at once, naming the holder, if it is held, or was when a process of another host last

@@ -13,7 +13,7 @@ SPELLED = re.compile(rb'\\\\*(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]|%25|&(?:#|amp
 """Where JSON, a URL or HTML has spelled a plain character: without it, a key stands as it is or not at all."""
 
 
-class Mask(logging.Filter):
+class Redactor(logging.Filter):
     """Hides some secrets: as they are, as JSON, URLs and HTML spell them, in base64 and in UTF-16.
 
     As a filter of a log, it lets every line pass, without them.

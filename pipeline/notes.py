@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from .records import Lane, Learnt, Outcome, Record, Stopped, Tally
+from .records import LaneId, LearnedLimits, Outcome, Record, Stopped, Tally
 from .store import Reader
 
 LEDGER = "ledger"
 """The note with the tally of everything the job folder ever asked; committed together with the outcomes it counts."""
-LEARNT = "learnt"
+LEARNED_LIMITS = "learnt"
 """The note with the learned limits of each lane."""
-NOW = "now"
+RUN_STATUS = "now"
 """The note with the status of the running run: the numbers of its progress bar, for other terminals."""
 BATCHES = "batches"
 """The note with the open batches."""
@@ -27,7 +27,7 @@ _outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 _tallies = msgspec.json.Decoder(Tally)
 
 
-class Now(Record, frozen=True):
+class RunStatus(Record, frozen=True):
     """How a run stood when it was noted last. Times are UTC."""
 
     at: datetime
@@ -45,21 +45,21 @@ class Now(Record, frozen=True):
     """Why the run is stopping; empty if it is not."""
 
 
-class Found(Record, frozen=True):
+class LearnedNote(Record, frozen=True):
     """The learned limits of one lane, and when they were learned (UTC)."""
 
-    lane: Lane
-    learnt: Learnt
+    lane: LaneId
+    learnt: LearnedLimits
     at: datetime
 
     @property
-    def aged(self) -> Learnt:
+    def aged(self) -> LearnedLimits:
         """The limits with their age as of now."""
         age = (datetime.now(tz=UTC) - self.at).total_seconds()
         return msgspec.structs.replace(self.learnt, age_seconds=max(0.0, age))
 
 
-class Sheet(Record, frozen=True):
+class BatchFile(Record, frozen=True):
     """A file of requests that becomes one batch, and how far it has come."""
 
     name: str
@@ -84,19 +84,19 @@ class Sheet(Record, frozen=True):
     """The batch is being cancelled."""
 
 
-class Known(Record, frozen=True):
+class OpenBatches(Record, frozen=True):
     """The batches that the provider may know of, and the limit of its queue."""
 
-    sheets: tuple[Sheet, ...] = ()
+    sheets: tuple[BatchFile, ...] = ()
     queued_tokens_most: float | None = None
     """Tokens that the provider's queue takes; None if that limit was never met."""
     form: int = 0
     """The index of the response format to send: the endpoint refused all before it."""
 
 
-_nows = msgspec.json.Decoder(Now)
-_found = msgspec.json.Decoder(list[Found])
-_known = msgspec.json.Decoder(Known)
+_nows = msgspec.json.Decoder(RunStatus)
+_found = msgspec.json.Decoder(list[LearnedNote])
+_known = msgspec.json.Decoder(OpenBatches)
 
 
 def read_outcome(stored: bytes) -> Outcome:
@@ -114,32 +114,32 @@ def read_ledger(reader: Reader | None) -> Tally:
         return _tallies.decode(noted) if noted else Tally()
 
 
-def read_learnt(reader: Reader | None) -> dict[Lane, Found]:
+def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
     """Read the learned limits of each lane that earlier runs noted. Raises Stopped if the note is damaged."""
-    noted = reader.note(LEARNT) if reader is not None else None
+    noted = reader.note(LEARNED_LIMITS) if reader is not None else None
     with _telling("the note of learned limits"):
         return {found.lane: found for found in _found.decode(noted)} if noted else {}
 
 
-def last_learnt(reader: Reader) -> Learnt | None:
+def latest_learned_limits(reader: Reader) -> LearnedLimits | None:
     """Read the limits that were learned last, of any lane; None if there are none."""
-    found = max(read_learnt(reader).values(), key=lambda each: each.at, default=None)
+    found = max(read_learned_limits(reader).values(), key=lambda each: each.at, default=None)
     return None if found is None else found.learnt
 
 
-def read_now(reader: Reader) -> Now | None:
+def read_run_status(reader: Reader) -> RunStatus | None:
     """Read the run status noted last; None if there is none, or none that this version understands."""
     try:
-        return _nows.decode(reader.note(NOW) or b"")
+        return _nows.decode(reader.note(RUN_STATUS) or b"")
     except ValueError:
         return None
 
 
-def known_batches(noted: Callable[[str], bytes | None]) -> Known:
+def read_open_batches(noted: Callable[[str], bytes | None]) -> OpenBatches:
     """Read the open batches; `noted` returns a note's bytes by its name. Raises Stopped if the note is damaged."""
     note = noted(BATCHES)
     with _telling("the note of open batches"):
-        return _known.decode(note) if note else Known()
+        return _known.decode(note) if note else OpenBatches()
 
 
 @contextlib.contextmanager

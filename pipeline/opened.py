@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 from . import history
 from .job import Job
-from .lock import hold
-from .plan import chosen_rows, keys_hash, keys_path
+from .lock import hold_lock
+from .plan import keys_hash, keys_path, select_rows
 from .records import BadJob
-from .store import HalfWritten, Reader, take_back
+from .store import Reader, StoreHalfWritten, roll_back
 from .tables import Table, open_table
 
 
-class Opened(NamedTuple):
+class OpenJob(NamedTuple):
     """What a job folder holds. The reader is to be closed."""
 
     job: Job
@@ -26,13 +26,13 @@ class Opened(NamedTuple):
     """Of the input files' content, whatever snapshot the rows are now read from."""
 
 
-def open_job(name: str | Path) -> Opened:
+def open_job(name: str | Path) -> OpenJob:
     """Open the job that JOB names. Raises BadJob if nothing was run there, or its input has changed since."""
-    folder = history.folder_of(name)
-    began = history.last(folder)
+    folder = history.find_job_folder(name)
+    began = history.last_start(folder)
     if began is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
-    job = history.job_of(folder, began)
+    job = history.job_of_start(folder, began)
     originals = [str(Path(began.directory, name)) for name in began.inputs if name != "-"]
     table = open_table(job.inputs, folder)
     if folder not in table.path.parents and table.content_hash != began.input_hash:
@@ -46,13 +46,13 @@ def open_job(name: str | Path) -> Opened:
         reader = _reader(folder)
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
-    return Opened(job, chosen_rows(job, table), reader, [str(table.path), *originals], began.input_hash)
+    return OpenJob(job, select_rows(job, table), reader, [str(table.path), *originals], began.input_hash)
 
 
 def _reader(folder: Path) -> Reader:
     try:
         return Reader(folder / "store")
-    except HalfWritten:
-        with hold(folder):
-            take_back(folder / "store")
+    except StoreHalfWritten:
+        with hold_lock(folder):
+            roll_back(folder / "store")
         return Reader(folder / "store")

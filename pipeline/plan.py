@@ -20,11 +20,12 @@ import polars as pl
 from msgspec import structs
 
 from . import history
+from .chains import SAMPLES_KEY, STATUS_RANK, Chain, Chains, samples_per_row
 from .digests import AT_ONCE, are_in, digests_of, digests_of_text, first_of_equals
 from .job import Job
-from .kept import OldAnswers
+from .kept import EarlierAnswers
 from .local_model import find_gguf, gguf_sha256
-from .prices import size_of
+from .prices import token_bytes
 from .prompts import Prompts
 from .records import (
     ANSWERED,
@@ -45,7 +46,6 @@ from .store import Reader
 from .tables import Table, read_slices, write_table
 from .text import one_line
 from .version import __version__
-from .walks import OPINIONS, STANDING, Walk, Walks, opinions_in
 
 KEYS_SCHEMA = pl.Schema({"key": pl.Binary, "bytes": pl.UInt32, "error": pl.String, "first": pl.Boolean})
 """`keys.parquet`: of each request its key, its size, why it cannot be asked, whether it is the first of its equals."""
@@ -64,7 +64,7 @@ class Plan(Record, frozen=True):
     """What a run would ask. All but rows counts requests, the first of each opinion: as many as rows where k is 1."""
 
     rows: int
-    opinions: int
+    samples_per_row: int
     """Requests a row has: k."""
     answered: int
     """Those whose outcome is known already."""
@@ -97,7 +97,7 @@ def keys_path(folder: Path) -> Path:
     return folder / "keys.parquet"
 
 
-def chosen_rows(job: Job, table: Table) -> Table:
+def select_rows(job: Job, table: Table) -> Table:
     """The rows that this run is about: all, the first few, or a few by chance."""
     wanted = job.this_run
     if wanted.limit is not None:
@@ -107,7 +107,7 @@ def chosen_rows(job: Job, table: Table) -> Table:
     return table
 
 
-def named_by_weights(job: Job) -> Job:
+def name_by_weights(job: Job) -> Job:
     """The job as its answers are filed: a model on this machine goes by its weights' hash, wherever the file stands."""
     if not job.endpoint.is_local:
         return job
@@ -119,7 +119,7 @@ def named_by_weights(job: Job) -> Job:
 def headline(job: Job, plan: Plan) -> str:
     """How many rows go where, and to whom: `80,000 rows, 2 opinions each → api.openai.com, gpt-x + gpt-y`."""
     models = job.endpoint.base_url.removeprefix("local:") if job.endpoint.is_local else " + ".join(job.models)
-    rows = f"{plan.rows:,} rows" + (f", {plan.opinions:,} opinions each" if plan.opinions > 1 else "")
+    rows = f"{plan.rows:,} rows" + (f", {plan.samples_per_row:,} opinions each" if plan.samples_per_row > 1 else "")
     return f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}"
 
 
@@ -137,15 +137,17 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
     """
     part = folder / "keys.part.parquet"
     digests = [digests_of_text([])]
-    old = OldAnswers(job, prompts, reader)
+    old = EarlierAnswers(job, prompts, reader)
     try:
         last = _keys_of_last(job, table, prompts, old)
-        keyed = _keyed(table, prompts, job.opinions, old) if last is None else _slices_of(last, job.opinions)
-        write_table(_digested(keyed, digests, job.opinions, seen), PART_SCHEMA, part, {}, private=True)
+        keyed = (
+            _keyed(table, prompts, job.samples_per_row, old) if last is None else _slices_of(last, job.samples_per_row)
+        )
+        write_table(_digested(keyed, digests, job.samples_per_row, seen), PART_SCHEMA, part, {}, private=True)
         digest = pl.concat(digests)
         digests.clear()
         first = first_of_equals(digest)
-        told = {OPINIONS: str(job.opinions)}
+        told = {SAMPLES_KEY: str(job.samples_per_row)}
         write_table(_with_first(part, first), KEYS_SCHEMA, keys_path(folder), told, private=True)
         stored, paid = _stored(digest, reader), _paid(job, reader)
         walked = _walked(job, part, first & stored.has(FOLLOWED_UP), paid, reader)
@@ -181,18 +183,18 @@ def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is s
     goes_on &= ask
     keys = pl.scan_parquet(part, glob=False, hive_partitioning=False)
     errors = keys.filter(pl.col("error").is_not_null()).select(n=pl.len(), why=pl.col("error").first()).collect()
-    unaskable, rows = errors["n"][0] // job.opinions, len(digest) // job.opinions
+    unaskable, rows = errors["n"][0] // job.samples_per_row, len(digest) // job.samples_per_row
     if unaskable and unaskable == rows:
         raise BadJob(f"Not one of {rows:,} rows can be asked. The first: {errors['why'][0]}.\nNothing was sent.")
     used = (first & stored.has(ANSWERED)).sum() + walked.followed
     asked_bytes = keys.select(pl.col("bytes").cast(pl.Int64)).collect()["bytes"].filter(ask).sum()
     return Plan(
         rows=rows,
-        opinions=job.opinions,
+        samples_per_row=job.samples_per_row,
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
         asked_again=int((ask & ~goes_on & has_outcome).sum()) + walked.again,
-        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.opinions,
+        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.samples_per_row,
         unaskable=unaskable,
         why_unaskable=errors["why"][0] or "",
         request_bytes=int(asked_bytes),
@@ -215,26 +217,26 @@ class _Walked(Record, frozen=True):
 
 
 def _walked(job: Job, part: Path, wanted: pl.Series, paid: pl.Series, reader: Reader) -> _Walked:
-    walks = Walks(job, reader)
+    chains = Chains(job, reader)
     walked, to_ask, again, followed = [digests_of_text([])], [digests_of_text([])], 0, 0
     for keys in _chosen(part, wanted):
-        found = walks.of([Request(key=key, body=b"") for key in keys])
-        last = are_in(digests_of_text([walk.next.key for walk in found]), paid)
-        asked = [_is_to_ask(walk, job, is_paid=is_paid) for walk, is_paid in zip(found, last, strict=True)]
+        found = chains.follow([Request(key=key, body=b"") for key in keys])
+        last = are_in(digests_of_text([chain.next.key for chain in found]), paid)
+        asked = [_is_to_ask(chain, job, is_paid=is_paid) for chain, is_paid in zip(found, last, strict=True)]
         walked.append(digests_of_text(keys))
         to_ask.append(walked[-1].filter(pl.Series(asked, dtype=pl.Boolean)))
-        again += sum(ask and walk.missing is None for ask, walk in zip(asked, found, strict=True))
-        followed += sum(isinstance(step.outcome, Answer) for walk in found for step in walk.steps[1:])
+        again += sum(ask and chain.missing is None for ask, chain in zip(asked, found, strict=True))
+        followed += sum(isinstance(step.outcome, Answer) for chain in found for step in chain.steps[1:])
     return _Walked(pl.concat(walked), pl.concat(to_ask), again, followed)
 
 
-def _is_to_ask(walk: Walk, job: Job, *, is_paid: bool) -> bool:
+def _is_to_ask(chain: Chain, job: Job, *, is_paid: bool) -> bool:
     """What is missing is asked; what passes is asked again; what is settled only if the user wants it, and once."""
-    if walk.missing is not None:
+    if chain.missing is not None:
         return True
-    last = walk.steps[-1].outcome
+    last = chain.steps[-1].outcome
     passes = isinstance(last, Failure) and not last.lasting
-    return passes or (walk.status in job.this_run.retry and not is_paid)
+    return passes or (chain.status in job.this_run.retry and not is_paid)
 
 
 def _chosen(part: Path, wanted: pl.Series) -> Iterator[list[str]]:
@@ -247,29 +249,29 @@ def _chosen(part: Path, wanted: pl.Series) -> Iterator[list[str]]:
             yield keys[start : start + WALKED_AT_ONCE]
 
 
-async def requests_to_ask(
-    table: Table, prompts: Prompts, plan: Plan, keys: Path, walks: Walks
+async def pending_requests(
+    table: Table, prompts: Prompts, plan: Plan, keys: Path, chains: Chains
 ) -> AsyncIterator[Request]:
     """What is to be asked first of each opinion to ask, in order, made when it is wanted.
 
     Of one that has an answer already that is what follows on it. Raises Stopped if the input changed, or if a row's
     requests are not those that were planned (`keys`): their answers would be filed where no row finds them.
     """
-    size, at = _rows_at_once(plan.opinions), 0
-    planned = read_slices(keys, ["key"], size * plan.opinions)
+    size, at = _rows_at_once(plan.samples_per_row), 0
+    planned = read_slices(keys, ["key"], size * plan.samples_per_row)
     for frame, keyed in zip(table.slices(prompts.columns, size), planned, strict=True):
         ask = plan.ask.slice(at, keyed.height)
         goes_on = plan.walked.slice(at, keyed.height).to_list()
         at += keyed.height
-        rows = ask.reshape((-1, plan.opinions)).arr.any()
+        rows = ask.reshape((-1, plan.samples_per_row)).arr.any()
         is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
         for number, row in zip(rows.arg_true(), frame.filter(rows).iter_rows(named=True), strict=True):
-            for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.opinions):
+            for place, request in enumerate(_as_planned(prompts.requests(row)), number * plan.samples_per_row):
                 if not is_asked[place]:
                     continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()
-                yield walks.of([request])[0].next if goes_on[place] else request
+                yield chains.follow([request])[0].next if goes_on[place] else request
 
 
 def _as_planned(requests: list[Request] | Failure) -> list[Request]:
@@ -291,7 +293,7 @@ def keys_hash(keys: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def tally_rows(job: Job, folder: Path, reader: Reader) -> Tally:
+def tally_statuses(job: Job, folder: Path, reader: Reader) -> Tally:
     """How many rows of the last plan have which status; for a run that stopped."""
     counts: dict[str, Any] = dict(row_statuses(job, folder, reader).value_counts().iter_rows())
     return Tally(**{status: counts.get(status, 0) for status in STATUSES})
@@ -303,25 +305,25 @@ def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     A row's status is that of its best opinion, and it is pending if one of them is.
     """
     keys = keys_path(folder)
-    walks, opinions = Walks(job, reader), opinions_in(keys)
+    chains, opinions = Chains(job, reader), samples_per_row(keys)
     digest = pl.concat([digests_of_text([]), *(digests_of(frame["key"]) for frame in read_slices(keys, ["key"]))])
-    standing = pl.repeat(STANDING["pending"], len(digest), dtype=pl.UInt8, eager=True)
-    standing = standing.zip_with(digest.is_not_null(), pl.Series([STANDING["failed"]], dtype=pl.UInt8))
+    standing = pl.repeat(STATUS_RANK["pending"], len(digest), dtype=pl.UInt8, eager=True)
+    standing = standing.zip_with(digest.is_not_null(), pl.Series([STATUS_RANK["failed"]], dtype=pl.UInt8))
     stored = _stored(digest, reader)
     for mark, marked in stored.marked.items():
         status = "failed" if mark == TEMPORARY else cast("Status", mark)
-        standing = standing.zip_with(~marked, pl.Series([STANDING[status]], dtype=pl.UInt8))
+        standing = standing.zip_with(~marked, pl.Series([STATUS_RANK[status]], dtype=pl.UInt8))
     walked = stored.has(FOLLOWED_UP)
     found = [
-        STANDING[walk.status]
+        STATUS_RANK[chain.status]
         for chosen in _chosen(keys, walked)
-        for walk in walks.of([Request(key=key, body=b"") for key in chosen])
+        for chain in chains.follow([Request(key=key, body=b"") for key in chosen])
     ]
     standing = standing.scatter(walked.arg_true(), found) if found else standing
     if opinions > 1:
         by_row = standing.to_frame("standing").group_by(pl.int_range(pl.len()) // opinions, maintain_order=True)
         standing = by_row.min()["standing"]
-    return standing.cat.to(pl.Enum([*STANDING])).alias("status")
+    return standing.cat.to(pl.Enum([*STATUS_RANK])).alias("status")
 
 
 def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
@@ -333,7 +335,7 @@ def keys_and_errors(folder: Path, rows: pl.Series) -> pl.DataFrame:
     return (
         pl.scan_parquet(keys, glob=False, hive_partitioning=False)
         .select("key", "error")
-        .gather_every(opinions_in(keys))
+        .gather_every(samples_per_row(keys))
         .with_row_index("row", 1)
         .filter(rows)
         .with_columns(pl.col("key").bin.encode("hex"))
@@ -345,9 +347,9 @@ def _rows_at_once(opinions: int) -> int:
     return max(1, RENDERED_AT_ONCE // opinions)
 
 
-def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: OldAnswers) -> Path | None:
+def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: EarlierAnswers) -> Path | None:
     """The `keys.parquet` of the last run, if this one has the same keys; None if they are to be made."""
-    last, end = history.last(job.folder), history.last_end(job.folder)
+    last, end = history.last_start(job.folder), history.last_summary(job.folder)
     if last is None or job.prompt.images or job.answer.keep_old:  # whose keys hang on more than settings and input
         return None
     if end is not None and end.exit_code is Exit.NEEDS_PERSON:  # perhaps as a row gave another prompt than was planned
@@ -360,8 +362,8 @@ def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: OldAnswers) -> 
     if before != now or not keys.exists() or keys_hash(keys) != last.keys_hash:
         return None
     # another version of what renders may give other prompts: it would to these
-    made = next(_keyed(table.head(_rows_at_once(job.opinions)), prompts, job.opinions, old), None)
-    found = next(_slices_of(keys, job.opinions), None)
+    made = next(_keyed(table.head(_rows_at_once(job.samples_per_row)), prompts, job.samples_per_row, old), None)
+    found = next(_slices_of(keys, job.samples_per_row), None)
     return keys if made is not None and found is not None and made.equals(found.head(made.height)) else None
 
 
@@ -385,7 +387,7 @@ def _digested(
         seen(frame.height // opinions)
 
 
-def _keyed(table: Table, prompts: Prompts, opinions: int, old: OldAnswers) -> Iterator[pl.DataFrame]:
+def _keyed(table: Table, prompts: Prompts, opinions: int, old: EarlierAnswers) -> Iterator[pl.DataFrame]:
     for frame in table.slices(prompts.columns, _rows_at_once(opinions)):
         rows = frame.rows(named=True)
         keys: list[str | None] = []
@@ -398,7 +400,7 @@ def _keyed(table: Table, prompts: Prompts, opinions: int, old: OldAnswers) -> It
                 errors += [requests.reason] * opinions
             else:
                 keys += [request.key for request in requests]
-                sizes += [size_of(request.body) for request in requests]
+                sizes += [token_bytes(request.body) for request in requests]
                 errors += [None] * opinions
         key = pl.Series(old.keys(rows, keys), dtype=pl.String).str.decode("hex")
         yield pl.DataFrame({"key": key, "bytes": sizes, "error": errors}, schema=PART_SCHEMA)

@@ -27,7 +27,7 @@ def text_and_images(body: bytes) -> tuple[int, int]:
     return len(body) - sum(held), len(held)
 
 
-def size_of(body: bytes) -> int:
+def token_bytes(body: bytes) -> int:
     """Bytes that tell of a request's likely tokens: an image counts as so many of text, whatever it weighs."""
     text, images = text_and_images(body)
     return text + round(images * IMAGE_TOKENS * BYTES_PER_TOKEN)
@@ -47,7 +47,7 @@ def expected_usage(known: Tally, request_bytes: int, requests: int, output_token
     )
 
 
-class Tariff:
+class PriceList:
     """The prices of a job's models: `[prices]` over the price list; a model on this machine costs nothing.
 
     In batches the list's batch rates count; `[prices]` are taken for what is paid, however the requests travel.
@@ -119,7 +119,7 @@ class Tariff:
 class Budget:
     """What may still be spent: the worst case is reserved before a request leaves, and settled when it has landed."""
 
-    def __init__(self, job: Job, tariff: Tariff, spent: float) -> None:
+    def __init__(self, job: Job, tariff: PriceList, spent: float) -> None:
         """`spent`: US dollars so far, over the job folder's life. Raises BadJob for a cap that could not be held."""
         self.cap: float | None = None
         self.spent = spent

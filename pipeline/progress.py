@@ -12,7 +12,7 @@ from typing import NamedTuple, Never, TextIO
 from tqdm import tqdm
 
 from .files import open_private
-from .records import Learnt, Tally
+from .records import LearnedLimits, Tally
 from .text import duration, money, printable, short_count
 
 REDRAW_SECONDS = 0.2
@@ -22,7 +22,7 @@ OFTEN_SECONDS = 300.0
 """A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
 
 
-class Wait(NamedTuple):
+class Pause(NamedTuple):
     """For how long, and why, nothing leaves just now."""
 
     seconds: float
@@ -30,15 +30,15 @@ class Wait(NamedTuple):
     """Empty if the endpoint said so."""
 
 
-NO_WAIT = Wait(0.0)
+NO_PAUSE = Pause(0.0)
 
 
-def wait_text(wait: Wait) -> str:
+def pause_text(wait: Pause) -> str:
     """`paused 12 s: the endpoint said so`."""
     return f"paused {duration(wait.seconds)}: {wait.cause or 'the endpoint said so'}"
 
 
-def learnt_text(learnt: Learnt | None) -> str:
+def learned_text(learnt: LearnedLimits | None) -> str:
     """`learnt: 598 requests/min, 41,000 tokens/min, window 24`; empty if nothing was."""
     if learnt is None:
         return ""
@@ -103,7 +103,7 @@ class Progress:
         """It is time to tell again how it stands."""
         return self._clock() >= self._next
 
-    def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
+    def show(self, tally: Tally, wait: Pause = NO_PAUSE, learnt: LearnedLimits | None = None) -> None:
         """Tell how it stands, if it is time; for how long, and why, nothing leaves just now; the endpoint's pace."""
         if not self.is_due:
             return
@@ -183,7 +183,7 @@ def _to_add_to(path: Path) -> TextIO:
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
+def _facts(total: int, tally: Tally, rate: float, wait: Pause, learnt: LearnedLimits | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -194,18 +194,18 @@ def _facts(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | N
     if rate:
         facts.append(f"{duration((total - tally.rows) / rate)} left")
     if wait.seconds:
-        facts.append(wait_text(wait))
-    if text := learnt_text(learnt):
+        facts.append(pause_text(wait))
+    if text := learned_text(learnt):
         facts.append(text)
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, rate: float, wait: Wait, learnt: Learnt | None) -> str:
+def _line(total: int, tally: Tally, rate: float, wait: Pause, learnt: LearnedLimits | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
     if rate:
         facts.append(f"eta={duration((total - tally.rows) / rate).replace(' ', '')}")
     if wait.seconds:
         facts.append(f"waiting={wait.seconds:.0f}s ({wait.cause or 'endpoint asked'})")
-    if text := learnt_text(learnt):
+    if text := learned_text(learnt):
         facts.append(text)
     return f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} running {' '.join(facts)}"

@@ -20,7 +20,7 @@ import msgspec
 from .images import Image, image_of, with_images
 from .job import Job
 from .records import BadJob, Failure, Request
-from .templates import Row, Template, Unaskable
+from .templates import Row, Template, UnaskableRow
 from .text import did_you_mean
 
 _canonical = msgspec.json.Encoder(order="deterministic")
@@ -96,7 +96,7 @@ class Prompts:
                 )
         try:
             return [*self._chat(example), {"role": "assistant", "content": job.answer_of(example)}]
-        except Unaskable as error:
+        except UnaskableRow as error:
             raise BadJob(f"prompt.examples: example {number}: {error}\nNothing was sent.") from None
 
     def messages(self, row: Row) -> list[Any]:
@@ -138,7 +138,7 @@ class Prompts:
                 Request(hashlib.sha256(written.join(frame.seen)).hexdigest(), body.join(frame.sent), frame.model, cap)
                 for frame in frames
             ]
-        except Unaskable as error:
+        except UnaskableRow as error:
             return Failure(kind="prompt", reason=str(error))
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
@@ -167,7 +167,7 @@ class Prompts:
     def _model_of(self, row: Row) -> str:
         model = None if self._own.model is None else row[self._own.model]
         if model is not None and (not isinstance(model, str) or not model.strip()):
-            raise Unaskable(f"{self._own.model}: {model!r} is no name of a model")
+            raise UnaskableRow(f"{self._own.model}: {model!r} is no name of a model")
         return model or ""
 
     def _max_tokens_of(self, row: Row) -> int | None:
@@ -176,7 +176,7 @@ class Prompts:
             return None
         number = int(cap) if isinstance(cap, str) and cap.strip().isdecimal() and len(cap) < 20 else cap
         if type(number) is not int or number < 1:
-            raise Unaskable(f"{self._own.max_tokens}: {cap!r} is no number of tokens")
+            raise UnaskableRow(f"{self._own.max_tokens}: {cap!r} is no number of tokens")
         return number
 
 
@@ -204,7 +204,7 @@ def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:
 
 def _asked(prompt: str) -> str:
     if not prompt.strip():
-        raise Unaskable("the prompt is empty")
+        raise UnaskableRow("the prompt is empty")
     return prompt
 
 
@@ -214,29 +214,29 @@ def chat_of(value: object, *, as_json: bool) -> list[Any]:
     Raises Unaskable for anything else. A message's null fields (a Parquet struct has every field) are left out.
     """
     if value is None:
-        raise Unaskable("the prompt is null")
+        raise UnaskableRow("the prompt is null")
     if isinstance(value, str) and as_json:
         try:
             value = json.loads(_asked(value))
         except (ValueError, RecursionError) as error:
-            raise Unaskable(f"the chat is not JSON: {error}") from None
+            raise UnaskableRow(f"the chat is not JSON: {error}") from None
         if not isinstance(value, list):
-            raise Unaskable("the chat is not a list of messages")
+            raise UnaskableRow("the chat is not a list of messages")
     if isinstance(value, (dict, bytes)):
-        raise Unaskable("the prompt is neither text nor a list of messages")
+        raise UnaskableRow("the prompt is neither text nor a list of messages")
     if not isinstance(value, list):
         return [{"role": "user", "content": _asked(str(value))}]
     if not value:
-        raise Unaskable("the chat is empty")
+        raise UnaskableRow("the chat is empty")
     return [_message(message, number) for number, message in enumerate(value, 1)]
 
 
 def _message(message: object, number: int) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise Unaskable(f"message {number} of the chat has no role")
+        raise UnaskableRow(f"message {number} of the chat has no role")
     kept = {name: field for name, field in message.items() if field is not None}
     if not kept.get("content") and not kept.get("tool_calls"):
-        raise Unaskable(f"message {number} of the chat is empty")
+        raise UnaskableRow(f"message {number} of the chat is empty")
     return kept
 
 

@@ -82,7 +82,7 @@ class Process(Record, frozen=True):
         return cls(user, socket.gethostname(), os.getpid())
 
 
-def cost_of_both(a: float | None, b: float | None) -> float | None:
+def add_costs(a: float | None, b: float | None) -> float | None:
     """US dollars in all; None if either is unknown."""
     return None if a is None or b is None else a + b
 
@@ -150,7 +150,7 @@ class Reply(Record, frozen=True):
     """The fault in the transport's words."""
 
 
-class Refusal(Record, frozen=True):
+class Rejection(Record, frozen=True):
     """One attempt that gave no answer: what it means for the row, for the job, and for the throttle."""
 
     verdict: Verdict
@@ -178,7 +178,7 @@ class Allowance(Record, frozen=True):
     tokens_per_minute: float | None = None
 
 
-class Lane(Record, frozen=True):
+class LaneId(Record, frozen=True):
     """Whose pace it is: the endpoint, the model, and the name of the variable that holds the key; never the key."""
 
     base_url: str
@@ -186,7 +186,7 @@ class Lane(Record, frozen=True):
     api_key_env: str
 
 
-class Learnt(Record, frozen=True):
+class LearnedLimits(Record, frozen=True):
     """What was found out about the pace of one lane; None for a limit that was never met."""
 
     requests_per_minute: float | None = None

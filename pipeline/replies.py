@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from .records import Allowance, Answer, Pressure, Record, Refusal, Reply, Usage, Verdict
+from .records import Allowance, Answer, Pressure, Record, Rejection, Reply, Usage, Verdict
 from .text import one_line
 
 
@@ -178,7 +178,7 @@ _UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _decode: Callable[[bytes], object] = msgspec.json.Decoder().decode
 
 
-def read_reply(reply: Reply) -> Answer | Refusal:
+def read_reply(reply: Reply) -> Answer | Rejection:
     """One attempt's meaning. Pure, and never raises, whatever the status, the headers and the bytes.
 
     An Answer has text, finish_reason, model, usage, refusal and logprobs; the rest is the caller's to add.
@@ -204,7 +204,7 @@ TOKEN_LIMITS = ("x-ratelimit-limit-tokens-minute", "x-ratelimit-limit-tokens")
 FORM_WORDS = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
 
 
-def refuses_form(refusal: Refusal) -> bool:
+def rejects_response_format(refusal: Rejection) -> bool:
     """Whether it may be the form of the wanted answer (`response_format`) that an endpoint does not take."""
     if refusal.kind in ("bad_request", "not_found") and refusal.status in (400, 404, 422):
         return True
@@ -282,7 +282,7 @@ def clean_message(text: str) -> str:
 # ---- a status of 2xx
 
 
-def _read_success(reply: Reply) -> Answer | Refusal:
+def _read_success(reply: Reply) -> Answer | Rejection:
     """An answer, or an error, or an unreadable body, under a status that claims success."""
     document = parse_json(reply.body)
     if not isinstance(document, dict):
@@ -313,7 +313,7 @@ def _document_within(value: object, reply: Reply) -> dict[str, object] | None:
     return next((node for node in found if node.get("error") or "message" in (_first_choice(node) or {})), None)
 
 
-def _unreadable(reply: Reply) -> Refusal:
+def _unreadable(reply: Reply) -> Rejection:
     if _is_html(reply):
         return _refuse(reply, "html", KINDS["html"].meaning)
     start = _beginning(reply.body)
@@ -333,7 +333,7 @@ def _beginning(body: bytes) -> str:
     return clean_message(body[:2_000].decode("utf-8", "replace"))[:200]
 
 
-def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, object]) -> Answer | Refusal:
+def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, object]) -> Answer | Rejection:
     message = choice.get("message")
     if not isinstance(message, dict):
         message = {}
@@ -417,7 +417,7 @@ class _Said(Record, frozen=True):
     wait_seconds: float | None = None
 
 
-def _read_error(reply: Reply, status: int, document: object, said: _Said | None = None) -> Refusal:
+def _read_error(reply: Reply, status: int, document: object, said: _Said | None = None) -> Rejection:
     said = said or _said(document)
     kind = _kind_of_error(status, said, reply.headers)
     message = clean_message(
@@ -458,10 +458,10 @@ def _kind_of_century(status: int) -> str:
     return "not_found" if status < 400 else "bad_request" if status < 500 else "server"
 
 
-def _refuse(reply: Reply, kind: str, message: str, said: _Said | None = None, usage: Usage | None = None) -> Refusal:
+def _refuse(reply: Reply, kind: str, message: str, said: _Said | None = None, usage: Usage | None = None) -> Rejection:
     known = KINDS[kind]
     wait = None if reply.fault and not reply.status else _header_wait(reply.headers)
-    return Refusal(
+    return Rejection(
         verdict=known.verdict,
         kind=kind,
         message=message or known.meaning,

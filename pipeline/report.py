@@ -20,14 +20,14 @@ from typing import Any
 import jinja2
 import polars as pl
 
-from .columns import Cells, output_schema, with_all_columns
+from .columns import OutputTable, output_schema, with_all_columns
 from .figures import Course, Figures, Spread
 from .files import write_whole
-from .history import Began, Ended
+from .history import RunEnd, RunStart
 from .job import Job, JobFile
 from .notes import read_ledger
 from .plan import keys_path
-from .prices import Tariff
+from .prices import PriceList
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Record, Status, Tally
 from .spending import Spending
@@ -129,7 +129,7 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
     job: Job,
     table: Table,
     reader: Reader,
-    runs: Sequence[Began | Ended],
+    runs: Sequence[RunStart | RunEnd],
     *,
     gold: str | None = None,
     told: Callable[[int], None] = lambda _: None,
@@ -146,8 +146,8 @@ def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
     counted = (*job.typed_columns, *SURENESS)
     figures = Figures({name: schema[long] for long, name in names.items() if name in counted}, judged)
     sample = _Sample(Prompts(job, list(table.schema)), list(job.typed_columns), gold)
-    spending = Spending(Tariff(job), job.models[0])
-    cells = Cells(whole, table, keys_path(job.folder), reader, spending.add)
+    spending = Spending(PriceList(job), job.models[0])
+    cells = OutputTable(whole, table, keys_path(job.folder), reader, spending.add)
     for frame in cells.frames(told):
         added = frame.select(pl.col(long).alias(name) for long, name in names.items())
         sample.add(frame, added, figures.rows)
@@ -181,7 +181,7 @@ def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
     spending: Spending,
     tally: Tally,
     ledger: Tally,
-    runs: Sequence[Began | Ended],
+    runs: Sequence[RunStart | RunEnd],
 ) -> dict[str, Any]:
     """What the template prints."""
     course = figures.timeline.course()
@@ -205,7 +205,7 @@ def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
         "confusion": _confusion(job, figures.pairs) if figures.pairs else None,
         "countless_gold": figures.pairs is None,
         "runs": _runs(runs),
-        "open": bool(runs) and isinstance(runs[-1], Began),
+        "open": bool(runs) and isinstance(runs[-1], RunStart),
     }
 
 
@@ -315,11 +315,11 @@ def _confusion(job: Job, pairs: list[tuple[str, str | None, int]]) -> Confusion:
     )
 
 
-def _runs(lines: Sequence[Began | Ended]) -> list[tuple[Began, Ended | None]]:
+def _runs(lines: Sequence[RunStart | RunEnd]) -> list[tuple[RunStart, RunEnd | None]]:
     """Each run with its end, if it came to one; the latest first."""
-    runs: list[tuple[Began, Ended | None]] = []
+    runs: list[tuple[RunStart, RunEnd | None]] = []
     for line in lines:
-        if isinstance(line, Began):
+        if isinstance(line, RunStart):
             runs.append((line, None))
         elif runs and runs[-1][1] is None:
             runs[-1] = (runs[-1][0], line)

@@ -7,7 +7,7 @@ single reply means is `replies`.
 import math
 from collections.abc import Callable
 
-from .records import Exit, Failure, Record, Refusal, Stopped
+from .records import Exit, Failure, Record, Rejection, Stopped
 
 ATTEMPTS = 6
 """Attempts a row has for reasons that pass. A 429 costs none: it says nothing about the row."""
@@ -37,13 +37,13 @@ given longer, since a table may begin with such rows."""
 BY_TEXT = frozenset({"too_long", "filtered", "too_large"})
 
 
-class Again(Record, frozen=True):
+class RetryAfter(Record, frozen=True):
     """Try the row again, no sooner than after so many seconds."""
 
     after_seconds: float
 
 
-class Tries:
+class Attempts:
     """One row's attempts so far."""
 
     __slots__ = ("answers_before", "counted", "odd", "sent")
@@ -57,11 +57,11 @@ class Tries:
         """How many answers the job had when the row was last tried."""
 
 
-class Patience:
+class RetryPolicy:
     """What the refusals of a run say of the job, and so what is to be done about each."""
 
     def __init__(
-        self, now: float, dice: Callable[[], float], *, give_up_after_seconds: float = math.inf, waits: bool = False
+        self, now: float, rng: Callable[[], float], *, give_up_after_seconds: float = math.inf, waits: bool = False
     ) -> None:
         """`give_up_after_seconds`: without a single answer for so long, the endpoint is down for the night.
 
@@ -69,7 +69,7 @@ class Patience:
         """
         self.answers = 0
         self._give_up_after_seconds, self._waits = give_up_after_seconds, waits
-        self._dice = dice
+        self._dice = rng
         self._last_answer = now
         self._in_a_row: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -82,7 +82,7 @@ class Patience:
         self._last_answer = now
         self._in_a_row.clear()
 
-    def decide(self, refusal: Refusal, tries: Tries, now: float) -> Again | Failure | Stopped:
+    def decide(self, refusal: Rejection, tries: Attempts, now: float) -> RetryAfter | Failure | Stopped:
         """What to do about one refusal; counts it against the row."""
         self._in_a_row[refusal.kind] = self._in_a_row.get(refusal.kind, 0) + 1
         decision = self._stop(refusal, now) or self._of_row(refusal, tries)
@@ -90,7 +90,7 @@ class Patience:
             return self._alike(decision, refusal) or decision
         return decision
 
-    def _of_row(self, refusal: Refusal, tries: Tries) -> Again | Failure:
+    def _of_row(self, refusal: Rejection, tries: Attempts) -> RetryAfter | Failure:
         """What to do about the row, if the job goes on."""
         kind = refusal.kind
         if refusal.verdict == "row":
@@ -105,9 +105,9 @@ class Patience:
                 return Failure(kind=kind, reason=refusal.message)
         if tries.counted >= ATTEMPTS:
             return Failure(kind=kind, reason=refusal.message, lasting=False)
-        return Again(after_seconds=self._wait(refusal, tries))
+        return RetryAfter(after_seconds=self._wait(refusal, tries))
 
-    def _alike(self, failure: Failure, refusal: Refusal) -> Stopped | None:
+    def _alike(self, failure: Failure, refusal: Rejection) -> Stopped | None:
         """A stop, if the rows so far, not one of them answered, failed for this one reason."""
         kind = failure.kind
         self._failed[kind] = rows = self._failed.get(kind, 0) + 1
@@ -123,14 +123,14 @@ class Patience:
             Exit.NEEDS_PERSON if failure.lasting else Exit.TRY_LATER,
         )
 
-    def _wait(self, refusal: Refusal, tries: Tries) -> float:
+    def _wait(self, refusal: Rejection, tries: Attempts) -> float:
         if refusal.wait_seconds is not None:
             return refusal.wait_seconds
         if refusal.pressure == "rate":
             return 0.0  # the throttle pauses everyone; the row goes first after it
         return self._dice() * min(BACKOFF_MAX_SECONDS, 2.0 ** (tries.counted + 1))
 
-    def _stop(self, refusal: Refusal, now: float) -> Stopped | None:
+    def _stop(self, refusal: Rejection, now: float) -> Stopped | None:
         """A stop, if this refusal makes the job hopeless."""
         stop = self._needs_a_person(refusal, now)
         if stop is not None:
@@ -150,7 +150,7 @@ class Patience:
             return Stopped(f"{asked}\nTo wait as long as it says, add --wait-for-endpoint.", Exit.TRY_LATER)
         return None
 
-    def _needs_a_person(self, refusal: Refusal, now: float) -> str | None:
+    def _needs_a_person(self, refusal: Rejection, now: float) -> str | None:
         """What the person is told, if waiting will not help."""
         kind, times = refusal.kind, self._in_a_row[refusal.kind]
         said = f"The endpoint said: {refusal.message}"

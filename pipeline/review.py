@@ -12,16 +12,16 @@ import msgspec
 import polars as pl
 
 from . import history
-from .columns import Cells, metadata_of, output_schema, with_all_columns
-from .forms import FORMS, Forms
+from .columns import OutputTable, output_metadata, output_schema, with_all_columns
+from .forms import RESPONSE_FORMATS, ContractEncoder
 from .job import Job
 from .opened import open_job
-from .plan import keys_path, named_by_weights
+from .plan import keys_path, name_by_weights
 from .progress import Progress
 from .prompts import Prompts
 from .records import Failure, Status, Tally
 from .schema import contract_of
-from .tables import PLAIN, Dress, check_output, check_rows, open_table, write_table
+from .tables import PLAIN, SpreadsheetOptions, check_output, check_row_count, open_table, write_table
 from .text import money, one_line, printable
 
 IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
@@ -31,11 +31,11 @@ IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
 def preview(job: Job, rows: int) -> Iterator[str]:
     """The bodies of the first requests, as they would be sent, or why a row cannot be asked. Raises BadJob as `run`."""
     with tempfile.TemporaryDirectory() as folder:
-        job = named_by_weights(job)
+        job = name_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
         contract_of(job)
-        forms = Forms(job)
+        forms = ContractEncoder(job)
         prompts = Prompts(job, list(table.schema))
         for number, row in _rows(table.slices(prompts.columns)):
             requests = prompts.requests(row)
@@ -44,7 +44,7 @@ def preview(job: Job, rows: int) -> Iterator[str]:
                 yield f"cannot be asked: {printable(requests.reason)}"
                 continue
             for request in requests:
-                body = msgspec.json.decode(forms.conveyed(request.body, FORMS[0]))
+                body = msgspec.json.decode(forms.conveyed(request.body, RESPONSE_FORMATS[0]))
                 yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."
@@ -59,7 +59,7 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
     prefix = whole.output.prefix
     shown = 0
     with contextlib.closing(reader):
-        for number, cells in _rows(Cells(whole, table, keys_path(job.folder), reader).frames()):
+        for number, cells in _rows(OutputTable(whole, table, keys_path(job.folder), reader).frames()):
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
@@ -71,15 +71,15 @@ def show(name: str | Path, *, status: Status | None, row: int | None, most: int)
         yield _nothing(table.rows, status, row)
 
 
-def export(name: str | Path, output: Path | None, dress: Dress = PLAIN) -> tuple[Path, Tally]:
+def export(name: str | Path, output: Path | None, dress: SpreadsheetOptions = PLAIN) -> tuple[Path, Tally]:
     """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
     job, table, reader, inputs, _ = open_job(name)
     path = output or job.output_path
     check_output(path, inputs, dress)
-    check_rows(path, table.rows)
-    cells = Cells(job, table, keys_path(job.folder), reader)
+    check_row_count(path, table.rows)
+    cells = OutputTable(job, table, keys_path(job.folder), reader)
     with contextlib.closing(reader), Progress().counting("writing", table.rows) as seen:
-        write_table(cells.frames(seen), output_schema(job, table), path, metadata_of(job), dress=dress)
+        write_table(cells.frames(seen), output_schema(job, table), path, output_metadata(job), dress=dress)
     return path, cells.tally
 
 
@@ -96,7 +96,7 @@ def report(name: str | Path, output: Path | None = None, *, gold: str | None = N
     with contextlib.closing(reader):
         check_page(path)
         with Progress().counting("reading", table.rows) as seen:
-            write(path, job, table, reader, history.read(job.folder), gold=gold, told=seen)
+            write(path, job, table, reader, history.read_history(job.folder), gold=gold, told=seen)
     return path
 
 

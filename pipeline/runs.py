@@ -16,34 +16,42 @@ import msgspec
 import polars as pl
 
 from . import columns, history
-from .control import forget_orders, obeying
-from .desk import Desk
+from .chains import Chains
+from .context import LocalContext
+from .control import obeying_orders, remove_orders
 from .files import make_private_folder
-from .forecast import Interval, Known, Pilot, expect, learn_from
-from .job import Job, duration_seconds, folder_beside
+from .forecast import ForecastInputs, Interval, PilotResult, make_forecast, summarize_pilot
+from .job import Job, default_job_folder, duration_seconds
 from .live import DRAIN_SECONDS, answer_all
 from .local_model import find_gguf, serve
-from .lock import hold
-from .notes import known_batches, read_learnt, read_ledger
+from .lock import hold_lock
+from .notes import read_learned_limits, read_ledger, read_open_batches
 from .plan import (
     Plan,
-    chosen_rows,
     headline,
     keys_hash,
     keys_path,
     make_plan,
-    named_by_weights,
-    requests_to_ask,
-    tally_rows,
+    name_by_weights,
+    pending_requests,
+    select_rows,
+    tally_statuses,
 )
 from .progress import Progress
 from .prompts import Prompts
 from .records import STATUSES, BadJob, Exit, Request, Stopped, Summary, Tally
 from .salvage import open_store
-from .store import Reader, Store, make_folder
-from .tables import Table, check_output, check_rows, forget_snapshots, open_table, sweep, write_table
+from .store import Reader, Store, make_job_folder
+from .tables import (
+    Table,
+    check_output,
+    check_row_count,
+    open_table,
+    remove_leftovers,
+    remove_old_snapshots,
+    write_table,
+)
 from .text import duration, money
-from .walks import Walks
 
 ELSEWHERE_SHARE = 0.001
 """So much of the spend, for what is not in the table, is worth a word."""
@@ -69,19 +77,19 @@ def run(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | No
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
         raise BadJob("An event loop runs here already, as in a notebook: use `await arun(job)` instead of `run(job)`.")
-    with _handlers_kept(), prepared(job, confirm, command) as ready:
+    with _handlers_kept(), prepare_run(job, confirm, command) as ready:
         # only the asking has an event loop: while rows are planned and written, Ctrl-C works at once
         return finish(ready, asyncio.run(ask(ready)))
 
 
 async def arun(job: Job, *, confirm: Confirm | None = None, command: Sequence[str] | None = None) -> Summary:
     """`run`, for where an event loop runs already: a notebook."""
-    with _handlers_kept(), prepared(job, confirm, command) as ready:
+    with _handlers_kept(), prepare_run(job, confirm, command) as ready:
         return finish(ready, await ask(ready))
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A job that is ready to be asked: planned, agreed to, its folder locked."""
 
     job: Job
@@ -93,7 +101,7 @@ class Prepared:
     """Of the output."""
     prompts: Prompts
     plan: Plan
-    desk: Desk
+    context: LocalContext
     store: Store
     reader: Reader
     progress: Progress
@@ -102,56 +110,58 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def prepared(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -> Iterator[Prepared]:
+def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None) -> Iterator[PreparedRun]:
     """Lock, read, plan, and have it agreed to. Raises BadJob, or Stopped if the lock is taken."""
     began = time.monotonic()
     check_output(job.output_path, job.inputs)
     job.endpoint.key()
     with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
-        sweep(job.folder, job.output_path)
-        forget_orders(job.folder)
+        remove_leftovers(job.folder, job.output_path)
+        remove_orders(job.folder)
         progress = Progress(job.folder / "log.txt", quiet=job.this_run.verbosity < 0)
         open_things.callback(progress.close)
-        filed = named_by_weights(job)
+        filed = name_by_weights(job)
         with progress.counting("reading the input"):
             whole = open_table(job.inputs, job.folder)
-        table = chosen_rows(job, whole)
-        check_rows(job.output_path, table.rows)
+        table = select_rows(job, whole)
+        check_row_count(job.output_path, table.rows)
         schema = columns.output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
         store = open_store(job.folder, lambda what: job.this_run.assume_yes or (confirm is not None and confirm(what)))
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        desk = Desk(filed, store, read_ledger(reader), read_learnt(reader), reader=reader)
-        refuse_to_pay_twice(job, desk)
+        context = LocalContext(filed, store, read_ledger(reader), read_learned_limits(reader), reader=reader)
+        refuse_to_pay_twice(job, context)
         draft = open_things.enter_context(drafts(job.folder))
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, prompts, reader, draft, seen)
-        progress.say(plan_line(job, plan, desk))
-        guard(filed, plan, desk, confirm)
-        desk.earlier = reader if plan.asked_again else None
+        progress.say(plan_line(job, plan, context))
+        guard(filed, plan, context, confirm)
+        context.earlier = reader if plan.asked_again else None
         # what is known of the last run is replaced only now that this one is agreed to
-        history.begin(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
+        history.record_start(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
         keys_path(draft).replace(keys_path(job.folder))
-        forget_snapshots(job.folder, whole)
-        ready = Prepared(filed, table, whole.rows, schema, prompts, plan, desk, store, reader, progress, command, began)
+        remove_old_snapshots(job.folder, whole)
+        ready = PreparedRun(
+            filed, table, whole.rows, schema, prompts, plan, context, store, reader, progress, command, began
+        )
         try:
             yield ready
         except (BadJob, Stopped) as end:  # before the books were closed, which is told there
-            history.end(job.folder, _cut_short(ready, end))
+            history.record_end(job.folder, _cut_short(ready, end))
             raise
 
 
-def _cut_short(ready: Prepared, end: BadJob | Stopped) -> Summary:
+def _cut_short(ready: PreparedRun, end: BadJob | Stopped) -> Summary:
     """How a run ended that could not even close its books."""
     return Summary(
         exit_code=end.exit_code if isinstance(end, Stopped) else Exit.USAGE,
         message=str(end),
         output=str(ready.job.output_path),
         rows=Tally(pending=ready.table.rows),
-        run=ready.desk.asked,
-        spent=ready.desk.ledger.cost,
+        run=ready.context.asked,
+        spent=ready.context.ledger.cost,
         seconds=time.monotonic() - ready.began,
         wrote=False,
     )
@@ -163,13 +173,13 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     is_new = not folder.exists()
     if not is_new and not _is_ours(folder):
         raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
-    make_folder(folder, shared=shared)
-    with hold(folder):
+    make_job_folder(folder, shared=shared)
+    with hold_lock(folder):
         try:
             yield
         except BadJob:
             # asked inside the lock: another process may have begun, and ended, since the folder was looked for
-            if is_new and history.last(folder) is None:
+            if is_new and history.last_start(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -192,7 +202,7 @@ def drafts(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
+def plan_line(job: Job, plan: Plan, context: LocalContext) -> str:
     """`80,000 rows → api.openai.com, gpt-x · 75,000 answered before, 4,415 to ask · about $2.10, 25 min, cap $5.00`."""
     facts = [f"{plan.answered:,} answered before"] if plan.answered else []
     if plan.kept:
@@ -202,7 +212,7 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
         facts.append(f"{plan.equal:,} equal to others")
     if plan.unaskable:
         facts.append(f"{plan.unaskable:,} cannot be asked ({plan.why_unaskable})")
-    _, price, seconds = expect(job, known_of(desk), plan.request_bytes, plan.to_ask)
+    _, price, seconds = make_forecast(job, forecast_inputs(context), plan.request_bytes, plan.to_ask)
     guesses = []
     if plan.to_ask:
         guesses.append("price unknown" if price is None else f"about {money(price)}" if price else "free")
@@ -214,10 +224,10 @@ def plan_line(job: Job, plan: Plan, desk: Desk) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
+def guard(job: Job, plan: Plan, context: LocalContext, confirm: Confirm | None) -> None:
     """Before a changed setting buys answers again, name it and its price. Raises BadJob unless that is agreed to."""
     # a pilot of the new settings must not make them the old ones
-    before = history.last(job.folder, pilots=False)
+    before = history.last_start(job.folder, pilots=False)
     if before is None or job.this_run.assume_yes:
         return
     now = job.seen_by_model()
@@ -225,10 +235,10 @@ def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
     bought_again = min(plan.unused, plan.to_ask)
     if not changed or bought_again <= min(GUARDED_ANSWERS, GUARDED_SHARE * plan.stored):
         return
-    price = expect(job, known_of(desk), plan.request_bytes, plan.to_ask).price
+    price = make_forecast(job, forecast_inputs(context), plan.request_bytes, plan.to_ask).price
     cost = "at an unknown price" if price is None else f"about {money(price)}"
     fit = f"{plan.stored - plan.unused:,} of {plan.stored:,} answers fit"
-    asked = "rows" if plan.opinions == 1 else "opinions"
+    asked = "rows" if plan.samples_per_row == 1 else "opinions"
     what = f"{', '.join(changed)} changed since {before.at:%d %b %H:%M}: {fit}."
     if confirm is None:
         raise BadJob(f"{what}\nTo ask {plan.to_ask:,} {asked} again, {cost}, add --yes. Nothing was sent.")
@@ -236,17 +246,17 @@ def guard(job: Job, plan: Plan, desk: Desk, confirm: Confirm | None) -> None:
         raise BadJob("Nothing was sent. The answers are kept; with the settings as they were they are found again.")
 
 
-async def ask(ready: Prepared) -> Stopped | None:
+async def ask(ready: PreparedRun) -> Stopped | None:
     """Ask all that the plan has to ask; returns what stopped it, if anything did."""
     if not ready.plan.to_ask:
         return None
-    keys, walks = keys_path(ready.job.folder), Walks(ready.job, ready.reader)
-    requests = requests_to_ask(ready.table, ready.prompts, ready.plan, keys, walks)
+    keys, chains = keys_path(ready.job.folder), Chains(ready.job, ready.reader)
+    requests = pending_requests(ready.table, ready.prompts, ready.plan, keys, chains)
     try:
         with served(ready.job) as reachable, interruptible(ready):
-            ready.desk.begin(ready.plan.to_ask, reachable.limits, ready.progress)
-            async with obeying(ready.job.folder, ready.desk):
-                await executor(ready.job)(reachable, requests, ready.desk)
+            ready.context.begin(ready.plan.to_ask, reachable.limits, ready.progress)
+            async with obeying_orders(ready.job.folder, ready.context):
+                await executor(ready.job)(reachable, requests, ready.context)
     except Stopped as stop:
         return stop
     finally:
@@ -254,7 +264,7 @@ async def ask(ready: Prepared) -> Stopped | None:
     return None
 
 
-def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitable[None]]:
+def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], LocalContext], Awaitable[None]]:
     """The way in which the requests travel."""
     if job.run.how == "batch":
         from .batch import answer_all as answer_in_batches  # noqa: PLC0415 - most runs do without
@@ -267,9 +277,9 @@ def executor(job: Job) -> Callable[[Job, AsyncIterator[Request], Desk], Awaitabl
     return answer_all
 
 
-def refuse_to_pay_twice(job: Job, desk: Desk) -> None:
+def refuse_to_pay_twice(job: Job, context: LocalContext) -> None:
     """Raise BadJob if requests are with the provider in batches, and would be asked another way as well."""
-    if job.run.how == "batch" or not (sheets := known_batches(desk.noted).sheets):
+    if job.run.how == "batch" or not (sheets := read_open_batches(context.read_note).sheets):
         return
     requests = sum(sheet.requests for sheet in sheets)
     raise BadJob(
@@ -292,17 +302,17 @@ def served(job: Job) -> Iterator[Job]:
 
 
 @contextlib.contextmanager
-def interruptible(ready: Prepared) -> Iterator[None]:
+def interruptible(ready: PreparedRun) -> Iterator[None]:
     """Signals and `max_runtime` stop the sending; what is in flight may land. A second signal waits for nothing."""
-    desk, loop, limit = ready.desk, asyncio.get_running_loop(), ready.job.limits.max_runtime
+    context, loop, limit = ready.context, asyncio.get_running_loop(), ready.job.limits.max_runtime
 
     def on_signal(number: signal.Signals) -> None:
-        if desk.stopping is not None:
-            desk.hurry()
+        if context.stopping is not None:
+            context.abort_drain()
             return
         drain = f"up to {DRAIN_SECONDS:.0f} s for what is in flight (again: stop at once)"
         ready.progress.say(f"{number.name}: nothing more is sent; waiting {drain}.")
-        desk.stop(Stopped(f"Stopped by {number.name}.", Exit(128 + number)))
+        context.stop(Stopped(f"Stopped by {number.name}.", Exit(128 + number)))
 
     before = {number: signal.getsignal(number) for number in STOPPING if not _meant_to_outlive(number)}
     with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):  # another thread than main: no signals
@@ -311,13 +321,13 @@ def interruptible(ready: Prepared) -> Iterator[None]:
     if limit is not None:
         over = Stopped(f"limits.max_runtime of {limit} is over.", Exit.AT_LIMIT)
         left = duration_seconds(limit) - (time.monotonic() - ready.began)
-        timer = loop.call_later(max(0.0, left), desk.stop, over)
+        timer = loop.call_later(max(0.0, left), context.stop, over)
     try:
         yield
     finally:
         if limit is not None:
             timer.cancel()
-        closing = desk.stopping is not None and desk.stopping.exit_code > 128
+        closing = context.stopping is not None and context.stopping.exit_code > 128
         with contextlib.suppress(ValueError, NotImplementedError, RuntimeError):
             for number, handler in before.items():
                 loop.remove_signal_handler(number)
@@ -372,7 +382,7 @@ def _meant_to_outlive(number: signal.Signals) -> bool:
     return number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
-def finish(ready: Prepared, stop: Stopped | None) -> Summary:
+def finish(ready: PreparedRun, stop: Stopped | None) -> Summary:
     """Write the output where the run came to its end, close the books, and say how it went."""
     job, folder = ready.job, ready.job.folder
     notes_lost = None
@@ -380,8 +390,8 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         ready.store.close()
     except Stopped as unwritten:  # a person is needed, but every outcome is on disk, and so the output can be
         notes_lost = unwritten
-    rows = tally_rows(job, folder, ready.reader)
-    ledger, asked = ready.desk.ledger, ready.desk.asked
+    rows = tally_statuses(job, folder, ready.reader)
+    ledger, asked = ready.context.ledger, ready.context.asked
     if stop is None:
         stop = unbalanced(
             ("rows have an outcome", rows.rows - rows.pending, ready.table.rows),
@@ -389,10 +399,10 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         )
     wrote = stop is None or stop.exit_code is Exit.AT_LIMIT
     if wrote:
-        cells = columns.Cells(job, ready.table, keys_path(folder), ready.reader)
+        cells = columns.OutputTable(job, ready.table, keys_path(folder), ready.reader)
         try:
             with ready.progress.counting("writing", ready.table.rows) as seen:
-                write_table(cells.frames(seen), ready.schema, job.output_path, columns.metadata_of(job))
+                write_table(cells.frames(seen), ready.schema, job.output_path, columns.output_metadata(job))
             marked, rows = rows, cells.tally
             stop = stop or unbalanced(
                 ("rows were written", rows.rows, ready.table.rows),
@@ -414,7 +424,7 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         wrote=wrote,
     )
     try:
-        history.end(folder, summary)
+        history.record_end(folder, summary)
     except Stopped as unwritten:
         message = f"{summary.message}\n{unwritten}".lstrip()
         summary = msgspec.structs.replace(
@@ -422,17 +432,17 @@ def finish(ready: Prepared, stop: Stopped | None) -> Summary:
         )
     rest = ready.rows_in_all - ready.table.rows
     if wrote and rest and ledger.answers:
-        ready.progress.say(_told_by_pilot(ready, rest) if job.this_run.sample else rest_text(job, ready.desk, rest))
+        ready.progress.say(_told_by_pilot(ready, rest) if job.this_run.sample else rest_text(job, ready.context, rest))
     ready.progress.note(summary_text(job, summary))
     return summary
 
 
-def _told_by_pilot(ready: Prepared, rest: int) -> str:
+def _told_by_pilot(ready: PreparedRun, rest: int) -> str:
     # all added columns, whatever the output wants, and whatever the input's are called
     plain = ready.job.output.model_copy(update={"columns": None, "prefix": ""})
     job = ready.job.model_copy(update={"output": plain})
-    cells = columns.Cells(job, ready.table, keys_path(job.folder), ready.reader)
-    return pilot_text(learn_from(job, ready.desk.lanes(), cells.added(), rest), rest, ready.command)
+    cells = columns.OutputTable(job, ready.table, keys_path(job.folder), ready.reader)
+    return pilot_text(summarize_pilot(job, ready.context.learned_by_model(), cells.added(), rest), rest, ready.command)
 
 
 def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
@@ -446,22 +456,22 @@ def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:
     )
 
 
-def known_of(desk: Desk) -> Known:
+def forecast_inputs(context: LocalContext) -> ForecastInputs:
     """What a run knows by now, to tell from what further requests will cost and take."""
-    return Known(desk.tariff, desk.ledger, desk.lanes())
+    return ForecastInputs(context.prices, context.ledger, context.learned_by_model())
 
 
-def rest_text(job: Job, desk: Desk, rows: int) -> str:
+def rest_text(job: Job, context: LocalContext, rows: int) -> str:
     """After a pilot: what the rows that it left out would cost and take."""
-    requests = rows * job.opinions
-    request_bytes = round(requests * desk.ledger.request_bytes / desk.ledger.answers)
-    _, price, seconds = expect(job, known_of(desk), request_bytes, requests)
+    requests = rows * job.samples_per_row
+    request_bytes = round(requests * context.ledger.request_bytes / context.ledger.answers)
+    _, price, seconds = make_forecast(job, forecast_inputs(context), request_bytes, requests)
     cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
     time_left = f" and take about {duration(seconds)}" if seconds is not None else ""
     return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."
 
 
-def pilot_text(pilot: Pilot, rest: int, command: Sequence[str] | None) -> str:
+def pilot_text(pilot: PilotResult, rest: int, command: Sequence[str] | None) -> str:
     """After a sample: how good its answers are, how long, what the rest would cost and take, and the line for it."""
     lines = [f"Of {pilot.rows:,} rows by chance {pilot.valid:,} have a valid answer ({pilot.valid / pilot.rows:.0%})."]
     for what, found in (("a prompt", pilot.prompt_tokens), ("an answer", pilot.output_tokens)):
@@ -502,7 +512,7 @@ def summary_text(job: Job, summary: Summary) -> str:
     if summary.run.maybe_paid:
         spent += f" {summary.run.maybe_paid:,} attempts broke off and may be billed."
     wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} is left as it was."
-    beside = job.folder == folder_beside(job.output_path)
+    beside = job.folder == default_job_folder(job.output_path)
     job_name = shlex.quote(str(job.output_path if beside else job.folder))
     if not summary.message:
         text = f"Done in {duration(summary.seconds)}: {books} {spent} {wrote}"

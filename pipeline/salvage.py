@@ -10,8 +10,19 @@ import msgspec
 from . import history
 from .notes import LEDGER
 from .records import Stopped, Tally
-from .store import NOTE_PREFIX, NOTE_TAG, ROW, SCHEMA, Damaged, Entry, Store, connect, entry_of, rebuild
-from .watermark import Watermark
+from .store import (
+    NOTE_PREFIX,
+    NOTE_TAG,
+    ROW,
+    SCHEMA,
+    Entry,
+    Store,
+    StoreDamaged,
+    entry_from_row,
+    open_database,
+    rebuild,
+)
+from .watermark import Sidecar
 
 LAST_ROW = 2**63 - 1
 UNMARKED_ROWS = 5_000
@@ -31,17 +42,17 @@ def open_store(job_folder: Path, agree: Callable[[str], bool]) -> Store:
     folder = job_folder / "store"
     try:
         return Store(folder)
-    except Damaged as damage:
+    except StoreDamaged as damage:
         notes = {}
         outcomes = 0
-        for entry in readable(folder):
+        for entry in readable_entries(folder):
             if entry.tag == NOTE_TAG:
                 notes[entry.key.removeprefix(NOTE_PREFIX)] = entry.value
             else:
                 outcomes += 1
         if not outcomes:
             raise
-        known = Watermark.of(folder)
+        known = Sidecar.of(folder)
         of = f" of {known.rows - len(known.notes) - 1:,} or more" if known.rows else ""
         offer = (
             f"{damage}\nOr go on with what can still be read: {outcomes:,}{of} answers. The others are asked, and "
@@ -51,18 +62,18 @@ def open_store(job_folder: Path, agree: Callable[[str], bool]) -> Store:
             raise Stopped(f"{offer}\nTo go on with these, add --yes. Nothing was sent.") from damage
     notes = {**known.notes, **notes}
     notes[LEDGER] = msgspec.json.encode(_ledger(job_folder, known.notes.get(LEDGER), notes.get(LEDGER)))
-    rebuild(folder, (entry for entry in readable(folder) if entry.tag != NOTE_TAG), notes)
+    rebuild(folder, (entry for entry in readable_entries(folder) if entry.tag != NOTE_TAG), notes)
     return Store(folder)
 
 
-def readable(folder: Path) -> Iterator[Entry]:
+def readable_entries(folder: Path) -> Iterator[Entry]:
     """All rows of a damaged store that a Store wrote and that are as it wrote them; the store is only read.
 
     Where a stretch of rows cannot be read it is halved, until what is lost is single rows.
     """
     with contextlib.ExitStack() as open_things:
         try:
-            connection = open_things.enter_context(contextlib.closing(connect(folder, "ro")))
+            connection = open_things.enter_context(contextlib.closing(open_database(folder, "ro")))
             # So SQLite takes the pages that are there, where the file is shorter than it says.
             connection.execute("PRAGMA writable_schema = ON")
             made = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'Cache'").fetchall()
@@ -70,7 +81,7 @@ def readable(folder: Path) -> Iterator[Entry]:
             return
         if len(made) != 1 or type(made[0][0]) is not str or not SCHEMA.fullmatch(made[0][0]):
             return
-        known = Watermark.of(folder).rows
+        known = Sidecar.of(folder).rows
         size = (folder / "cache.db").stat().st_size
         yield from _by_halves(connection, known + UNMARKED_ROWS if known else size // LEAST_BYTES)
 
@@ -85,7 +96,7 @@ def _by_halves(connection: sqlite3.Connection, likely_last: int) -> Iterator[Ent
             for rowid, *row in connection.execute(sql, (low, high)):
                 low = rowid + 1
                 with contextlib.suppress(TypeError):  # a row that no store writes
-                    yield entry_of(row)
+                    yield entry_from_row(row)
         except sqlite3.Error:
             failures += 1
             if low < high < LAST_ROW:  # far out there are no rows to find, unless there were no failure
@@ -100,5 +111,5 @@ def _ledger(job_folder: Path, *noted: bytes | None) -> Tally:
         with contextlib.suppress(msgspec.DecodeError):
             known.append(msgspec.json.decode(note or b"", type=Tally))
     ledger = max(known, key=lambda tally: (tally.cost + tally.held, tally.attempts))
-    told = [line.summary.spent for line in history.read(job_folder) if isinstance(line, history.Ended)]
+    told = [line.summary.spent for line in history.read_history(job_folder) if isinstance(line, history.RunEnd)]
     return msgspec.structs.replace(ledger, cost=max([ledger.cost, *told]))

@@ -17,14 +17,14 @@ import msgspec
 
 from .job import Job
 from .records import Answer, BadJob, Outcome, Record, Request, Status
-from .shapes import Shape, misfit, shape_of
+from .shapes import Shape, mismatch, shape_of
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 _plain = msgspec.json.Encoder()
 _parts = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 
-Mended = Literal["", "fence", "prose", "json-repair"]
+RepairKind = Literal["", "fence", "prose", "json-repair"]
 
 FENCE = re.compile(r"\s*```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 THOUGHT_END = "</think>"
@@ -47,12 +47,12 @@ ERROR_CHARACTERS_MAX = 2_000
 """… and so much of what is wrong with it."""
 
 
-class Held(Record, frozen=True):
+class ParsedAnswer(Record, frozen=True):
     """What a text holds: a value for each property, or what is wrong with it."""
 
     values: dict[str, Any]
     error: str | None = None
-    mended: Mended = ""
+    repair_kind: RepairKind = ""
     """How the values were come by, where the text as it is does not fit."""
 
 
@@ -78,7 +78,7 @@ class Contract:
         """The shape of each property."""
         self._labels = labels
 
-    def read(self, text: str, *, whole: bool = False) -> Held:
+    def read(self, text: str, *, whole: bool = False) -> ParsedAnswer:
         """Never raises: a text that does not fit has an error that names the place.
 
         `whole`: the model came to its end by itself, so that a bare label is one, and broken JSON may be mended.
@@ -90,41 +90,45 @@ class Contract:
         label = self._bare(said) if whole else None
         return label or (held if value is not None else self._within(said, held, whole=whole))
 
-    def _strict(self, text: str) -> tuple[object, Held]:
+    def _strict(self, text: str) -> tuple[object, ParsedAnswer]:
         """The JSON of a text, None if it is none, and whether it fits."""
         try:
             value = _loads(text)
             return value, self._fit(value)
         except RecursionError:
-            return None, Held({}, "not JSON: nested too deeply")
+            return None, ParsedAnswer({}, "not JSON: nested too deeply")
         except ValueError as error:
-            return None, Held({}, f"not JSON: {error}")
+            return None, ParsedAnswer({}, f"not JSON: {error}")
 
-    def _fit(self, value: object, mended: Mended = "") -> Held:
+    def _fit(self, value: object, repair_kind: RepairKind = "") -> ParsedAnswer:
         try:
             told = [
                 f"at /{'/'.join(map(str, error.instance_path))}: {error.message}"
                 for error in self._validator.iter_errors(value)
             ]
         except ValueError:  # the validator's own limit
-            return Held({}, "nested too deeply")
+            return ParsedAnswer({}, "nested too deeply")
         if not told and isinstance(value, dict):
-            misfits = (misfit(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())
+            misfits = (mismatch(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())
             told = [each for each in misfits if each]
-        return Held({}, "; ".join(told)) if told or not isinstance(value, dict) else Held(value, mended=mended)
+        return (
+            ParsedAnswer({}, "; ".join(told))
+            if told or not isinstance(value, dict)
+            else ParsedAnswer(value, repair_kind=repair_kind)
+        )
 
-    def _within(self, text: str, held: Held, *, whole: bool) -> Held:
+    def _within(self, text: str, held: ParsedAnswer, *, whole: bool) -> ParsedAnswer:
         """The object in a fence or in prose, if there is one that fits, and not several that differ."""
-        mended: Mended = "fence" if FENCE.fullmatch(text) else "prose"
-        found = [self._fit(value, mended) for value in islice(_objects(text), OBJECTS_MAX)]
+        repair_kind: RepairKind = "fence" if FENCE.fullmatch(text) else "prose"
+        found = [self._fit(value, repair_kind) for value in islice(_objects(text), OBJECTS_MAX)]
         fitting = [each for each in found if each.error is None]
         if len({_canonical.encode(each.values) for each in fitting}) > 1:
-            return Held({}, "more than one answer in the text; give one")
+            return ParsedAnswer({}, "more than one answer in the text; give one")
         if found or not whole:
             return (fitting or found or [held])[0]
         return self._repaired(text) or held
 
-    def _bare(self, text: str) -> Held | None:
+    def _bare(self, text: str) -> ParsedAnswer | None:
         """A label without JSON around it, in whatever case; or where several may be given, labels with commas between.
 
         A word that is no label, or that is a part of a sentence, is none.
@@ -134,11 +138,11 @@ class Contract:
         [(name, shape)] = self.shapes.items()
         if shape.kind != "list":
             label = _label(text, self._labels)
-            return None if label is None else Held({name: label}, mended="prose")
+            return None if label is None else ParsedAnswer({name: label}, repair_kind="prose")
         labels = [_label(part, self._labels) for part in re.split(r"[,\n]", text.strip().strip("[]"))]
-        return None if None in labels else Held({name: labels}, mended="prose")
+        return None if None in labels else ParsedAnswer({name: labels}, repair_kind="prose")
 
-    def _repaired(self, text: str) -> Held | None:
+    def _repaired(self, text: str) -> ParsedAnswer | None:
         """What json-repair makes of it, if that is an object, and fits."""
         broken = text[text.find("{") :] if "{" in text else ""
         brackets = broken.count("{") + broken.count("[")
@@ -183,7 +187,7 @@ def _label(text: str, labels: Sequence[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-class Ladder:
+class AnswerChecker:
     """What became of an answer, and what to ask next. Made of a job; raises BadJob for a schema that is none."""
 
     def __init__(self, job: Job) -> None:
@@ -192,7 +196,7 @@ class Ladder:
         self._grown = job.answer.grow_on_truncation
         self._caps = job.capped(self._grown) if self._grown is not None else {}
 
-    def judge(self, outcome: Outcome) -> tuple[Status, Held | None]:
+    def check(self, outcome: Outcome) -> tuple[Status, ParsedAnswer | None]:
         """What became of it, and what its text holds: a whole answer that does not fit its contract is invalid."""
         if self.contract is None or not isinstance(outcome, Answer) or outcome.status == "refused":
             return outcome.status, None
@@ -207,7 +211,7 @@ class Ladder:
         """
         if not isinstance(outcome, Answer):
             return None
-        status, held = self.judge(outcome)
+        status, held = self.check(outcome)
         if status == "invalid" and held is not None and held.error is not None and request.repair < self._repairs:
             key = _key({"after": request.key, "answer": outcome.text, "ask": "repair"})
             body = _asked_again(request.body, outcome.text, held.error) if request.body else b""

@@ -48,7 +48,7 @@ def _shape(schema: object, root: Mapping[str, Any], within: tuple[str, ...]) -> 
     if not isinstance(schema, Mapping):
         return ANY
     if isinstance(address := schema.get("$ref"), str):
-        target = None if address in within else part_at(address, root)
+        target = None if address in within else resolve_pointer(address, root)
         return _shape(target, root, (*within, address))
     for keyword in ("anyOf", "oneOf", "allOf"):
         if isinstance(choices := schema.get(keyword), list):
@@ -95,7 +95,7 @@ def _is_null(schema: object) -> bool:
     return isinstance(schema, Mapping) and (schema.get("type") == "null" or schema.get("const", ...) is None)
 
 
-def part_at(address: str, root: Mapping[str, Any]) -> object:
+def resolve_pointer(address: str, root: Mapping[str, Any]) -> object:
     """What a reference such as `#/$defs/Person` points to; None if it points elsewhere."""
     found: object = root
     for part in address.removeprefix("#").split("/")[1:] if address.startswith("#") else ["elsewhere"]:
@@ -104,15 +104,15 @@ def part_at(address: str, root: Mapping[str, Any]) -> object:
     return found
 
 
-def misfit(value: object, shape: Shape, place: str = "") -> str | None:
+def mismatch(value: object, shape: Shape, place: str = "") -> str | None:
     """Why a value, though its schema admits it, cannot stand in a column of this shape, and where; None if it can."""
     if value is None:
         return None
     if shape.kind == "list" and isinstance(value, list) and shape.items is not None:
-        each = (misfit(item, shape.items, f"{place}/{number}") for number, item in enumerate(value))
+        each = (mismatch(item, shape.items, f"{place}/{number}") for number, item in enumerate(value))
         return next((told for told in each if told), None)
     if shape.kind == "object" and isinstance(value, dict):
-        each = (misfit(value.get(name), field, f"{place}/{name}") for name, field in shape.fields.items())
+        each = (mismatch(value.get(name), field, f"{place}/{name}") for name, field in shape.fields.items())
         return next((told for told in each if told), None)
     why = _misfit(value, shape.kind)
     return f"at {place}: {why}" if why else None

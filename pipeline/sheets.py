@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from .files import open_private
-from .notes import Sheet
+from .notes import BatchFile
 from .records import Record, Request
 
 LINE = b'{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":%s}\n'
@@ -23,7 +23,7 @@ BYTES_MOST = 190_000_000
 """Of an upload; providers take 200 MB."""
 
 
-class Line(Record, frozen=True):
+class BatchLine(Record, frozen=True):
     """One request of a sheet, and what came of it in earlier batches."""
 
     request: Request
@@ -33,28 +33,28 @@ class Line(Record, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_line = msgspec.json.Decoder(Line)
+_line = msgspec.json.Decoder(BatchLine)
 
 
-class Spool:
+class BatchFileWriter:
     """A sheet that is being written."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self.sheet = Sheet(f"{os.urandom(8).hex()}.jsonl", model)
+        self.sheet = BatchFile(f"{os.urandom(8).hex()}.jsonl", model)
         self._file = os.fdopen(open_private(folder / self.sheet.name, os.O_WRONLY | os.O_EXCL), "wb")
 
-    def has_room(self, line: Line, requests_most: int) -> bool:
+    def has_room(self, line: BatchLine, requests_most: int) -> bool:
         """It would still be no more than a provider takes."""
         size_bytes = self.sheet.size_bytes + len(line.request.body) + LINE_BYTES * (self.sheet.requests + 1)
         return self.sheet.requests < requests_most and size_bytes <= BYTES_MOST
 
-    def add(self, line: Line) -> None:
+    def add(self, line: BatchLine) -> None:
         """One more."""
         self._file.write(_encoder.encode(line) + b"\n")
         size_bytes = self.sheet.size_bytes + len(line.request.body)
         self.sheet = replace(self.sheet, requests=self.sheet.requests + 1, size_bytes=size_bytes)
 
-    def sealed(self) -> Sheet:
+    def sealed(self) -> BatchFile:
         """The sheet, all of it on disk."""
         with self._file:
             self._file.flush()
@@ -62,7 +62,7 @@ class Spool:
         return self.sheet
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[BatchLine]:
     """All lines of a sheet, in the order in which they were added."""
     with path.open("rb") as file:
         yield from map(_line.decode, file)
@@ -88,7 +88,7 @@ class LinesByKey:
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def take(self, key: str) -> Line:
+    def take(self, key: str) -> BatchLine:
         """The line of this key, which is then no more in it."""
         self._file.seek(self._places.pop(key))
         return _line.decode(self._file.readline())

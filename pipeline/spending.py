@@ -4,14 +4,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from .prices import Tariff
+from .chains import Step
+from .prices import PriceList
 from .records import Answer, Record, Usage
-from .walks import Step
 
 ASKED_AGAIN = "Asked again, as the answer did not fit"
 
 
-class Line(Record, frozen=True):
+class SpendingLine(Record, frozen=True):
     """What some of the tokens, or of the money, went on."""
 
     what: str
@@ -25,7 +25,7 @@ class Line(Record, frozen=True):
 class Spending:
     """The sums over all that was paid for a table's rows, whether it is shown or not."""
 
-    def __init__(self, tariff: Tariff, model: str) -> None:
+    def __init__(self, tariff: PriceList, model: str) -> None:
         """`model`: the job's own, where a request names none."""
         self._tariff, self._own = tariff, model
         self._used: defaultdict[str, Usage] = defaultdict(Usage)
@@ -60,7 +60,7 @@ class Spending:
         return len(self.unpriced) < max(1, len(self._used))
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[SpendingLine]:
         """Where it went; the tokens add up to `tokens`, the money to `cost` at the prices as they are now."""
         several = len(self._used) > 1
         lines = []
@@ -68,10 +68,10 @@ class Spending:
             lines += [*self._of(model, f"{model}: " if several else "")]
         again = _tokens(self._again)
         if again:
-            lines.append(Line(ASKED_AGAIN, again, None, self._again_cost if self.is_priced else None))
+            lines.append(SpendingLine(ASKED_AGAIN, again, None, self._again_cost if self.is_priced else None))
         if self.is_priced:
             rest = self.cost - math.fsum(line.cost or 0.0 for line in lines)
-            lines += [Line("Attempts that failed", None, None, rest)] if rest > 1e-6 * self.cost else []
+            lines += [SpendingLine("Attempts that failed", None, None, rest)] if rest > 1e-6 * self.cost else []
         return lines
 
     @property
@@ -79,7 +79,7 @@ class Spending:
         """Of all answers, prompts included."""
         return _tokens(self._again) + sum(_tokens(usage) for usage in self._used.values())
 
-    def _of(self, model: str, prefix: str) -> Iterator[Line]:
+    def _of(self, model: str, prefix: str) -> Iterator[SpendingLine]:
         usage, reasoning = self._used[model], self._reasoning[model]
         prompt, cached, output = usage.prompt_tokens or 0, usage.cached_tokens or 0, usage.completion_tokens or 0
         parts = {
@@ -94,7 +94,7 @@ class Spending:
             price = self._tariff.cost(thousand, model)
             name = prefix + what if prefix else what.capitalize()
             per_million, cost = (None, None) if price is None else (1_000 * price, tokens * price / 1_000)
-            yield Line(name, tokens, per_million, cost)
+            yield SpendingLine(name, tokens, per_million, cost)
 
 
 def _tokens(usage: Usage) -> int:

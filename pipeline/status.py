@@ -10,16 +10,16 @@ from typing import Any, Literal
 import msgspec
 
 from . import history as runs_of
-from .history import Began, Ended
-from .job import folder_beside
-from .lock import Holder, holder
-from .notes import Now, known_batches, last_learnt, read_ledger, read_now
+from .chains import Chain, Chains
+from .history import RunEnd, RunStart
+from .job import default_job_folder
+from .lock import Holder, lock_holder
+from .notes import RunStatus, latest_learned_limits, read_ledger, read_open_batches, read_run_status
 from .plan import keys_and_errors, keys_hash, keys_path, row_statuses
-from .progress import learnt_text
-from .records import STATUSES, UNUSABLE, BadJob, Exit, Failure, Learnt, Process, Record, Request, Stopped, Tally
+from .progress import learned_text
+from .records import STATUSES, UNUSABLE, BadJob, Exit, Failure, LearnedLimits, Process, Record, Request, Stopped, Tally
 from .store import Reader
 from .text import duration, money, one_line, short_count
-from .walks import Walk, Walks
 
 State = Literal["preparing", "running", "stopping", "finished", "stopped", "dead", "unknown"]
 
@@ -30,7 +30,7 @@ SHOWN = 100
 """Characters of a message or a setting that a line repeats."""
 
 
-class Trouble(Record, frozen=True, omit_defaults=False):
+class ErrorCount(Record, frozen=True, omit_defaults=False):
     """One kind of error: how many rows ended so, and one of them."""
 
     kind: str
@@ -51,7 +51,7 @@ class Batch(Record, frozen=True, omit_defaults=False):
     made: datetime | None
 
 
-class Standing(Record, frozen=True, omit_defaults=False):
+class JobStatus(Record, frozen=True, omit_defaults=False):
     """Where a job stands: what `status --json` prints. Times are UTC; what is not known is null."""
 
     state: State
@@ -93,7 +93,7 @@ class Standing(Record, frozen=True, omit_defaults=False):
     max_cost: float | None = None
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
     """In force, by name."""
-    learnt: Learnt | None = None
+    learnt: LearnedLimits | None = None
     """What was found out about the endpoint's pace."""
     wait_seconds: float = 0.0
     """For so long nothing leaves, …"""
@@ -101,20 +101,20 @@ class Standing(Record, frozen=True, omit_defaults=False):
     """… and why."""
     batches: list[Batch] = msgspec.field(default_factory=list)
     """What is with the provider's Batch API, whether a run is at work or not."""
-    errors: list[Trouble] = msgspec.field(default_factory=list)
+    errors: list[ErrorCount] = msgspec.field(default_factory=list)
     """The five commonest."""
 
 
-def status(name: str | Path) -> Standing:
+def status(name: str | Path) -> JobStatus:
     """Where a job stands, running or not. Raises BadJob if there is none of this name."""
-    folder = runs_of.folder_of(name)
-    lines = runs_of.read(folder)
-    began = next((line for line in reversed(lines) if isinstance(line, Began)), None)
-    held_by = holder(folder)
+    folder = runs_of.find_job_folder(name)
+    lines = runs_of.read_history(folder)
+    began = next((line for line in reversed(lines) if isinstance(line, RunStart)), None)
+    held_by = lock_holder(folder)
     if began is None and held_by is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
-    end = lines[-1] if lines and isinstance(lines[-1], Ended) else None
-    standing = Standing(state=_state(began, end, held_by), folder=str(folder))
+    end = lines[-1] if lines and isinstance(lines[-1], RunEnd) else None
+    standing = JobStatus(state=_state(began, end, held_by), folder=str(folder))
     if began is not None:
         standing = _as_begun(standing, began)
     if held_by is not None and standing.state in ("preparing", "running", "unknown"):
@@ -129,7 +129,7 @@ def status(name: str | Path) -> Standing:
         return msgspec.structs.replace(standing, message=f"{standing.message} {error}".strip())
 
 
-def _state(began: Began | None, end: Ended | None, held_by: Holder | None) -> State:
+def _state(began: RunStart | None, end: RunEnd | None, held_by: Holder | None) -> State:
     if held_by is not None and held_by.alive is None:
         return "unknown"
     if held_by is not None and held_by.alive:
@@ -139,7 +139,7 @@ def _state(began: Began | None, end: Ended | None, held_by: Holder | None) -> St
     return "finished" if end.summary.exit_code in (Exit.DONE, Exit.INCOMPLETE) else "stopped"
 
 
-def _as_begun(standing: Standing, began: Began) -> Standing:
+def _as_begun(standing: JobStatus, began: RunStart) -> JobStatus:
     limits = began.settings.get("limits", {})
     return msgspec.structs.replace(
         standing,
@@ -151,9 +151,9 @@ def _as_begun(standing: Standing, began: Began) -> Standing:
     )
 
 
-def _read(standing: Standing, folder: Path, reader: Reader, began: Began | None, end: Ended | None) -> Standing:
+def _read(standing: JobStatus, folder: Path, reader: Reader, began: RunStart | None, end: RunEnd | None) -> JobStatus:
     """All that the store knows."""
-    ledger, now = read_ledger(reader), read_now(reader)
+    ledger, now = read_ledger(reader), read_run_status(reader)
     if now is not None and (began is None or now.began < began.at):
         now = None  # an earlier run's
     standing = msgspec.structs.replace(
@@ -164,15 +164,15 @@ def _read(standing: Standing, folder: Path, reader: Reader, began: Began | None,
         spent=ledger.cost,
         held=ledger.held + ledger.aside,
         unpriced=ledger.unpriced,
-        learnt=last_learnt(reader),
-        batches=[Batch(s.batch_id, s.requests, s.done, s.made_at) for s in known_batches(reader.note).sheets],
+        learnt=latest_learned_limits(reader),
+        batches=[Batch(s.batch_id, s.requests, s.done, s.made_at) for s in read_open_batches(reader.note).sheets],
     )
     if now is not None:
         standing = _as_it_runs(standing, reader, now, end)
     if began is None or not keys_path(folder).exists() or keys_hash(keys_path(folder)) != began.keys_hash:
         return standing
     try:
-        job = runs_of.job_of(folder, began)
+        job = runs_of.job_of_start(folder, began)
     except BadJob:  # of another version: its rows are not told apart
         return standing
     statuses = row_statuses(job, folder, reader)
@@ -181,11 +181,11 @@ def _read(standing: Standing, folder: Path, reader: Reader, began: Began | None,
     return msgspec.structs.replace(
         standing,
         rows={name: counts.get(name, 0) for name in STATUSES},
-        errors=_errors(folder, Walks(job, reader), troubled) if troubled.any() else [],
+        errors=_errors(folder, Chains(job, reader), troubled) if troubled.any() else [],
     )
 
 
-def _as_it_runs(standing: Standing, reader: Reader, now: Now, end: Ended | None) -> Standing:
+def _as_it_runs(standing: JobStatus, reader: Reader, now: RunStatus, end: RunEnd | None) -> JobStatus:
     asked = end.summary.run if end is not None else now.asked
     seconds = (now.at - now.began).total_seconds()
     overall = asked.rows / seconds if seconds > 0 else None
@@ -208,21 +208,21 @@ def _as_it_runs(standing: Standing, reader: Reader, now: Now, end: Ended | None)
     return msgspec.structs.replace(standing, **changes)
 
 
-def _errors(folder: Path, walks: Walks, troubled: Any) -> list[Trouble]:  # noqa: ANN401 - a polars Series
+def _errors(folder: Path, chains: Chains, troubled: Any) -> list[ErrorCount]:  # noqa: ANN401 - a polars Series
     """The commonest kinds of error among these rows."""
     rows = keys_and_errors(folder, troubled)
-    walked = iter(walks.of([Request(key, b"") for key in rows["key"] if key is not None]))
-    found: dict[str, Trouble] = {}
+    walked = iter(chains.follow([Request(key, b"") for key in rows["key"] if key is not None]))
+    found: dict[str, ErrorCount] = {}
     for row, key, error in rows.iter_rows():
         kind, message = ("prompt", error) if key is None else _told(next(walked))
-        first = found.get(kind) or Trouble(kind, 0, row, message)
+        first = found.get(kind) or ErrorCount(kind, 0, row, message)
         found[kind] = msgspec.structs.replace(first, rows=first.rows + 1)
     return sorted(found.values(), key=lambda trouble: -trouble.rows)[:ERRORS_SHOWN]
 
 
-def _told(walk: Walk) -> tuple[str, str]:
+def _told(chain: Chain) -> tuple[str, str]:
     """The kind and the words of one error."""
-    shown = walk.shown
+    shown = chain.shown
     if shown is None:  # asked again in between, or another of its opinions is the row's
         return "pending", ""
     if isinstance(shown.outcome, Failure):
@@ -234,7 +234,7 @@ def _told(walk: Walk) -> tuple[str, str]:
 # ---- as text
 
 
-def status_text(standing: Standing, now: datetime | None = None) -> str:
+def status_text(standing: JobStatus, now: datetime | None = None) -> str:
     """For a person, in a few lines."""
     moment = now or datetime.now(tz=UTC)
     lines = [_headline(standing, moment)]
@@ -253,7 +253,7 @@ def status_text(standing: Standing, now: datetime | None = None) -> str:
         lines.append(_line("rows", [f"{counts or '0 rows'} = {sum(standing.rows.values()):,}"]))
     tokens = f"{short_count(standing.prompt_tokens)} in, {short_count(standing.output_tokens)} out"
     lines.append(_line("tokens", [tokens, *_spend(standing)]))
-    lines.append(_line("limits", [*_limits(standing.limits), *filter(None, [learnt_text(standing.learnt)])]))
+    lines.append(_line("limits", [*_limits(standing.limits), *filter(None, [learned_text(standing.learnt)])]))
     for at, trouble in enumerate(standing.errors):
         said = one_line(trouble.message)
         said = said if len(said) <= SHOWN else said[: SHOWN - 1] + "…"
@@ -265,7 +265,7 @@ def _line(name: str, facts: list[str]) -> str:
     return f"  {name:<7}{' · '.join(facts)}"
 
 
-def _headline(standing: Standing, moment: datetime) -> str:
+def _headline(standing: JobStatus, moment: datetime) -> str:
     who = one_line(f"{standing.by.user}@{standing.by.host}, process {standing.by.pid}") if standing.by else ""
     name = one_line(standing.output or standing.folder)
     ago = f"{duration((moment - standing.since).total_seconds())} ago" if standing.since else ""
@@ -286,7 +286,7 @@ def _headline(standing: Standing, moment: datetime) -> str:
     return f"{name} · {text}"
 
 
-def _pace(standing: Standing) -> list[str]:
+def _pace(standing: JobStatus) -> list[str]:
     asked, to_ask = standing.asked or 0, standing.to_ask or 0
     facts = [f"{asked:,} of {to_ask:,} ({asked / to_ask:.0%})"]
     if standing.rows_per_second is not None:
@@ -307,7 +307,7 @@ def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
         yield f"for {limits['max_runtime']}"
 
 
-def _spend(standing: Standing) -> list[str]:
+def _spend(standing: JobStatus) -> list[str]:
     spent = f"{money(standing.spent)} in all"
     if standing.spent_this_run is not None:
         spent = f"{money(standing.spent_this_run)} this run, {spent}"
@@ -319,7 +319,7 @@ def _spend(standing: Standing) -> list[str]:
     return facts
 
 
-def _next(standing: Standing) -> Iterator[str]:
+def _next(standing: JobStatus) -> Iterator[str]:
     """What to type next."""
     job = _job_name(standing)
     if standing.state in ("dead", "stopped"):
@@ -329,15 +329,15 @@ def _next(standing: Standing) -> Iterator[str]:
         yield f"  Look: pipeline show {job} --status {bad[0]}"
 
 
-def _job_name(standing: Standing) -> str:
+def _job_name(standing: JobStatus) -> str:
     folder, output = Path(standing.folder), standing.output
-    return shlex.quote(output if output and folder_beside(Path(output)) == folder else standing.folder)
+    return shlex.quote(output if output and default_job_folder(Path(output)) == folder else standing.folder)
 
 
 # ---- what was run
 
 
-class Run(Record, frozen=True, omit_defaults=False):
+class RunRecord(Record, frozen=True, omit_defaults=False):
     """One run, as `history --json` prints it. Times are UTC."""
 
     began: datetime
@@ -359,18 +359,20 @@ class Run(Record, frozen=True, omit_defaults=False):
     seconds: float | None = None
 
 
-def history(name: str | Path) -> list[Run]:
+def history(name: str | Path) -> list[RunRecord]:
     """Every run in a job folder, oldest first. Raises BadJob if there is no such job."""
-    folder = runs_of.folder_of(name)
-    held_by = holder(folder)
-    found: list[Run] = []
+    folder = runs_of.find_job_folder(name)
+    held_by = lock_holder(folder)
+    found: list[RunRecord] = []
     before: Mapping[str, Any] | None = None
-    for line in runs_of.read(folder):
-        if isinstance(line, Began):
+    for line in runs_of.read_history(folder):
+        if isinstance(line, RunStart):
             now = _settings(line)
             names = [] if before is None else sorted(now.keys() | before.keys())
             changed = {n: (before.get(n), now.get(n)) for n in names if before and before.get(n) != now.get(n)}
-            found.append(Run(line.at, Process(line.user, line.host, line.pid), line.version, line.command, changed))
+            found.append(
+                RunRecord(line.at, Process(line.user, line.host, line.pid), line.version, line.command, changed)
+            )
             before = now
         elif found:
             found[-1] = _ended(found[-1], line)
@@ -379,14 +381,14 @@ def history(name: str | Path) -> list[Run]:
     return found
 
 
-def _settings(began: Began) -> dict[str, Any]:
+def _settings(began: RunStart) -> dict[str, Any]:
     """By dotted name; and what else decides a run."""
     flat = {f"{section}.{key}": value for section, keys in began.settings.items() for key, value in keys.items()}
     extra = {"--limit": began.limit, "--sample": began.sample, "--retry": ",".join(began.retry) or None}
     return {**flat, **extra, "input": began.input_hash[:12], "output": began.output}
 
 
-def _ended(run: Run, end: Ended) -> Run:
+def _ended(run: RunRecord, end: RunEnd) -> RunRecord:
     summary = end.summary
     return msgspec.structs.replace(
         run,
@@ -404,7 +406,7 @@ def _counts(tally: Tally) -> dict[str, int]:
     return {name: getattr(tally, name) for name in STATUSES}
 
 
-def history_text(runs: list[Run]) -> Iterator[str]:
+def history_text(runs: list[RunRecord]) -> Iterator[str]:
     """A few lines for each run."""
     if not runs:
         yield "Nothing was ever run here."
@@ -418,7 +420,7 @@ def history_text(runs: list[Run]) -> Iterator[str]:
             yield f"    {_short(run.message)}"
 
 
-def _outcome(run: Run) -> str:
+def _outcome(run: RunRecord) -> str:
     if run.running:
         return "runs"
     if run.ended is None:

@@ -26,7 +26,7 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
 from .files import PRIVATE, make_private_folder, open_private, share_with_group, sync
 from .mounts import is_shared_with_hosts
 from .records import BadJob, Record, Stopped
-from .watermark import Watermark, path_of
+from .watermark import Sidecar, sidecar_path
 
 GROUP_ROWS = 256
 """The most outcomes that one transaction holds."""
@@ -133,11 +133,11 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is untyped
         """Do nothing: no row owns a file, whatever it says."""
 
 
-class Damaged(Stopped):
+class StoreDamaged(Stopped):
     """The store is not what was written, and was left as it is; what can still be read of it may be salvaged."""
 
 
-class HalfWritten(Stopped):
+class StoreHalfWritten(Stopped):
     """A killed process left a group half-written: `take_back` it under the job's lock, then read."""
 
 
@@ -330,7 +330,7 @@ class Reader:
             for start in range(0, len(keys), LOOKUP_ROWS):
                 wanted = keys[start : start + LOOKUP_ROWS]
                 for row in _rows(self._connection, _lookup(len(wanted)), wanted):
-                    entry = entry_of(row)
+                    entry = entry_from_row(row)
                     found[entry.key] = entry.value
         return [found.get(key) for key in keys]
 
@@ -379,7 +379,7 @@ class Reader:
         self._connection.close()
 
 
-def make_folder(folder: Path, *, shared: bool = False) -> None:
+def make_job_folder(folder: Path, *, shared: bool = False) -> None:
     """Make the job folder, mode 0700, with a .gitignore of `*`. One that exists is left as it is (if empty: filled).
 
     `shared`: it, and all that is in it, are its group's too. Raises BadJob if it cannot be made so, or is a file.
@@ -399,9 +399,9 @@ def make_folder(folder: Path, *, shared: bool = False) -> None:
         raise BadJob(f"The job folder {folder} cannot be made: {error}. Name another with --job-dir.") from error
 
 
-def take_back(folder: Path) -> None:
+def roll_back(folder: Path) -> None:
     """Undo what a killed process left half-written: no part of it was acknowledged. Hold the job's lock around it."""
-    with _telling(folder), contextlib.closing(connect(folder, "rw")) as connection:
+    with _telling(folder), contextlib.closing(open_database(folder, "rw")) as connection:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
@@ -417,11 +417,11 @@ def rebuild(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) 
             folder.rename(aside)
         fresh.rename(folder)
         sync(folder.parent)
-        path_of(folder).unlink(missing_ok=True)
+        sidecar_path(folder).unlink(missing_ok=True)
     return aside
 
 
-def entry_of(row: Sequence[object]) -> Entry:
+def entry_from_row(row: Sequence[object]) -> Entry:
     """A row, its columns as in ROW, as it was written. Raises TypeError if it was not written by a Store, or changed.
 
     Nothing in it is unpickled, nor followed to a file.
@@ -458,7 +458,7 @@ def _open(folder: Path) -> diskcache.Cache:
         _refuse_links(folder)
         journal = folder / f"{DBNAME}-journal"
         if journal.exists() and journal.stat().st_size:
-            take_back(folder)
+            roll_back(folder)
         try:
             _check(folder)
         except Stopped as stop:
@@ -473,13 +473,15 @@ def _open(folder: Path) -> diskcache.Cache:
 
 def _create(folder: Path) -> None:
     """Make an empty store. Raises Damaged if there was one."""
-    if rows := Watermark.of(folder).rows:
+    if rows := Sidecar.of(folder).rows:
         moved = "".join(
             f" One that was moved aside: {path}." for path in folder.parent.glob(f"{folder.name}.damaged-*")
         )
-        raise Damaged(f"{folder / DBNAME} is gone, though {rows:,} rows were written to it.{moved} {_restore(folder)}")
+        raise StoreDamaged(
+            f"{folder / DBNAME} is gone, though {rows:,} rows were written to it.{moved} {_restore(folder)}"
+        )
     if folder.exists() and any(folder.iterdir()):
-        raise Damaged(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
+        raise StoreDamaged(f"{folder} holds files but no {DBNAME}, which had the answers. {_restore(folder)}")
     _make(folder, [], {}).rename(folder)
     sync(folder.parent)
 
@@ -522,7 +524,7 @@ def _open_cache(folder: Path) -> diskcache.Cache:
 
 def _leave_wal(folder: Path) -> None:
     """Back to a rollback journal without shared memory, of which an exclusive lock is in no need."""
-    with contextlib.closing(connect(folder, "rw")) as connection:
+    with contextlib.closing(open_database(folder, "rw")) as connection:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = TRUNCATE")
         with contextlib.suppress(sqlite3.OperationalError):  # there is no table yet
@@ -557,9 +559,10 @@ def _pragma(disk_cache: diskcache.Cache, name: str) -> object:
 def _put_watermark(folder: Path, disk_cache: diskcache.Cache) -> None:
     sql = disk_cache._sql  # noqa: SLF001 - as above
     rows = sql("SELECT value FROM Settings WHERE key = 'count'").fetchone()[0]
-    noted = [entry_of(row) for row in sql(f"SELECT {ROW} FROM Cache WHERE raw = 1 AND key >= ? AND key < ?", _NOTES)]  # noqa: S608 - constants
+    query = f"SELECT {ROW} FROM Cache WHERE raw = 1 AND key >= ? AND key < ?"  # noqa: S608 - constants
+    noted = [entry_from_row(row) for row in sql(query, _NOTES)]
     notes = {entry.key.removeprefix(NOTE_PREFIX): entry.value for entry in noted}
-    Watermark(notes.pop(IDENTITY, b"").decode(), rows, notes).put(folder)
+    Sidecar(notes.pop(IDENTITY, b"").decode(), rows, notes).put(folder)
 
 
 def _refuse_links(folder: Path) -> None:
@@ -575,24 +578,26 @@ def _check(folder: Path) -> None:
         faults = [fault for (fault,) in connection.execute("PRAGMA quick_check(3)")]
         if faults != ["ok"]:
             said = " ".join("; ".join(faults).split())  # SQLite's own lines, as one
-            raise Damaged(f"{folder / DBNAME} is damaged ({said}). {_restore(folder)}")
+            raise StoreDamaged(f"{folder / DBNAME} is damaged ({said}). {_restore(folder)}")
         # diskcache makes attributes and pragmas of all settings that it finds.
         strange = {key for (key,) in connection.execute("SELECT key FROM Settings")} - {*DEFAULT_SETTINGS, *METADATA}
         if strange:
-            raise Damaged(f"{folder / DBNAME} has settings that no store has: {strange}. {_restore(folder)}")
+            raise StoreDamaged(f"{folder / DBNAME} has settings that no store has: {strange}. {_restore(folder)}")
         connection.create_function("checksum", 3, _checksum, deterministic=True)
         rows, strange_rows = connection.execute(_COUNT).fetchone()
         if strange_rows:
-            raise Damaged(f"{folder / DBNAME} holds {strange_rows:,} rows that no store writes. {_restore(folder)}")
-        mark = Watermark.of(folder)
+            raise StoreDamaged(
+                f"{folder / DBNAME} holds {strange_rows:,} rows that no store writes. {_restore(folder)}"
+            )
+        mark = Sidecar.of(folder)
         if rows < mark.rows:
-            raise Damaged(
+            raise StoreDamaged(
                 f"{folder / DBNAME} holds {rows:,} rows, where {mark.rows:,} were written: it lost its "
                 f"{DBNAME}-wal, or is an older copy. {_restore(folder)}"
             )
         identity = connection.execute(_lookup(1), (NOTE_PREFIX + IDENTITY,)).fetchone()
-        if mark.rows and (identity is None or entry_of(identity).value.decode() != mark.identity):
-            raise Damaged(f"{folder / DBNAME} is the store of another job. {_restore(folder)}")
+        if mark.rows and (identity is None or entry_from_row(identity).value.decode() != mark.identity):
+            raise StoreDamaged(f"{folder / DBNAME} is the store of another job. {_restore(folder)}")
 
 
 def _open_whole(folder: Path) -> sqlite3.Connection:
@@ -601,8 +606,8 @@ def _open_whole(folder: Path) -> sqlite3.Connection:
     with _telling(folder):
         # Asked of the directory: to open and close the file would drop the locks that SQLite has on it in this process.
         if database.stat().st_size == 0:
-            raise Damaged(f"{database} is empty (0 bytes), though it should hold the answers. {_restore(folder)}")
-        connection = connect(folder, "ro")
+            raise StoreDamaged(f"{database} is empty (0 bytes), though it should hold the answers. {_restore(folder)}")
+        connection = open_database(folder, "ro")
         try:
             made = _rows(connection, "SELECT type, name, sql FROM sqlite_master")
         except BaseException:
@@ -612,11 +617,11 @@ def _open_whole(folder: Path) -> sqlite3.Connection:
         strange = [name for _, name, sql in made if sql is not None and SCHEMA.fullmatch(sql) is None]
         if tables != {"Cache", "Settings"} or strange:
             connection.close()
-            raise Damaged(f"{database} is a database, but not of answers ({strange}). {_restore(folder)}")
+            raise StoreDamaged(f"{database} is a database, but not of answers ({strange}). {_restore(folder)}")
     return connection
 
 
-def connect(folder: Path, mode: str) -> sqlite3.Connection:
+def open_database(folder: Path, mode: str) -> sqlite3.Connection:
     """Open the database as it is, unchecked, `mode` "ro" or "rw"; never makes one. Raises sqlite3.Error."""
     uri = f"{(folder / DBNAME).absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
@@ -646,16 +651,16 @@ def _telling(folder: Path) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        raise Damaged(f"{folder / DBNAME} holds rows that no store writes: {error}. {_restore(folder)}") from error
+        raise StoreDamaged(f"{folder / DBNAME} holds rows that no store writes: {error}. {_restore(folder)}") from error
     except (sqlite3.Error, diskcache.Timeout, OSError) as error:
         cause = _cause(error)
         what = f"The store {folder / DBNAME} cannot be opened or read: {cause}."
         if getattr(cause, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
-            raise HalfWritten(
+            raise StoreHalfWritten(
                 f"{what} A process was killed as it wrote: the job's next run takes that back."
             ) from error
         if _code(cause) in DAMAGED:
-            raise Damaged(f"{what} {_restore(folder)}") from error
+            raise StoreDamaged(f"{what} {_restore(folder)}") from error
         remedy = REMEDIES.get(_code(cause), REMEDY)
         raise Stopped(f"{what} What it holds was not touched. {remedy}, then type the same command again.") from error
 

@@ -7,7 +7,7 @@ object closed, every property required, only these keywords and formats, and so 
 from collections.abc import Mapping
 from typing import Any
 
-from .shapes import part_at
+from .shapes import resolve_pointer
 
 KEYWORDS = frozenset(
     {"$ref", "additionalProperties", "anyOf", "description", "enum", "exclusiveMaximum"}
@@ -72,7 +72,7 @@ def _referred(kept: dict[str, Any], root: Mapping[str, Any], within: tuple[str, 
     """A reference stands alone: with a description beside it, what it points to stands in its place."""
     address = kept["$ref"]
     beside = {name: value for name, value in kept.items() if name != "$ref"}
-    target = part_at(address, root)
+    target = resolve_pointer(address, root)
     if set(beside) - {"description", "title"} or not isinstance(target, Mapping):
         raise _Loose
     if not beside or address in within:

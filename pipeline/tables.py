@@ -127,7 +127,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Dress:
+class SpreadsheetOptions:
     """How a table is dressed for a spreadsheet program."""
 
     mark: bool = False
@@ -136,7 +136,7 @@ class Dress:
     """An apostrophe before text that a spreadsheet would run: all that begins with = + - @ tab or CR, but numbers."""
 
 
-PLAIN = Dress()
+PLAIN = SpreadsheetOptions()
 
 
 _REOPEN = "The answers so far are kept. When the input stands still, run the same command again: it is read anew."
@@ -171,14 +171,14 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
         return _table(_Source(path, str(path), ".parquet"), content_hash, _stamp(path))
 
 
-def forget_snapshots(folder: Path, table: Table) -> None:
+def remove_old_snapshots(folder: Path, table: Table) -> None:
     """Remove the snapshots in `folder` that `table` is not read from."""
     for snapshot in folder.glob(f"input-{'[0-9a-f]' * 16}.parquet"):
         if not snapshot.samefile(table.path):
             snapshot.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, output: Path) -> None:
+def remove_leftovers(folder: Path, output: Path) -> None:
     """Remove what killed runs left half-written, in the job's folder and beside its output."""
     hexes = "[0-9a-f]" * 8
     half_written = [*folder.glob(f".*.{hexes}.tmp"), *folder.glob(".stdin-*")]
@@ -193,7 +193,7 @@ def read_slices(path: Path, columns: Sequence[str] | None = None, size: int = SL
         yield _columns(_scan_parquet(path).slice(start, size), columns).collect()
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_parquet_metadata(path: Path) -> dict[str, str]:
     """What a Parquet file says of itself."""
     return pl.read_parquet_metadata(path)
 
@@ -205,7 +205,7 @@ def write_table(  # noqa: PLR0913 - what, to where, and how
     metadata: Mapping[str, str],
     *,
     private: bool = False,
-    dress: Dress = PLAIN,
+    dress: SpreadsheetOptions = PLAIN,
 ) -> None:
     """Write `frames`, each of `schema`, one after the other, in the format that the suffix names.
 
@@ -248,7 +248,7 @@ def _heard(work: Callable[[], object], given_up: threading.Event) -> None:
             raise
 
 
-def check_output(path: Path, inputs: Sequence[str], dress: Dress = PLAIN) -> None:
+def check_output(path: Path, inputs: Sequence[str], dress: SpreadsheetOptions = PLAIN) -> None:
     """Raise BadJob if the output could not be written when its time comes, or would overwrite an input."""
     try:
         if path.is_dir():
@@ -270,7 +270,7 @@ def check_output(path: Path, inputs: Sequence[str], dress: Dress = PLAIN) -> Non
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
 
 
-def check_rows(path: Path, rows: int) -> None:
+def check_row_count(path: Path, rows: int) -> None:
     """Raise BadJob if the output's format cannot hold so many."""
     if _suffix(path) == EXCEL and rows >= EXCEL_ROWS:
         raise BadJob(
@@ -932,7 +932,7 @@ def _write_cell(sheet: Any, row: int, column: int, cell: object) -> None:  # noq
             sheet.write_string(row, column, text)
 
 
-def _dressed(writer: "_Writer", dress: Dress) -> "_Writer":
+def _dressed(writer: "_Writer", dress: SpreadsheetOptions) -> "_Writer":
     sink = functools.partial(writer.sink, mark=True) if dress.mark else writer.sink
     if not dress.escape_formulas:
         return _Writer(sink, writer.shape)

@@ -53,7 +53,7 @@ PERCENT_FIELD = re.compile(r"[%)][-#0 +]*([0-9*]*(?:\.[0-9*]*)?)")
 Row = Mapping[str, Any]
 
 
-class Unaskable(ValueError):
+class UnaskableRow(ValueError):
     """Why a row cannot be asked, whatever the endpoint."""
 
 
@@ -89,10 +89,10 @@ class Template:
             # `Template.generate`, but for a copy of what it is given, and for tracebacks, which nobody sees
             context = self._template.new_context({**self._template.globals, **given}, shared=True)
             return _capped(self._template.root_render_func(context))
-        except Unaskable:
+        except UnaskableRow:
             raise
         except Exception as error:  # noqa: BLE001 - a template is the user's code: a bad row may raise anything
-            raise Unaskable(f"the template fails on this row: {str(error) or type(error).__name__}") from None
+            raise UnaskableRow(f"the template fails on this row: {str(error) or type(error).__name__}") from None
 
 
 _SENT = "\nNothing was sent."
@@ -104,7 +104,7 @@ def _capped(parts: Iterable[str]) -> str:
         kept.append(part)
         length += len(part)
         if length > PROMPT_CHARACTERS_MAX:
-            raise Unaskable(f"the prompt is longer than {PROMPT_CHARACTERS_MAX:,} characters")
+            raise UnaskableRow(f"the prompt is longer than {PROMPT_CHARACTERS_MAX:,} characters")
     return "".join(kept)
 
 
@@ -163,7 +163,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """True, so that a condition may begin with it. Raises Unaskable when nothing is left."""
         self.left -= units
         if self.left < 0:
-            raise Unaskable("the template does far too much for one prompt: an endless loop, or text upon text?")
+            raise UnaskableRow("the template does far too much for one prompt: an endless loop, or text upon text?")
         return True
 
     def call(self, context: Any, called: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as jinja has it
@@ -204,13 +204,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             self.spend(TURN + len(value))
             return value
         if value is None:
-            raise Unaskable("the template prints a null; write {{ column or '' }} where one may stand")
+            raise UnaskableRow("the template prints a null; write {{ column or '' }} where one may stand")
         if isinstance(value, jinja2.Undefined):
             return value  # it says itself what is missing, when it is printed
         if callable(value) or isinstance(value, Iterator):
-            raise Unaskable("the template prints code instead of a value: are its parentheses missing, or a `| list`?")
+            raise UnaskableRow(
+                "the template prints code instead of a value: are its parentheses missing, or a `| list`?"
+            )
         if isinstance(value, bytes):
-            raise Unaskable(
+            raise UnaskableRow(
                 "the template prints bytes, which are no text: what text are they? A column of text holds it"
             )
         self.spend(self._weight(value))
@@ -245,7 +247,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 return function(*args, **kwargs)
             value, rest = args[first], [*args[first + 1 :], *kwargs.values()]
             if any(isinstance(each, int) and each > WIDTHS.get(name, each) for each in rest):
-                raise Unaskable(f"the template's {name} is given a wild number")
+                raise UnaskableRow(f"the template's {name} is given a wild number")
             if name in LAZY:
                 self.spend(_size(value) * (ELEMENT if isinstance(value, str) else 1))
             else:
@@ -297,7 +299,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def _foresee_fields(self, specs: Sequence[str], given: object) -> None:
         """The fields of a format, each of which may print all that it is given."""
         if any(WIDE.search(spec) for spec in specs):
-            raise Unaskable("the template has a field of wild or variable width")
+            raise UnaskableRow("the template has a field of wild or variable width")
         self.spend(len(specs) * self._weight(given))
 
 
@@ -312,7 +314,7 @@ def _size(value: object) -> int:
 
 def _check_bits(bits: int) -> None:
     if bits > NUMBER_BITS_MAX:
-        raise Unaskable("the template makes a number without end")
+        raise UnaskableRow("the template makes a number without end")
 
 
 def _to_json(value: object, indent: int | None = None) -> str:

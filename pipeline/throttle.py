@@ -20,7 +20,7 @@ from collections import deque
 from typing import NamedTuple
 
 from .job import Limits
-from .records import Allowance, Learnt, Pressure, Refusal, Usage
+from .records import Allowance, LearnedLimits, Pressure, Rejection, Usage
 
 TICK_SECONDS = 1e-6
 """Less than this is now: a clock's last digits must not make a wait that never ends."""
@@ -109,7 +109,7 @@ DOWN_REFUSALS = 3
 CONSENT_SECONDS_MIN, CONSENT_SECONDS_MAX, CONSENT_TIMES = 1.0, 15.0, 4.0
 
 
-class Flight(NamedTuple):
+class InFlight(NamedTuple):
     """One request on its way, and what was known when it left."""
 
     number: int
@@ -144,7 +144,7 @@ class Pace:
         return (level - self.level) / self.rate if self.rate < math.inf else 0.0
 
 
-class Estimate:
+class TokenEstimate:
     """The tokens that a request will use, by its size: calibrates itself by what the endpoint reports.
 
     Prompt tokens are a least-squares line over the bytes of the bodies, which needs no tokenizer and errs by a percent
@@ -214,7 +214,7 @@ class Met:
         "tokens",
     )
 
-    def __init__(self, flight: Flight, *, is_early: bool) -> None:
+    def __init__(self, flight: InFlight, *, is_early: bool) -> None:
         self.is_early = is_early
         """Before the rate was back at the limit: so the limit is lower, or this was refused for another reason."""
         self.is_period = False
@@ -229,7 +229,7 @@ class Met:
         self.limits = (math.inf, math.inf)
         """As they were believed before."""
 
-    def add(self, flight: Flight) -> None:
+    def add(self, flight: InFlight) -> None:
         """One more was refused, that had left before anyone knew."""
         self.refused += 1
         if flight.number < self.number:
@@ -292,7 +292,7 @@ class Rate:
         if used:
             self._mean_tokens += (used - self._mean_tokens) / 20 if self._mean_tokens else used
 
-    def meet(self, flight: Flight, in_flight: int, latency: float, now: float) -> None:
+    def meet(self, flight: InFlight, in_flight: int, latency: float, now: float) -> None:
         """A 429 came, the first since the last pause."""
         self._was_lost = not self.known or self._growth(now) > LOST_GROWTH
         self._now_met = Met(flight, is_early=self.known and self._growth(now) < 1)
@@ -304,7 +304,7 @@ class Rate:
             self.requests, self.tokens = FIRST_CUT * self._by_requests.rate, FIRST_CUT * self._by_tokens.rate
         self._by_requests.level = self._by_tokens.level = 0.0
 
-    def meet_too(self, flight: Flight) -> None:
+    def meet_too(self, flight: InFlight) -> None:
         """Another 429 of the same time."""
         if self._now_met is not None:
             self._now_met.add(flight)
@@ -477,7 +477,7 @@ class Window:
         """How many, in whole requests."""
         return max(1, int(self.size))
 
-    def answered(self, flight: Flight, in_flight: int, *, rate_binds: bool, now: float) -> None:
+    def answered(self, flight: InFlight, in_flight: int, *, rate_binds: bool, now: float) -> None:
         """An answer came, while so many were in flight."""
         took = max(1e-3, now - flight.left_at)
         samples = min(LATENCY_SAMPLES, max(20.0, self.size))
@@ -492,7 +492,7 @@ class Window:
         elif self._ceiling == math.inf and not self._is_told:
             self._climb(in_flight, rate_binds=rate_binds, now=now)
 
-    def refused(self, flight: Flight, last_number: int, now: float) -> None:
+    def refused(self, flight: InFlight, last_number: int, now: float) -> None:
         """An overload: one too many at once, or one of those that come whatever the width."""
         if flight.number <= self._cut_number or flight.in_flight == 1:
             return
@@ -504,7 +504,7 @@ class Window:
         elif self._score > (0.5 if self._stray < STRAY_SHARE else 3.0):
             self._cut(min(self.size, flight.in_flight - 1.0), last_number, now)
 
-    def hold(self, now: float) -> None:
+    def hold_lock(self, now: float) -> None:
         """Open no further; find out by trials whether another width is better."""
         self._is_opening = False
         self._probe_at = math.inf
@@ -549,11 +549,11 @@ class Window:
         elif self._is_told:
             return
         elif self.size >= self.most:
-            self.hold(now)
+            self.hold_lock(now)
         elif before is not None and doublings >= 0.5:
             slower = mean - before[0] - math.sqrt(before[1] + self._before[1])
             if slower > SLOWER * math.log(2) * doublings:
-                self.hold(now)
+                self.hold_lock(now)
 
     def _reopen(self, target: float) -> None:
         self._is_opening, self._target, self._probe_at = True, target, math.inf
@@ -611,7 +611,7 @@ class Throttle:
     """The pace of one endpoint, model and key. Each request that `left` ends in one of answered, refused, given up."""
 
     def __init__(
-        self, limits: Limits, now: float, learnt: Learnt | None = None, estimate: Estimate | None = None
+        self, limits: Limits, now: float, learnt: LearnedLimits | None = None, estimate: TokenEstimate | None = None
     ) -> None:
         """`learnt`: by an earlier run, from which this one goes on."""
         self.in_flight = 0
@@ -620,7 +620,7 @@ class Throttle:
         self._limits = limits
         self._told_requests = _pace_of_requests(limits, now)
         self._told_tokens = _pace_of_tokens(limits, now)
-        self._estimate = estimate or Estimate()
+        self._estimate = estimate or TokenEstimate()
         self._rate = Rate(now)
         size = WINDOW_FIRST
         if learnt is not None:
@@ -680,12 +680,12 @@ class Throttle:
         )
         return wait if wait > TICK_SECONDS else 0.0
 
-    def left(self, now: float, size: int) -> Flight:
+    def on_sent(self, now: float, size: int) -> InFlight:
         """A request has left, of so many bytes."""
         self._fill(now)
         self.in_flight += 1
         self._number += 1
-        flight = Flight(self._number, now, self.in_flight, size, *self._estimate.tokens(size), self._rate.spent)
+        flight = InFlight(self._number, now, self.in_flight, size, *self._estimate.tokens(size), self._rate.spent)
         self._told_requests.level -= 1
         self._told_tokens.level -= flight.tokens_most
         self._rate.left(flight.tokens, now)
@@ -693,7 +693,7 @@ class Throttle:
             self._probed_at = now
         return flight
 
-    def answered(self, flight: Flight, usage: Usage, allowance: Allowance, now: float) -> None:
+    def on_answer(self, flight: InFlight, usage: Usage, allowance: Allowance, now: float) -> None:
         """It was answered, and used so much; the answer's headers said so."""
         in_flight = self.in_flight
         self._estimate.learn(flight.size, usage)
@@ -707,7 +707,7 @@ class Throttle:
         rate_binds = now < self._rate.met_at + max(FRESH_SECONDS, 6 * self._window.latency)
         self._window.answered(flight, in_flight, rate_binds=rate_binds, now=now)
 
-    def refused(self, flight: Flight, refusal: Refusal, now: float) -> None:
+    def on_rejection(self, flight: InFlight, refusal: Rejection, now: float) -> None:
         """It was refused. What presses nothing only makes room for the next."""
         self._land(flight, _used(refusal.usage or Usage()) or (flight.tokens if refusal.maybe_paid else 0.0))
         if refusal.pressure is None:
@@ -721,7 +721,7 @@ class Throttle:
         else:
             self._narrow(flight, refusal, now, is_new=is_new)
 
-    def given_up(self) -> None:
+    def on_abandoned(self) -> None:
         """One was broken off by ourselves: that teaches nothing."""
         self.in_flight -= 1
 
@@ -729,24 +729,24 @@ class Throttle:
         """How long everyone still waits because of a refusal; 0 if nobody does."""
         return max(0.0, self._resume_at - now)
 
-    def learnt(self) -> Learnt:
+    def learned(self) -> LearnedLimits:
         """What is known by now."""
         requests, tokens = (
             60 * limit if limit < math.inf else None for limit in (self._rate.requests, self._rate.tokens)
         )
-        return Learnt(requests, tokens, self.window if self._window.is_found else 0)
+        return LearnedLimits(requests, tokens, self.window if self._window.is_found else 0)
 
-    def _slow_down(self, flight: Flight, refusal: Refusal, now: float, *, is_new: bool) -> None:
+    def _slow_down(self, flight: InFlight, refusal: Rejection, now: float, *, is_new: bool) -> None:
         if not is_new:
             self._rate.meet_too(flight)
             return
         self._rate.resume(self._resume_at)
         self._rate.meet(flight, self.in_flight, self._window.latency, now)
         if self._window.is_opening:
-            self._window.hold(now)
+            self._window.hold_lock(now)
         self._pause("rate", refusal, now)
 
-    def _narrow(self, flight: Flight, refusal: Refusal, now: float, *, is_new: bool) -> None:
+    def _narrow(self, flight: InFlight, refusal: Rejection, now: float, *, is_new: bool) -> None:
         self._overloads += 1
         is_down = self._overloads >= DOWN_REFUSALS
         if not is_down:
@@ -755,7 +755,7 @@ class Throttle:
             self._pause("window", refusal, now)
             self._window.forget_until(self._number)
 
-    def _pause(self, pressure: Pressure, refusal: Refusal, now: float) -> None:
+    def _pause(self, pressure: Pressure, refusal: Rejection, now: float) -> None:
         if self._down_since is None:
             self._down_since = now
         is_told = refusal.wait_seconds is not None
@@ -783,7 +783,7 @@ class Throttle:
         self._pauses, self._down_since = 0, None
         self._one_first, self._probed_at = False, math.inf
 
-    def _land(self, flight: Flight, used: float) -> None:
+    def _land(self, flight: InFlight, used: float) -> None:
         self.in_flight -= 1
         self._told_tokens.level += flight.tokens_most - used
         self._rate.settle(flight.tokens, used)

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from .job import Job
-from .schema import Held
+from .schema import ParsedAnswer
 from .shapes import Shape, shape_of
 
 TYPES: dict[str, pl.DataType] = {
@@ -20,24 +20,24 @@ TYPES: dict[str, pl.DataType] = {
 }
 
 
-def shapes_of(job: Job) -> dict[str, Shape]:
+def column_shapes(job: Job) -> dict[str, Shape]:
     """The shape of each typed column, by its name without prefix."""
     contract = job.answer.contract or {}
     return {name: shape_of(schema, contract) for name, schema in job.typed_columns.items()}
 
 
-def dtype_of(shape: Shape) -> pl.DataType:
+def column_dtype(shape: Shape) -> pl.DataType:
     """The type of a column of this shape; every column may hold null."""
     if shape.kind == "word":
         return pl.Enum(shape.words)
     if shape.kind == "list" and shape.items is not None:
-        return pl.List(dtype_of(shape.items))
+        return pl.List(column_dtype(shape.items))
     if shape.kind == "object":
-        return pl.Struct({name: dtype_of(field) for name, field in shape.fields.items()})
+        return pl.Struct({name: column_dtype(field) for name, field in shape.fields.items()})
     return TYPES[shape.kind]
 
 
-def typed_cells(held: Held, job: Job, shapes: dict[str, Shape]) -> dict[str, object]:
+def typed_cells(held: ParsedAnswer, job: Job, shapes: dict[str, Shape]) -> dict[str, object]:
     """The typed cells of an answer that fits: a null for each property that it leaves out."""
     if job.answer.labels is not None:
         label = held.values[job.answer.label_property]

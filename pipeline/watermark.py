@@ -15,7 +15,7 @@ from .files import write_whole
 from .records import Record
 
 
-class Watermark(Record, frozen=True):
+class Sidecar(Record, frozen=True):
     """What was known of a store a second before it was last written."""
 
     identity: str = ""
@@ -28,7 +28,7 @@ class Watermark(Record, frozen=True):
     def of(cls, folder: Path) -> Self:
         """What was written down of the store in this folder; nothing where that is gone or makes no sense."""
         with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-            told = json.loads(path_of(folder).read_bytes())
+            told = json.loads(sidecar_path(folder).read_bytes())
             notes = {str(name): text.encode("utf-8", "surrogateescape") for name, text in told["notes"].items()}
             return cls(str(told["identity"]), int(told["rows"]), notes)
         return cls()
@@ -38,9 +38,9 @@ class Watermark(Record, frozen=True):
         notes = {name: value.decode("utf-8", "surrogateescape") for name, value in self.notes.items()}
         told = json.dumps({"identity": self.identity, "rows": self.rows, "notes": notes})
         with contextlib.suppress(OSError):
-            write_whole(path_of(folder), told.encode("ascii"), private=True)
+            write_whole(sidecar_path(folder), told.encode("ascii"), private=True)
 
 
-def path_of(folder: Path) -> Path:
+def sidecar_path(folder: Path) -> Path:
     """Where it is written down."""
     return folder.with_name(folder.name + ".json")

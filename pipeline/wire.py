@@ -22,7 +22,7 @@ LARGE_BYTES = 1024 * 1024
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
 
-class Wire(httpx.AsyncBaseTransport):
+class AiohttpTransport(httpx.AsyncBaseTransport):
     """Any number of requests at once, a connection for each, kept for the next one.
 
     Raises httpx's own errors: UnsupportedProtocol · ConnectError and ProxyError, and nothing was sent · ReadError if

@@ -113,8 +113,8 @@ class Provider:
 
     def finish(self, batch: dict[str, Any]) -> None:
         """Answer, and write both files of results, in an order by chance."""
-        dice, lines = random.Random(batch["number"]), self.lines(batch)
-        dice.shuffle(lines)
+        rng, lines = random.Random(batch["number"]), self.lines(batch)
+        rng.shuffle(lines)
         status = self.ends(batch["number"])
         answered = lines if status == "completed" else lines[: int(len(lines) * self.share)]
         good, bad = [], []

@@ -434,8 +434,8 @@ def _wait_for_the_end(seconds: float) -> None:
     """Return when stdin is closed or the time is up."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        readable, _, _ = select.select([0], [], [], left)
-        if readable and not os.read(0, 4096):
+        readable_entries, _, _ = select.select([0], [], [], left)
+        if readable_entries and not os.read(0, 4096):
             return
 
 

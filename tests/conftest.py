@@ -32,13 +32,13 @@ class RayHere(NamedTuple):
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[RayHere]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    from pipeline.cluster import OwnRay, _ray  # noqa: PLC0415
+    from pipeline.cluster import RaySession, _ray  # noqa: PLC0415
 
     variable = "PIPELINE_TEST_RAY_KEY"
     os.environ[variable] = "sk-canary-5417ae0f9b"
     os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray keeps its token to itself, and other processes are to join
     ray = _ray("")
-    own = OwnRay(ray)
+    own = RaySession(ray)
     own.begin("", workers=4)
     while not own.is_over:
         time.sleep(0.05)

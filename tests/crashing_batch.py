@@ -10,7 +10,8 @@ from crashing_run import arm
 
 from pipeline.cli import main
 from pipeline.client import BatchApi
-from pipeline.desk import Desk
+from pipeline.context import LocalContext
+from pipeline.notes import BATCHES
 
 STEPS = (
     "after upload",
@@ -43,8 +44,8 @@ def main_with(step: str, times: int) -> None:
 
     for name in ("upload", "create", "download", "delete"):
         around(BatchApi, name, name)
-    around(Desk, "note", "note", lambda name, _value: name == BATCHES)
-    around(Desk, "record", "record")
+    around(LocalContext, "write_note", "note", lambda name, _value: name == BATCHES)
+    around(LocalContext, "record", "record")
     main()
 
 

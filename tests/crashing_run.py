@@ -18,7 +18,7 @@ import diskcache
 from pipeline import history, plan, runs
 from pipeline.cli import main
 from pipeline.client import Client
-from pipeline.desk import Desk
+from pipeline.context import LocalContext
 from pipeline.store import Store
 
 STEPS = (
@@ -53,7 +53,7 @@ def arm(step: str, times: int) -> Callable[[str], None]:
 
 def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noqa: C901 - one step after the other
     """Put the steps around what the program does anyway."""
-    original: Any = Client.attempt, Desk.record, Store.put, diskcache.Cache.transact, Path.replace
+    original: Any = Client.attempt, LocalContext.record, Store.put, diskcache.Cache.transact, Path.replace
     attempt, record, put, transact, replace = original
 
     async def attempting(self: Client, request: Any) -> Any:
@@ -62,7 +62,7 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
         passed("answered")
         return reply
 
-    async def recording(self: Desk, request: Any, outcome: Any, **told: Any) -> Any:
+    async def recording(self: LocalContext, request: Any, outcome: Any, **told: Any) -> Any:
         following = await record(self, request, outcome, **told)
         os.write(acks, f"{request.key}\n".encode())
         passed("acknowledged")
@@ -96,7 +96,7 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
 
     for owner, name, wrapped in (
         (Client, "attempt", attempting),
-        (Desk, "record", recording),
+        (LocalContext, "record", recording),
         (Store, "put", putting),
         (diskcache.Cache, "transact", transacting),
         (Path, "replace", replacing),

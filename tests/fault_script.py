@@ -136,7 +136,7 @@ class Script:
 
     def course(self, prompt: str) -> list[str]:
         """What this prompt meets, one attempt after the other; the last again and again."""
-        dice = random.Random(f"{self.seed} {prompt}")
+        rng = random.Random(f"{self.seed} {prompt}")
         passing = [name for name in PASSING if self.limits or not name.startswith("429")]
-        faults = dice.choices(passing, k=dice.randint(1, 3)) if dice.random() < self.share else []
-        return [*faults, dice.choice(list(LASTING)) if dice.random() < self.odd else "answer"]
+        faults = rng.choices(passing, k=rng.randint(1, 3)) if rng.random() < self.share else []
+        return [*faults, rng.choice(list(LASTING)) if rng.random() < self.odd else "answer"]

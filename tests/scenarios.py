@@ -36,7 +36,7 @@ from simulator import (
 )
 
 from pipeline.job import Limits
-from pipeline.records import Learnt, Stopped
+from pipeline.records import LearnedLimits, Stopped
 
 SETTLED_SECONDS = 10.0
 """90 % of the best must hold for so long to count."""
@@ -76,7 +76,7 @@ class Result:
     shares: list[float]
     """Of the answers, each job's."""
     most_left_in_a_minute: int
-    learnt: Learnt | None
+    learnt: LearnedLimits | None
 
 
 def steady(per_minute: float) -> Callable[[float, float], float]:
@@ -98,8 +98,8 @@ def pieces(*steps: tuple[float, float]) -> Callable[[float, float], float]:
 
 def batching_best() -> float:
     """Answers a minute with 256 sequences always running; a sequence takes whole strides of ten steps."""
-    dice = random.Random(0)
-    strides = statistics.fmean(math.ceil(dice.lognormvariate(math.log(150.0) - 0.08, 0.4) / 10) for _ in range(100_000))
+    rng = random.Random(0)
+    strides = statistics.fmean(math.ceil(rng.lognormvariate(math.log(150.0) - 0.08, 0.4) / 10) for _ in range(100_000))
     return 60 * 256 / (strides * 10 * (0.012 + 0.0005 * 256))
 
 
@@ -279,16 +279,16 @@ SCENARIOS = (
 
 def simulate(scenario: Scenario, seed: int, asker: type[Asker] = Job) -> Result:
     """One run; lasts a second or so."""
-    dice, clock = random.Random(seed), Clock()
-    server = scenario.server(clock, dice)
+    rng, clock = random.Random(seed), Clock()
+    server = scenario.server(clock, rng)
     mean, sigma = scenario.tokens
 
     def new_row() -> Row:
-        tokens = max(2, round(dice.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)))
-        prompt = max(1, round(tokens * dice.uniform(0.6, 0.9)))
+        tokens = max(2, round(rng.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)))
+        prompt = max(1, round(tokens * rng.uniform(0.6, 0.9)))
         return Row(prompt, max(1, tokens - prompt))
 
-    jobs = [asker(clock, server, new_row, dice, scenario.limits) for _ in range(scenario.jobs)]
+    jobs = [asker(clock, server, new_row, rng, scenario.limits) for _ in range(scenario.jobs)]
     for number, job in enumerate(jobs):
         clock.at(number * 20.0, job.begin)
     clock.run(scenario.seconds)
@@ -309,7 +309,7 @@ def simulate(scenario: Scenario, seed: int, asker: type[Asker] = Job) -> Result:
         in_flight=statistics.fmean([n for at, n in first.traffic.in_flight if at > clock.now / 2] or [0]),
         shares=[len(job.traffic.answered_at) / max(1, len(answers)) for job in jobs],
         most_left_in_a_minute=most_in_a_minute(first.traffic.left_at),
-        learnt=first.throttle.learnt() if isinstance(first, Job) else None,
+        learnt=first.throttle.learned() if isinstance(first, Job) else None,
     )
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pipeline.job import Limits
-from pipeline.records import Allowance, Failure, Refusal, Stopped, Usage
-from pipeline.retry import Again, Patience, Tries
-from pipeline.throttle import Flight, Throttle
+from pipeline.records import Allowance, Failure, Rejection, Stopped, Usage
+from pipeline.retry import Attempts, RetryAfter, RetryPolicy
+from pipeline.throttle import InFlight, Throttle
 
 WAITING_MAX = 1000
 GIVE_UP_AFTER_SECONDS = 1800.0
@@ -44,7 +44,7 @@ class Row:
     def __init__(self, prompt_tokens: int, completion_tokens: int) -> None:
         self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
         self.bytes = 4 * prompt_tokens
-        self.tries = Tries()
+        self.tries = Attempts()
 
     @property
     def tokens(self) -> int:
@@ -68,11 +68,11 @@ class Job:
     """An endless table, asked as `live` asks it: one gate, one first, retries before fresh ones."""
 
     def __init__(
-        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], dice: random.Random, limits: Limits
+        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], rng: random.Random, limits: Limits
     ) -> None:
         self.clock, self.server, self._new_row = clock, server, rows
         self.throttle = Throttle(limits, clock.now)
-        self.patience = Patience(clock.now, dice.random, give_up_after_seconds=GIVE_UP_AFTER_SECONDS)
+        self.patience = RetryPolicy(clock.now, rng.random, give_up_after_seconds=GIVE_UP_AFTER_SECONDS)
         self.traffic = Traffic()
         self._later: list[tuple[float, int, Row]] = []
         self._order = count()
@@ -109,7 +109,7 @@ class Job:
             else:
                 heapq.heappop(self._later)
             row.tries.sent += 1
-            flight = self.throttle.left(now, row.bytes)
+            flight = self.throttle.on_sent(now, row.bytes)
             self.traffic.left_at.append(now)
             self.server.arrive(self, row, flight)
 
@@ -122,10 +122,10 @@ class Job:
         if when == self._look_at:
             self.look()
 
-    def land(self, row: Row, flight: Flight, said: Refusal | None) -> None:
+    def land(self, row: Row, flight: InFlight, said: Rejection | None) -> None:
         now, traffic = self.clock.now, self.traffic
         if said is None:
-            self.throttle.answered(flight, Usage(row.prompt_tokens, row.completion_tokens), NOTHING_SAID, now)
+            self.throttle.on_answer(flight, Usage(row.prompt_tokens, row.completion_tokens), NOTHING_SAID, now)
             self.patience.answered(now)
             traffic.answered_at.append(now)
             traffic.tokens.append(row.tokens)
@@ -133,9 +133,9 @@ class Job:
                 traffic.in_flight.append((now, self.throttle.in_flight))
         else:
             traffic.refused_at.append(now)
-            self.throttle.refused(flight, said, now)
+            self.throttle.on_rejection(flight, said, now)
             decision = self.patience.decide(said, row.tries, now)
-            if isinstance(decision, Again):
+            if isinstance(decision, RetryAfter):
                 heapq.heappush(self._later, (now + decision.after_seconds, next(self._order), row))
             elif isinstance(decision, Stopped):
                 traffic.stopped = decision
@@ -150,9 +150,9 @@ class Workers:
     """What is usual: so many at once, each of which waits on its own after a refusal, and tries for ever."""
 
     def __init__(
-        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], dice: random.Random, _limits: Limits
+        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], rng: random.Random, _limits: Limits
     ) -> None:
-        self.clock, self.server, self._new_row, self.dice = clock, server, rows, dice
+        self.clock, self.server, self._new_row, self.rng = clock, server, rows, rng
         self.traffic = Traffic()
         self.width = 20.0
         self._busy = 0
@@ -164,9 +164,9 @@ class Workers:
 
     def _send(self, row: Row) -> None:
         row.tries.sent += 1
-        self.server.arrive(self, row, Flight(0, self.clock.now, self._busy, row.bytes, 0.0, 0.0, 0.0))
+        self.server.arrive(self, row, InFlight(0, self.clock.now, self._busy, row.bytes, 0.0, 0.0, 0.0))
 
-    def land(self, row: Row, _flight: Flight, said: Refusal | None) -> None:
+    def land(self, row: Row, _flight: InFlight, said: Rejection | None) -> None:
         if said is None:
             self.traffic.answered_at.append(self.clock.now)
             self.traffic.tokens.append(row.tokens)
@@ -178,13 +178,13 @@ class Workers:
             self._narrow(_flight)
             wait = said.wait_seconds
             if wait is None:  # as the OpenAI SDK does
-                wait = min(8.0, 0.5 * 2 ** (row.tries.sent - 1)) * (1 - 0.25 * self.dice.random())
+                wait = min(8.0, 0.5 * 2 ** (row.tries.sent - 1)) * (1 - 0.25 * self.rng.random())
             self.clock.at(self.clock.now + wait, self._send, row)
 
     def _widen(self) -> None:
         """A fixed number stays."""
 
-    def _narrow(self, flight: Flight) -> None:
+    def _narrow(self, flight: InFlight) -> None:
         """A fixed number stays."""
 
 
@@ -194,15 +194,15 @@ class Aimd(Workers):
     MOST = 200
 
     def __init__(
-        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], dice: random.Random, limits: Limits
+        self, clock: Clock, server: "Endpoint", rows: Callable[[], Row], rng: random.Random, limits: Limits
     ) -> None:
-        super().__init__(clock, server, rows, dice, limits)
+        super().__init__(clock, server, rows, rng, limits)
         self.width, self._cut_at = 8.0, -math.inf
 
     def _widen(self) -> None:
         self.width = min(self.MOST, self.width + 1 / self.width)
 
-    def _narrow(self, flight: Flight) -> None:
+    def _narrow(self, flight: InFlight) -> None:
         if flight.left_at > self._cut_at:  # what left before has been answered for
             self.width, self._cut_at = max(1.0, self.width / 2), self.clock.now
 
@@ -213,37 +213,37 @@ Asker = Job | Workers
 # ---- endpoints
 
 
-def rate_refusal(wait: float | None) -> Refusal:
-    return Refusal("retry", "rate", "too many", 429, "rate", wait)
+def rate_refusal(wait: float | None) -> Rejection:
+    return Rejection("retry", "rate", "too many", 429, "rate", wait)
 
 
 NOTHING_SAID = Allowance()
-OVERLOAD = Refusal("retry", "overload", "busy", 503, "window")
+OVERLOAD = Rejection("retry", "overload", "busy", 503, "window")
 
 
 class Endpoint:
     """Answers after a lognormal latency."""
 
-    def __init__(self, clock: Clock, dice: random.Random, median: float = 1.5, sigma: float = 0.35) -> None:
-        self.clock, self.dice, self.median, self.sigma = clock, dice, median, sigma
+    def __init__(self, clock: Clock, rng: random.Random, median: float = 1.5, sigma: float = 0.35) -> None:
+        self.clock, self.rng, self.median, self.sigma = clock, rng, median, sigma
         self.running = 0
 
-    def refuses(self, _row: Row, _now: float) -> Refusal | None:
+    def refuses(self, _row: Row, _now: float) -> Rejection | None:
         return None
 
     def seconds(self) -> float:
-        return self.dice.lognormvariate(math.log(self.median), self.sigma)
+        return self.rng.lognormvariate(math.log(self.median), self.sigma)
 
-    def arrive(self, job: Asker, row: Row, flight: Flight) -> None:
+    def arrive(self, job: Asker, row: Row, flight: InFlight) -> None:
         now = self.clock.now
         refusal = self.refuses(row, now)
         if refusal is not None:
-            self.clock.at(now + self.dice.uniform(0.15, 0.25), job.land, row, flight, refusal)
+            self.clock.at(now + self.rng.uniform(0.15, 0.25), job.land, row, flight, refusal)
         else:
             self.running += 1
             self.clock.at(now + self.seconds(), self._answer, job, row, flight)
 
-    def _answer(self, job: Asker, row: Row, flight: Flight) -> None:
+    def _answer(self, job: Asker, row: Row, flight: InFlight) -> None:
         self.running -= 1
         job.land(row, flight, None)
 
@@ -254,7 +254,7 @@ class Buckets(Endpoint):
     def __init__(
         self,
         clock: Clock,
-        dice: random.Random,
+        rng: random.Random,
         *,
         rpm: float = 600.0,
         burst: float = 60.0,
@@ -264,7 +264,7 @@ class Buckets(Endpoint):
         is_empty: bool = False,
         **more: float,
     ) -> None:
-        super().__init__(clock, dice, **more)
+        super().__init__(clock, rng, **more)
         self.rate, self.burst, self.level = rpm / 60, burst, burst
         self.token_rate, self.token_burst, self.token_level = tpm / 60, token_burst, token_burst
         self.tells = tells
@@ -272,7 +272,7 @@ class Buckets(Endpoint):
         if is_empty:
             self.level = 0.0
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
+    def refuses(self, row: Row, now: float) -> Rejection | None:
         passed, self._at = now - self._at, now
         self.level = min(self.burst, self.level + passed * self.rate)
         self.token_level = min(self.token_burst, self.token_level + passed * self.token_rate)
@@ -288,12 +288,12 @@ class Calendar(Endpoint):
     """So many in each period of the clock."""
 
     def __init__(
-        self, clock: Clock, dice: random.Random, *, requests: int = 600, period: float = 60.0, **more: float
+        self, clock: Clock, rng: random.Random, *, requests: int = 600, period: float = 60.0, **more: float
     ) -> None:
-        super().__init__(clock, dice, **more)
+        super().__init__(clock, rng, **more)
         self.requests, self.period, self._used, self._which = requests, period, 0, -1
 
-    def refuses(self, _row: Row, now: float) -> Refusal | None:
+    def refuses(self, _row: Row, now: float) -> Rejection | None:
         which = int(now // self.period)
         if which != self._which:
             self._which, self._used = which, 0
@@ -306,11 +306,11 @@ class Calendar(Endpoint):
 class Cap(Endpoint):
     """So many at once, else 503."""
 
-    def __init__(self, clock: Clock, dice: random.Random, *, most: int = 32, **more: float) -> None:
-        super().__init__(clock, dice, **more)
+    def __init__(self, clock: Clock, rng: random.Random, *, most: int = 32, **more: float) -> None:
+        super().__init__(clock, rng, **more)
         self.most = most
 
-    def refuses(self, _row: Row, _now: float) -> Refusal | None:
+    def refuses(self, _row: Row, _now: float) -> Rejection | None:
         return OVERLOAD if self.running >= self.most else None
 
 
@@ -318,9 +318,9 @@ class Changing(Buckets):
     """The limit is multiplied at given times."""
 
     def __init__(
-        self, clock: Clock, dice: random.Random, *, changes: tuple[tuple[float, float], ...], **more: float
+        self, clock: Clock, rng: random.Random, *, changes: tuple[tuple[float, float], ...], **more: float
     ) -> None:
-        super().__init__(clock, dice, **more)
+        super().__init__(clock, rng, **more)
         for at, factor in changes:
             clock.at(at, self._change, factor)
 
@@ -334,17 +334,24 @@ class Failing(Buckets):
     """Refuses everything between two moments; what was on its way then breaks off, too."""
 
     def __init__(
-        self, clock: Clock, dice: random.Random, *, start: float, end: float, refusal: Refusal = OVERLOAD, **more: float
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        start: float,
+        end: float,
+        refusal: Rejection = OVERLOAD,
+        **more: float,
     ) -> None:
-        super().__init__(clock, dice, **more)
+        super().__init__(clock, rng, **more)
         self.start, self.end, self.refusal = start, end, refusal
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
+    def refuses(self, row: Row, now: float) -> Rejection | None:
         if self.start <= now < self.end:
             return self.refusal
         return super().refuses(row, now)
 
-    def _answer(self, job: Asker, row: Row, flight: Flight) -> None:
+    def _answer(self, job: Asker, row: Row, flight: InFlight) -> None:
         if self.refusal is OVERLOAD and self.start <= self.clock.now < self.end:
             self.running -= 1
             job.land(row, flight, OVERLOAD)
@@ -355,12 +362,12 @@ class Failing(Buckets):
 class Flaky(Buckets):
     """A 503 at random."""
 
-    def __init__(self, clock: Clock, dice: random.Random, *, share: float = 0.05, **more: float) -> None:
-        super().__init__(clock, dice, **more)
+    def __init__(self, clock: Clock, rng: random.Random, *, share: float = 0.05, **more: float) -> None:
+        super().__init__(clock, rng, **more)
         self.share = share
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
-        return OVERLOAD if self.dice.random() < self.share else super().refuses(row, now)
+    def refuses(self, row: Row, now: float) -> Rejection | None:
+        return OVERLOAD if self.rng.random() < self.share else super().refuses(row, now)
 
 
 class Stray(Endpoint):
@@ -369,7 +376,7 @@ class Stray(Endpoint):
     def __init__(
         self,
         clock: Clock,
-        dice: random.Random,
+        rng: random.Random,
         *,
         share: float = 0.0,
         at: float = math.inf,
@@ -377,11 +384,11 @@ class Stray(Endpoint):
         wait: float | None = None,
         **more: float,
     ) -> None:
-        super().__init__(clock, dice, **more)
+        super().__init__(clock, rng, **more)
         self.share, self.at, self.slower, self.wait = share, at, slower, wait
 
-    def refuses(self, _row: Row, now: float) -> Refusal | None:
-        if now < self.at and self.dice.random() >= self.share:
+    def refuses(self, _row: Row, now: float) -> Rejection | None:
+        if now < self.at and self.rng.random() >= self.share:
             return None
         if now >= self.at:
             self.at = math.inf
@@ -394,11 +401,11 @@ class Stray(Endpoint):
 class StrayOnce(Buckets):
     """One 429 that the limit has no part in."""
 
-    def __init__(self, clock: Clock, dice: random.Random, *, at: float, **more: float) -> None:
-        super().__init__(clock, dice, **more)
+    def __init__(self, clock: Clock, rng: random.Random, *, at: float, **more: float) -> None:
+        super().__init__(clock, rng, **more)
         self.at = at
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
+    def refuses(self, row: Row, now: float) -> Rejection | None:
         if now >= self.at:
             self.at = math.inf
             return rate_refusal(None)
@@ -408,11 +415,11 @@ class StrayOnce(Buckets):
 class Daily(Buckets):
     """A quota for the day under the limit for the minute."""
 
-    def __init__(self, clock: Clock, dice: random.Random, *, quota: int, tells_hours: bool, **more: float) -> None:
-        super().__init__(clock, dice, **more)
+    def __init__(self, clock: Clock, rng: random.Random, *, quota: int, tells_hours: bool, **more: float) -> None:
+        super().__init__(clock, rng, **more)
         self.quota, self.tells_hours = quota, tells_hours
 
-    def refuses(self, row: Row, now: float) -> Refusal | None:
+    def refuses(self, row: Row, now: float) -> Rejection | None:
         if self.quota <= 0:
             return rate_refusal(8 * 3600.0 if self.tells_hours else None)
         refusal = super().refuses(row, now)
@@ -423,8 +430,8 @@ class Daily(Buckets):
 class Sharing(Endpoint):
     """Processors shared: up to so many at once are as fast as one, beyond that all get slower."""
 
-    def __init__(self, clock: Clock, dice: random.Random, *, lanes: int = 24, **more: float) -> None:
-        super().__init__(clock, dice, **more)
+    def __init__(self, clock: Clock, rng: random.Random, *, lanes: int = 24, **more: float) -> None:
+        super().__init__(clock, rng, **more)
         self.lanes = lanes
 
     def seconds(self) -> float:
@@ -434,15 +441,15 @@ class Sharing(Endpoint):
 class Batching(Endpoint):
     """vLLM-like: ten decode steps at a time, each of 12 ms and 0.5 ms for every sequence; first in, first out."""
 
-    def __init__(self, clock: Clock, dice: random.Random) -> None:
-        super().__init__(clock, dice)
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        super().__init__(clock, rng)
         self.sequences, self.mu, self.sd = 256, math.log(150.0) - 0.08, 0.4
-        self.queue: deque[tuple[float, Asker, Row, Flight]] = deque()
-        self.batch: list[tuple[float, Asker, Row, Flight]] = []
+        self.queue: deque[tuple[float, Asker, Row, InFlight]] = deque()
+        self.batch: list[tuple[float, Asker, Row, InFlight]] = []
         self.busy = False
 
-    def arrive(self, job: Asker, row: Row, flight: Flight) -> None:
-        self.queue.append((self.dice.lognormvariate(self.mu, self.sd), job, row, flight))
+    def arrive(self, job: Asker, row: Row, flight: InFlight) -> None:
+        self.queue.append((self.rng.lognormvariate(self.mu, self.sd), job, row, flight))
         if not self.busy:
             self.busy = True
             self.clock.at(self.clock.now, self._step)

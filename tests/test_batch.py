@@ -556,11 +556,11 @@ def test_a_batch_that_is_not_taken_stops_the_job_with_the_providers_words(tmp_pa
 def test_a_listed_price_is_that_of_batches(tmp_path: Path) -> None:
     write(tmp_path, 1)
     openai = {"endpoint.base_url": "https://api.openai.com/v1", "endpoint.model": "gpt-4o-mini", "prompt.column": "q"}
-    from pipeline.prices import Tariff  # noqa: PLC0415
+    from pipeline.prices import PriceList  # noqa: PLC0415
     from pipeline.records import Usage  # noqa: PLC0415
 
     costs = [
-        Tariff(Job.load([tmp_path / "in.csv"], settings={**openai, "run.how": how})).cost(Usage(1000, 1000))
+        PriceList(Job.load([tmp_path / "in.csv"], settings={**openai, "run.how": how})).cost(Usage(1000, 1000))
         for how in ("live", "batch")
     ]
     assert costs[0] is not None

@@ -15,7 +15,7 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion
 
 from pipeline import review
-from pipeline.history import folder_of
+from pipeline.history import find_job_folder
 
 KEY = 'sk-canary/4711+QWERTY="&zx'
 HEADER_KEY = "hdr-nightingale-0815-uiop"
@@ -173,7 +173,7 @@ def test_a_key_that_is_said_again_in_every_way_is_nowhere_but_at_its_endpoint(tm
     assert [other.returncode for other in others] == [0, 0, 0]
     said = [text for each in (again, *others) for text in (each.stdout, each.stderr)]
     assert not leaks(*said, *seen_lines, *produced(tmp_path))
-    told = "".join(review.show(folder_of(tmp_path / "out.csv"), status=None, row=None, most=99))
+    told = "".join(review.show(find_job_folder(tmp_path / "out.csv"), status=None, row=None, most=99))
     assert "you sent" in told
     assert "***" in told
 
@@ -229,8 +229,8 @@ def test_a_crash_tells_every_variable_of_every_frame_and_no_key(tmp_path: Path) 
 def test_a_key_that_was_put_in_the_wrong_place_is_not_quoted(tmp_path: Path, line: str, by: str) -> None:
     bench = Bench(tmp_path, "http://127.0.0.1:9/v1", ["first"])
     text = (tmp_path / "job.toml").read_text("utf-8")
-    mended = "\n".join(line if each.startswith(by) else each for each in text.splitlines())
-    (tmp_path / "job.toml").write_text(mended, "utf-8")
+    repair_kind = "\n".join(line if each.startswith(by) else each for each in text.splitlines())
+    (tmp_path / "job.toml").write_text(repair_kind, "utf-8")
     done = bench.command("run", "in.csv", "-c", "job.toml", "-o", "out.csv")
     assert done.returncode == 2, done.stderr
     leaked = leaks(done.stdout, done.stderr) | {

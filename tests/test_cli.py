@@ -115,10 +115,10 @@ def test_the_same_line_resumes_and_so_does_resume_from_another_folder(here: Path
 
 
 def test_resume_retries_what_failed(here: Path) -> None:
-    mended = False
+    repair_kind = False
 
     def reply(seen: Seen, _attempt: int) -> Canned | None:
-        if seen.prompt == "Say two" and not mended:
+        if seen.prompt == "Say two" and not repair_kind:
             return Canned(status=413, body=problem("prompt is too long"))
         return None
 
@@ -132,7 +132,7 @@ def test_resume_retries_what_failed(here: Path) -> None:
         shown = typed("show", "out.csv", "--status", "failed")
         assert "row 2 · failed" in shown.stdout
         assert "too_long: prompt is too long" in shown.stdout
-        mended = True
+        repair_kind = True
         assert typed("resume", "out.csv").returncode == 3
         assert typed("resume", "out.csv", "--retry", "failed").returncode == 0
         assert server.arrived == 4

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.columns import FIXED, ROWS_AT_ONCE, Cells, output_schema
-from pipeline.desk import Desk
+from pipeline.columns import FIXED, ROWS_AT_ONCE, OutputTable, output_schema
+from pipeline.context import LocalContext
 from pipeline.job import Job, settings_id
 from pipeline.plan import keys_path, make_plan
 from pipeline.prompts import Prompts
@@ -64,17 +64,17 @@ def written(
     prompts = Prompts(job, list(opened.schema))
     store = Store(folder / "store")
     with closing(store), closing(Reader(store.folder)) as reader:
-        desk = Desk(job, store, Tally())
+        context = LocalContext(job, store, Tally())
 
         async def record() -> None:
             for prompt, outcome in outcomes.items():
                 requests = prompts.requests({"prompt": prompt})
                 assert isinstance(requests, list)
-                await desk.record(requests[0], outcome)
+                await context.record(requests[0], outcome)
 
         asyncio.run(record())
         make_plan(job, opened, prompts, reader, folder)
-        cells = Cells(job, opened, keys_path(folder), reader)
+        cells = OutputTable(job, opened, keys_path(folder), reader)
         frame = pl.concat([output_schema(job, opened).to_frame(), *cells.frames()])
     assert frame.schema == output_schema(job, opened)
     assert frame.select(table.columns).equals(table)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer
 
-from pipeline.control import forget_orders, give_order
+from pipeline.control import remove_orders, send_order
 from pipeline.job import Limits
-from pipeline.lock import hold
-from pipeline.records import BadJob, Refusal
+from pipeline.lock import hold_lock
+from pipeline.records import BadJob, Rejection
 from pipeline.throttle import Throttle
 
 PRICED = ("--set", "prices.input=1", "--set", "prices.output=4", "--set", "parameters.max_tokens=10")
@@ -43,7 +43,7 @@ def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_tune_widens_a_running_job_within_two_seconds_and_stop_drains_it_into_its_output(tmp_path: Path) -> None:
     with ChatServer(delay_seconds=0.1) as server, running(tmp_path, server, "--concurrency", "1") as process:
         began, before = time.monotonic(), server.most_in_flight
-        said = give_order(tmp_path / "out.csv.job", limits={"concurrency": 32})
+        said = send_order(tmp_path / "out.csv.job", limits={"concurrency": 32})
         assert time.monotonic() - began < 2
         assert said.endswith("until this run ends: concurrency 1 → 32.")
         assert before == 1
@@ -76,8 +76,8 @@ def test_a_cap_below_what_is_spent_stops_at_the_cap_and_a_bad_value_changes_noth
         assert "limits.concurrency: Input should be greater than or equal to 1\nNothing was changed." in refused.stderr
         assert typed(tmp_path, "tune", "out.csv").returncode == 2
         with pytest.raises(BadJob, match=r"cannot tune this run: limits\.max_cost: .* greater than 0"):
-            give_order(folder, limits={"max_cost": 0.0})
-        give_order(folder, limits={"max_cost": 1e-9})
+            send_order(folder, limits={"max_cost": 0.0})
+        send_order(folder, limits={"max_cost": 1e-9})
         _, screen = process.communicate(timeout=30)
     assert process.returncode == 4
     assert "limits.max_cost is reached" in screen
@@ -86,23 +86,23 @@ def test_a_cap_below_what_is_spent_stops_at_the_cap_and_a_bad_value_changes_noth
 def test_a_cap_without_a_known_price_is_refused_and_the_job_goes_on(tmp_path: Path) -> None:
     with ChatServer(delay_seconds=0.05) as server, running(tmp_path, server, "--concurrency", "2"):
         with pytest.raises(BadJob, match="no price is known") as refused:
-            give_order(tmp_path / "out.csv.job", limits={"max_cost": 5.0})
+            send_order(tmp_path / "out.csv.job", limits={"max_cost": 5.0})
         assert "Nothing was sent" not in str(refused.value)
         server.wait_for(server.arrived + 10)
 
 
 def test_an_order_to_a_run_that_does_not_listen_is_taken_back(tmp_path: Path) -> None:
-    with hold(tmp_path), pytest.raises(BadJob, match="the order was taken back"):
-        give_order(tmp_path, stop=True, wait_seconds=0.2)
+    with hold_lock(tmp_path), pytest.raises(BadJob, match="the order was taken back"):
+        send_order(tmp_path, stop=True, wait_seconds=0.2)
     assert not list(tmp_path.glob("control-*"))
     with pytest.raises(BadJob, match="no run is at work here, so there is none to stop"):
-        give_order(tmp_path, stop=True)
+        send_order(tmp_path, stop=True)
 
 
 def test_what_was_left_for_an_earlier_run_is_not_obeyed_by_a_later_one(tmp_path: Path) -> None:
     for name in ("control-1.json", "control-1.taken", "control-2.told", "control-2.json.new"):
         (tmp_path / name).write_text("{}")
-    forget_orders(tmp_path)
+    remove_orders(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -117,8 +117,8 @@ def leave(throttle: Throttle, seconds: float, now: float = 0.0) -> tuple[int, fl
         if wait > 0:
             now += wait
             continue
-        throttle.left(now, 100)
-        throttle.given_up()
+        throttle.on_sent(now, 100)
+        throttle.on_abandoned()
         left += 1
         now += 1e-3
     return left, now
@@ -140,12 +140,12 @@ def test_a_tuned_rate_holds_from_then_on_however_many_left_before() -> None:
 
 def test_a_tuned_window_opens_and_closes_at_once_and_an_older_overload_does_not_narrow_it() -> None:
     throttle = Throttle(Limits(concurrency=2), 0.0)
-    flights = [throttle.left(0.0, 100) for _ in range(2)]
+    flights = [throttle.on_sent(0.0, 100) for _ in range(2)]
     assert throttle.wait_before_next(0.0) == math.inf
     throttle.tune(Limits(concurrency=5), 1.0)
     assert throttle.window == 5
     assert throttle.wait_before_next(1.0) == 0
-    throttle.refused(flights[0], Refusal("retry", "overloaded", "busy", 503, "window"), 2.0)
+    throttle.on_rejection(flights[0], Rejection("retry", "overloaded", "busy", 503, "window"), 2.0)
     assert throttle.window == 5
     throttle.tune(Limits(concurrency=1), 3.0)
     assert throttle.wait_before_next(3.0) == math.inf

@@ -10,19 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.desk import Desk
+from pipeline.context import LocalContext
 from pipeline.job import Job, settings_id
-from pipeline.notes import read_learnt, read_ledger, read_outcome
-from pipeline.progress import NO_WAIT, Progress, Wait
+from pipeline.notes import read_learned_limits, read_ledger, read_outcome
+from pipeline.progress import NO_PAUSE, Progress, Wait
 from pipeline.records import (
     TEMPORARY,
     Answer,
     BadJob,
     Exit,
     Failure,
-    Learnt,
+    LearnedLimits,
     Outcome,
-    Refusal,
+    Rejection,
     Request,
     Stopped,
     Tally,
@@ -59,21 +59,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def desk_at(store: Store, ledger: Tally | None = None, **settings: Any) -> Desk:
-    return Desk(job_with(**settings), store, ledger or Tally())
+def desk_at(store: Store, ledger: Tally | None = None, **settings: Any) -> LocalContext:
+    return LocalContext(job_with(**settings), store, ledger or Tally())
 
 
-def record(desk: Desk, *outcomes: Outcome) -> None:
+def record(context: LocalContext, *outcomes: Outcome) -> None:
     async def all_of_them() -> None:
-        await asyncio.gather(*(desk.record(request(chr(97 + at)), each) for at, each in enumerate(outcomes)))
+        await asyncio.gather(*(context.record(request(chr(97 + at)), each) for at, each in enumerate(outcomes)))
 
     asyncio.run(all_of_them())
 
 
 def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
     failure = Failure(kind="too_long", reason="4,097 tokens", attempts=1, cost=0.0)
-    desk = desk_at(store)
-    record(desk, YES, failure)
+    context = desk_at(store)
+    record(context, YES, failure)
     told = settings_id(job_with().seen_by_model())
     found = Reader(store.folder).get_many(["a" * 64, "b" * 64])
     assert [read_outcome(stored) for stored in found if stored is not None] == [
@@ -82,37 +82,37 @@ def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
 
 
 def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
-    desk, seen = desk_at(store), []
+    context, seen = desk_at(store), []
 
     class Watching(Progress):
         def show(self, tally: Tally, *_: object) -> None:
             reader = Reader(store.folder)
-            seen.append((tally.ok, desk.asked.ok, sum(map(len, reader.marks())), read_ledger(reader).ok))
+            seen.append((tally.ok, context.asked.ok, sum(map(len, reader.marks())), read_ledger(reader).ok))
             reader.close()
 
-    desk.progress = Watching()
+    context.progress = Watching()
 
     async def one_after_the_other() -> None:
         for name in "abc":
-            await desk.record(request(name), YES)
+            await context.record(request(name), YES)
 
     asyncio.run(one_after_the_other())
     assert seen == [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)]
 
 
 def test_what_cannot_be_written_is_a_stop_and_is_not_counted(store: Store) -> None:
-    desk = desk_at(store)
+    context = desk_at(store)
     store.close()
     with pytest.raises(Stopped):
-        record(desk, YES)
-    assert desk.asked == Tally()
+        record(context, YES)
+    assert context.asked == Tally()
 
 
 def test_the_ledger_is_on_disk_as_soon_as_the_outcome_is(store: Store) -> None:
-    desk = desk_at(store, Tally(ok=7, cost=2.0))
-    record(desk, YES)
+    context = desk_at(store, Tally(ok=7, cost=2.0))
+    record(context, YES)
     ledger = read_ledger(Reader(store.folder))
-    assert ledger == desk.ledger
+    assert ledger == context.ledger
     assert (ledger.ok, ledger.cost) == (8, 2.0)  # what it cost was told as each attempt landed
     assert (ledger.answers, ledger.request_bytes, ledger.seconds, ledger.usage) == (1, 20, 0.25, YES.usage)
 
@@ -134,41 +134,41 @@ def test_the_ledger_grows_over_runs_and_the_run_counts_for_itself(store: Store) 
 
 
 def test_an_unknown_cost_counts_as_unpriced_and_never_as_zero_alone(store: Store) -> None:
-    desk = desk_at(store)
-    desk.landed(None)
-    desk.landed(0.5)
-    assert (desk.asked.cost, desk.asked.unpriced) == (0.5, 1)
+    context = desk_at(store)
+    context.count_attempt(None)
+    context.count_attempt(0.5)
+    assert (context.asked.cost, context.asked.unpriced) == (0.5, 1)
 
 
 def test_what_was_paid_without_an_outcome_is_in_the_books(store: Store) -> None:
-    desk = desk_at(store)
-    desk.landed(0.25)
-    desk.landed(None)
-    desk.landed(0.0, held=0.5, broke_off=True)
+    context = desk_at(store)
+    context.count_attempt(0.25)
+    context.count_attempt(None)
+    context.count_attempt(0.0, held=0.5, broke_off=True)
     store.close()
     ledger = read_ledger(Reader(store.folder))
     assert (ledger.rows, ledger.attempts, ledger.cost, ledger.unpriced) == (0, 3, 0.25, 1)
     assert (ledger.held, ledger.maybe_paid) == (0.5, 1)
-    assert desk.asked == ledger
+    assert context.asked == ledger
 
 
 def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
     prices = {"prices.input": 1.0, "prices.output": 1.0, "parameters.max_tokens": 5, "limits.max_cost": 2.0}
-    desk = desk_at(store, Tally(cost=1.5, held=0.5), **prices)
-    assert desk.budget.spent == 2.0
-    assert desk.budget.reserve(request()) is None
+    context = desk_at(store, Tally(cost=1.5, held=0.5), **prices)
+    assert context.budget.spent == 2.0
+    assert context.budget.reserve(request()) is None
 
 
 def test_a_kill_forgets_nothing_of_what_was_in_flight_under_a_cap(store: Store) -> None:
     prices = {"prices.input": 0.0, "prices.output": 1e6, "parameters.max_tokens": 5, "limits.max_cost": 100.0}
-    desk, waits = desk_at(store, **prices), []
+    context, waits = desk_at(store, **prices), []
 
     async def leave(times: int) -> None:
         for _ in range(times):
-            waits.append(await desk.set_aside(request()))
-            assert desk.budget.reserve(request()) == 5.0
+            waits.append(await context.note_reservation(request()))
+            assert context.budget.reserve(request()) == 5.0
             with closing(Reader(store.folder)) as reader:  # as the next run would find it, were this one killed now
-                assert read_ledger(reader).aside >= desk.budget.reserved
+                assert read_ledger(reader).aside >= context.budget.reserved
 
     asyncio.run(leave(16))
     assert waits.count(True) <= 5  # for the 1st, and when there are twice as many
@@ -176,7 +176,7 @@ def test_a_kill_forgets_nothing_of_what_was_in_flight_under_a_cap(store: Store) 
         next_run = desk_at(store, read_ledger(reader), **prices)
     assert 80.0 <= next_run.budget.spent <= 100.0
     assert next_run.ledger.aside == 0.0
-    desk.nothing_in_flight()
+    context.clear_reservation()
     asyncio.run(store.flush())
     with closing(Reader(store.folder)) as reader:
         assert desk_at(store, read_ledger(reader), **prices).budget.spent == 0.0
@@ -202,10 +202,10 @@ def test_a_budget_or_contract_that_cannot_be_held_is_a_bad_job(store: Store, set
     ],
 )
 def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome, mark: str) -> None:
-    desk = desk_at(store, **LABELS)
-    record(desk, outcome)
+    context = desk_at(store, **LABELS)
+    record(context, outcome)
     assert [mark for chunk in Reader(store.folder).marks() for _, mark in chunk] == [mark]
-    assert getattr(desk.asked, "failed" if mark == TEMPORARY else mark) == 1
+    assert getattr(context.asked, "failed" if mark == TEMPORARY else mark) == 1
 
 
 def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:
@@ -215,15 +215,15 @@ def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:
 
 
 def test_the_first_reason_to_stop_is_the_one_that_counts(store: Store) -> None:
-    desk = desk_at(store)
-    assert not desk.stop_asked.is_set()
-    desk.stop(Stopped("the key", Exit.NEEDS_PERSON))
-    desk.stop(Stopped("a signal", Exit.SIGINT))
-    assert str(desk.stopping) == "the key"
-    assert desk.stop_asked.is_set()
-    assert not desk.hurried.is_set()
-    desk.hurry()
-    assert desk.hurried.is_set()
+    context = desk_at(store)
+    assert not context.stop_requested.is_set()
+    context.stop(Stopped("the key", Exit.NEEDS_PERSON))
+    context.stop(Stopped("a signal", Exit.SIGINT))
+    assert str(context.stopping) == "the key"
+    assert context.stop_requested.is_set()
+    assert not context.drain_aborted.is_set()
+    context.abort_drain()
+    assert context.drain_aborted.is_set()
 
 
 @pytest.mark.parametrize(("verbosity", "told"), [(0, False), (1, True)])
@@ -232,41 +232,41 @@ def test_a_refusal_is_in_the_log_and_on_the_screen_where_all_is_to_be_seen(
 ) -> None:
     job = job_with()
     loud = job.model_copy(update={"this_run": job.this_run.model_copy(update={"verbosity": verbosity})})
-    desk = Desk(loud, store, Tally())
-    desk.refused(Refusal("retry", "rate", "unseen"))
-    desk.progress = Progress(tmp_path / "log.txt")
-    desk.refused(Refusal("retry", "rate", "busy"))
-    desk.progress.close()
+    context = LocalContext(loud, store, Tally())
+    context.log_rejection(Rejection("retry", "rate", "unseen"))
+    context.progress = Progress(tmp_path / "log.txt")
+    context.log_rejection(Rejection("retry", "rate", "busy"))
+    context.progress.close()
     assert "rate: busy" in (tmp_path / "log.txt").read_text("utf-8")
     assert ("rate: busy" in capsys.readouterr().err) == told
 
 
 def test_what_was_learnt_is_found_by_the_next_run_of_the_same_endpoint_model_and_key(store: Store) -> None:
-    desk = desk_at(store)
-    desk.learn("m", Learnt(598.0, 41_000.0, 24))
-    record(desk, YES)
-    known = read_learnt(Reader(store.folder))
-    found = Desk(job_with(), store, Tally(), known).learnt("m")
+    context = desk_at(store)
+    context.save_learned("m", LearnedLimits(598.0, 41_000.0, 24))
+    record(context, YES)
+    known = read_learned_limits(Reader(store.folder))
+    found = LocalContext(job_with(), store, Tally(), known).learnt("m")
     assert found is not None
     assert 0 <= found.age_seconds < 60
     assert (found.requests_per_minute, found.tokens_per_minute, found.window) == (598.0, 41_000.0, 24)
     others = {"endpoint.model": "n", "endpoint.base_url": "http://127.0.0.1:8/v1", "endpoint.api_key_env": "K"}
     for other in ({name: value} for name, value in others.items()):
         job = job_with(**other)
-        assert Desk(job, store, Tally(), known).learnt(job.endpoint.model) is None
+        assert LocalContext(job, store, Tally(), known).learnt(job.endpoint.model) is None
 
 
 def test_the_log_tells_each_long_pause_once_and_what_was_learnt_when_it_changes(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.touch()
-    desk = desk_at(store)
-    desk.progress = Progress(log, quiet=True)
-    desk.progress.begin(10)
-    for wait in (Wait(12.0), Wait(11.0), None, Wait(10.0), NO_WAIT, Wait(3.0), NO_WAIT, Wait(60.0, "after HTTP 503")):
-        desk.show(wait)
-    for learnt in (Learnt(598.0, None, 24), Learnt(598.0, None, 24), Learnt(600.0, None, 24)):
-        desk.learn("m", learnt)
-    desk.progress.close()
+    context = desk_at(store)
+    context.progress = Progress(log, quiet=True)
+    context.progress.begin(10)
+    for wait in (Wait(12.0), Wait(11.0), None, Wait(10.0), NO_PAUSE, Wait(3.0), NO_PAUSE, Wait(60.0, "after HTTP 503")):
+        context.show_progress(wait)
+    for learnt in (LearnedLimits(598.0, None, 24), LearnedLimits(598.0, None, 24), LearnedLimits(600.0, None, 24)):
+        context.save_learned("m", learnt)
+    context.progress.close()
     assert [line.partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
         "paused 12 s: the endpoint said so",
         "paused 60 s: after HTTP 503",

@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_under_the_store_stops_the_job_which_goes_on_when_t
         kept = server.arrived
         goes_on(server, source, output, "--job-dir", small / "job")
         assert kept > 50
-        assert [type(line).__name__ for line in history.read(small / "job")][-2:] == ["Began", "Ended"]
+        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["Began", "Ended"]
 
 
 def test_a_disk_too_full_to_begin_is_told_before_anything_is_sent(tmp_path: Path, server: ChatServer) -> None:
@@ -133,7 +133,7 @@ def test_a_disk_full_under_the_output_leaves_what_stood_there_and_keeps_every_an
         filler.unlink()
         goes_on(server, source, output, *job)
         assert server.arrived == 600
-    began, ended_first, _, ended_last = history.read(tmp_path / "job")
+    began, ended_first, _, ended_last = history.read_history(tmp_path / "job")
     assert isinstance(ended_first, history.Ended)
     assert isinstance(ended_last, history.Ended)
     assert (ended_first.summary.exit_code, ended_last.summary.exit_code) == (Exit.NEEDS_PERSON, Exit.DONE)
@@ -181,7 +181,7 @@ def test_a_disk_full_at_the_last_step_still_writes_the_output_elsewhere_and_says
         (small / "filler").unlink()
         goes_on(server, source, output, "--job-dir", small / "job")
         assert server.arrived == 100
-        assert [type(line).__name__ for line in history.read(small / "job")][-2:] == ["Began", "Ended"]
+        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["Began", "Ended"]
         assert json.loads((small / "job" / "summary.json").read_bytes())["exit_code"] == 0
 
 

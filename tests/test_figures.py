@@ -30,8 +30,8 @@ def answered(seconds: list[float], *, label: str = "a") -> pl.DataFrame:
 
 
 def test_percentiles_are_exact_for_whole_numbers_and_near_for_seconds() -> None:
-    dice = random.Random(3)
-    whole, seconds = [dice.randint(1, 5_000) for _ in range(3_000)], [dice.lognormvariate(0, 1) for _ in range(3_000)]
+    rng = random.Random(3)
+    whole, seconds = [rng.randint(1, 5_000) for _ in range(3_000)], [rng.lognormvariate(0, 1) for _ in range(3_000)]
     counts, times = Spread(), Spread()
     for start in range(0, 3_000, 700):
         counts.add(pl.Series(whole[start : start + 700]))

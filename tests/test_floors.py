@@ -157,7 +157,7 @@ def modules() -> dict[str, ast.Module]:
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
     """Every name that a file imports, however deep inside, and whether it is one of ours."""
-    for node in ast.walk(tree):
+    for node in ast.chain(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name.split(".")[0], False) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:

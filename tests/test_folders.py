@@ -42,10 +42,10 @@ sys.exit(do(*words))
 
 
 def modes(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder.parent)): stat.S_IMODE(path.stat().st_mode) for path in walk(folder)}
+    return {str(path.relative_to(folder.parent)): stat.S_IMODE(path.stat().st_mode) for path in chain(folder)}
 
 
-def walk(folder: Path) -> list[Path]:
+def chain(folder: Path) -> list[Path]:
     return [folder, *folder.rglob("*")]
 
 
@@ -64,11 +64,11 @@ def test_every_file_of_a_job_is_private_whatever_the_umask_and_its_output_obeys_
         assert done.returncode == 0, done.stderr
     folder = tmp_path / "out.csv.job"
     found = modes(folder)
-    files = {path.name for path in walk(folder) if path.is_file()}
+    files = {path.name for path in chain(folder) if path.is_file()}
     assert files >= {"lock", "keys.parquet", "log.txt", "history.jsonl", "summary.json", ".gitignore", "cache.db"}
     assert any(name.startswith("input-") for name in files)
-    assert {found[str(p.relative_to(tmp_path))] for p in walk(folder) if p.is_file()} == {0o600}
-    assert {found[str(p.relative_to(tmp_path))] for p in walk(folder) if p.is_dir()} == {0o700}
+    assert {found[str(p.relative_to(tmp_path))] for p in chain(folder) if p.is_file()} == {0o600}
+    assert {found[str(p.relative_to(tmp_path))] for p in chain(folder) if p.is_dir()} == {0o700}
     assert stat.S_IMODE((tmp_path / "out.csv").stat().st_mode) == 0o666 & ~mask
 
 
@@ -87,8 +87,8 @@ def test_a_shared_job_is_its_groups_whatever_the_umask(tmp_path: Path, server: C
     done = subprocess.run(line, cwd=tmp_path, umask=0o077, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "out.csv.job"
-    assert {stat.S_IMODE(p.stat().st_mode) for p in walk(folder) if p.is_file()} == {0o660}
-    assert {stat.S_IMODE(p.stat().st_mode) for p in walk(folder) if p.is_dir()} == {0o2770}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in chain(folder) if p.is_file()} == {0o660}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in chain(folder) if p.is_dir()} == {0o2770}
 
 
 def test_a_job_is_shared_later_with_all_that_it_holds(tmp_path: Path, server: ChatServer) -> None:
@@ -138,7 +138,7 @@ def test_colleagues_of_one_group_go_on_with_each_others_job(lab: Path, tmp_path:
     act(ANN, *asking, "--limit", "10")
     assert "10 answered before" in act(BEN, *asking)
     folder = lab / "out.csv.job"
-    assert {path.stat().st_uid for path in walk(folder)} == {ANN, BEN}
+    assert {path.stat().st_uid for path in chain(folder)} == {ANN, BEN}
     assert "→ re:" in act(ANN, "show", "out.csv")
     act(BEN, "export", "out.csv", "-o", "ben.parquet")
     with (lab / "in.csv").open("a") as file:
@@ -148,5 +148,5 @@ def test_colleagues_of_one_group_go_on_with_each_others_job(lab: Path, tmp_path:
     assert sorted(prompts) == sorted(f"Answer {n}" for n in range(31))
     out = pl.read_csv(lab / "out.csv", infer_schema=False)
     assert out["answer"].to_list() == [answer_to(f"Answer {n}") for n in range(31)]
-    assert {path.stat().st_gid for path in walk(folder)} == {LAB}
+    assert {path.stat().st_gid for path in chain(folder)} == {LAB}
     assert set(modes(folder).values()) == {0o660, 0o2770}

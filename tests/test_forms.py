@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.forms import FORMS, Forms
+from pipeline.forms import RESPONSE_FORMATS, ContractEncoder
 from pipeline.job import Job
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
@@ -17,9 +17,9 @@ MOOD: dict[str, Any] = {
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Well?"}], "max_tokens": 8}).encode()
 
 
-def forms(**settings: Any) -> Forms:
+def forms(**settings: Any) -> ContractEncoder:
     given = {"answer.schema": MOOD, **{name.replace("__", "."): value for name, value in settings.items()}}
-    return Forms(Job.load(["in.csv"], settings={**MINIMAL, **given}))
+    return ContractEncoder(Job.load(["in.csv"], settings={**MINIMAL, **given}))
 
 
 def conveyed(form: Any, messages: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def test_a_schema_goes_along_as_one_that_is_enforced_strictly_where_it_can_be() 
     assert form["json_schema"] == {"name": "answer", "strict": False, "schema": loose}
 
 
-@pytest.mark.parametrize("form", FORMS[1:])
+@pytest.mark.parametrize("form", RESPONSE_FORMATS[1:])
 def test_in_words_the_schema_stands_after_what_the_user_said_last(form: str) -> None:
     parts = [{"type": "image_url", "image_url": {"url": "https://h.example/a.png"}}]
     for content in ("Well?", parts):
@@ -63,5 +63,5 @@ def test_a_chat_in_which_no_user_speaks_is_told_all_the_same() -> None:
 
 
 def test_free_text_is_sent_as_it_is() -> None:
-    free = Forms(Job.load(["in.csv"], settings=MINIMAL))
-    assert [free.conveyed(BODY, form) for form in FORMS] == [BODY] * 3
+    free = ContractEncoder(Job.load(["in.csv"], settings=MINIMAL))
+    assert [free.conveyed(BODY, form) for form in RESPONSE_FORMATS] == [BODY] * 3

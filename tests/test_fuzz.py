@@ -23,7 +23,7 @@ from test_replies import AMETHYST_GOOD, ERRORS
 from pipeline import history
 from pipeline.job import Job
 from pipeline.notes import read_ledger, read_outcome
-from pipeline.records import Answer, BadJob, Failure, Refusal, Reply, Stopped, Tally, Usage
+from pipeline.records import Answer, BadJob, Failure, Rejection, Reply, Stopped, Tally, Usage
 from pipeline.replies import KINDS, read_reply
 from pipeline.schema import Contract
 from pipeline.store import Reader, Store
@@ -61,49 +61,49 @@ def put(value: Any, place: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def spoiled_tree(dice: random.Random, body: bytes) -> bytes:
+def spoiled_tree(rng: random.Random, body: bytes) -> bytes:
     """A body of which some nodes are others, some keys stand twice, and the encoding may be another."""
     try:
         value = json.loads(body)
     except ValueError:
-        return spoiled_bytes(dice, body)
-    for _ in range(dice.randint(1, 4)):
-        new = deep(dice.choice([3, 50, 400])) if dice.random() < 0.1 else dice.choice(NASTY)
-        value = put(value, dice.choice(places(value)), new)
+        return spoiled_bytes(rng, body)
+    for _ in range(rng.randint(1, 4)):
+        new = deep(rng.choice([3, 50, 400])) if rng.random() < 0.1 else rng.choice(NASTY)
+        value = put(value, rng.choice(places(value)), new)
     text = json.dumps(value)
-    if dice.random() < 0.3:
+    if rng.random() < 0.3:
         text = re.sub(
-            r'"(\w+)": ', lambda found: f'"{found[1]}": {dice.choice(["null", "[]", "1e999"])}, {found[0]}', text
+            r'"(\w+)": ', lambda found: f'"{found[1]}": {rng.choice(["null", "[]", "1e999"])}, {found[0]}', text
         )
-    return text.encode(dice.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32"]))
+    return text.encode(rng.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32"]))
 
 
-def spoiled_bytes(dice: random.Random, body: bytes) -> bytes:
+def spoiled_bytes(rng: random.Random, body: bytes) -> bytes:
     spoiled = bytearray(body)
-    for _ in range(dice.randint(1, 6)):
-        start = dice.randint(0, len(spoiled))
-        new = dice.choice(
-            [b"", b"{", b"}", b'"', b"[" * 600, b"\\ud800", b"\xff", b"\0", dice.randbytes(5), b"NaN", b"9" * 500]
+    for _ in range(rng.randint(1, 6)):
+        start = rng.randint(0, len(spoiled))
+        new = rng.choice(
+            [b"", b"{", b"}", b'"', b"[" * 600, b"\\ud800", b"\xff", b"\0", rng.randbytes(5), b"NaN", b"9" * 500]
         )
-        spoiled[start : start + dice.choice([0, 1, 1, 40])] = new
-    return bytes(spoiled[: dice.randint(0, len(spoiled))] if dice.random() < 0.2 else spoiled)
+        spoiled[start : start + rng.choice([0, 1, 1, 40])] = new
+    return bytes(spoiled[: rng.randint(0, len(spoiled))] if rng.random() < 0.2 else spoiled)
 
 
 @pytest.mark.parametrize("spoil", [spoiled_tree, spoiled_bytes])
 def test_every_spoiled_reply_is_an_answer_or_a_refusal_that_can_be_stored_and_shown(
     spoil: Callable[[random.Random, bytes], bytes],
 ) -> None:
-    dice = random.Random(4711)
+    rng = random.Random(4711)
     kinds = set()
     for _ in range(6_000):
-        status = dice.choice([200, 200, 200, 307, 400, 401, 403, 413, 429, 500, 503])
-        body = spoil(dice, dice.choice(TREES))
-        headers = {"retry-after": dice.choice(["9" * 400, "-1", "nan", "1e999", "Mon, 99 Foo 0000", "5"])}
+        status = rng.choice([200, 200, 200, 307, 400, 401, 403, 413, 429, 500, 503])
+        body = spoil(rng, rng.choice(TREES))
+        headers = {"retry-after": rng.choice(["9" * 400, "-1", "nan", "1e999", "Mon, 99 Foo 0000", "5"])}
         said = read_reply(Reply(status, headers, body, 0.1))
-        assert isinstance(said, (Answer, Refusal))
-        kinds.add(said.kind if isinstance(said, Refusal) else said.status)
+        assert isinstance(said, (Answer, Rejection))
+        kinds.add(said.kind if isinstance(said, Rejection) else said.status)
         assert msgspec.json.decode(msgspec.json.encode(said), type=type(said)) == said
-        if isinstance(said, Refusal):
+        if isinstance(said, Rejection):
             assert said.kind in KINDS
             assert not SEEN_BY_NOBODY.search(said.message)
             assert said.wait_seconds is None or 0 <= said.wait_seconds < math.inf
@@ -117,9 +117,9 @@ SCHEMA = {
 
 
 def test_every_spoiled_answer_is_held_or_has_an_error() -> None:
-    dice, contract = random.Random(4712), Contract(SCHEMA)
+    rng, contract = random.Random(4712), Contract(SCHEMA)
     for _ in range(6_000):
-        body = spoiled_tree(dice, b'{"n": 3, "x": 0.5, "s": "text", "a": [1, {"b": null}]}')
+        body = spoiled_tree(rng, b'{"n": 3, "x": 0.5, "s": "text", "a": [1, {"b": null}]}')
         held = contract.read(body.decode("utf-8", "replace"))
         assert held.error or isinstance(held.values, dict)
 
@@ -147,20 +147,20 @@ def loads(path: Path, text: bytes) -> bool:
 
 
 def test_every_job_file_of_spoiled_bytes_is_a_job_or_a_bad_one(tmp_path: Path) -> None:
-    dice = random.Random(4713)
-    outcomes = {loads(tmp_path / "job.toml", spoiled_bytes(dice, dice.choice(CONFIGS))) for _ in range(1_500)}
+    rng = random.Random(4713)
+    outcomes = {loads(tmp_path / "job.toml", spoiled_bytes(rng, rng.choice(CONFIGS))) for _ in range(1_500)}
     assert outcomes == {True, False}
 
 
 def test_every_job_file_of_strange_values_is_a_job_or_a_bad_one(tmp_path: Path) -> None:
-    dice = random.Random(4714)
+    rng = random.Random(4714)
     for _ in range(1_500):
-        lines = dice.choice(CONFIGS).decode().splitlines()
-        for _ in range(dice.randint(1, 3)):
-            at = dice.randrange(len(lines))
+        lines = rng.choice(CONFIGS).decode().splitlines()
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(lines))
             name, equals, _ = lines[at].partition("=")
             lines[at] = (
-                f"{name}= {dice.choice(TOML_VALUES)}" if equals else f"[{dice.choice(['prompt', 'x', 'limits.y', ''])}]"
+                f"{name}= {rng.choice(TOML_VALUES)}" if equals else f"[{rng.choice(['prompt', 'x', 'limits.y', ''])}]"
             )
         loads(tmp_path / "job.toml", "\n".join(lines).encode())
 
@@ -197,7 +197,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_damaged_store_is_told_or_read_and_never_makes_anything_else(tmp_path: Path, stored: Path) -> None:
-    dice = random.Random(4715)
+    rng = random.Random(4715)
     whole = (stored / "cache.db").read_bytes()
     keys = [f"{number:064x}" for number in range(300)]
     told = read = 0
@@ -205,11 +205,11 @@ def test_a_damaged_store_is_told_or_read_and_never_makes_anything_else(tmp_path:
         folder = tmp_path / str(number)
         folder.mkdir()
         spoiled = bytearray(whole)
-        for _ in range(dice.choice([1, 3, 30])):
-            start = dice.randrange(len(spoiled)) if dice.random() < 0.7 else dice.randrange(200)
-            new = dice.choice([b"\0", b"\xff", b"\xff" * 200, dice.randbytes(4), b"CREATE VIEW Cache AS SELECT 1"])
+        for _ in range(rng.choice([1, 3, 30])):
+            start = rng.randrange(len(spoiled)) if rng.random() < 0.7 else rng.randrange(200)
+            new = rng.choice([b"\0", b"\xff", b"\xff" * 200, rng.randbytes(4), b"CREATE VIEW Cache AS SELECT 1"])
             spoiled[start : start + len(new)] = new
-        (folder / "cache.db").write_bytes(spoiled[: dice.randrange(len(spoiled))] if dice.random() < 0.1 else spoiled)
+        (folder / "cache.db").write_bytes(spoiled[: rng.randrange(len(spoiled))] if rng.random() < 0.1 else spoiled)
         try:
             with closing(Reader(folder)) as reader:
                 assert all(isinstance(mark, str) for chunk in reader.marks() for _, mark in chunk)
@@ -227,14 +227,14 @@ def test_a_damaged_store_is_told_or_read_and_never_makes_anything_else(tmp_path:
 
 
 def test_a_damaged_outcome_is_one_or_told() -> None:
-    dice = random.Random(4716)
+    rng = random.Random(4716)
     whole = [
         msgspec.json.encode(Answer(text="é \U0001f642", usage=Usage(1, 2, 3, 4, 5), model="m", cost=0.5, attempts=2)),
         msgspec.json.encode(Failure(kind="server", reason="HTTP 500", lasting=False)),
     ]
     for _ in range(10_000):
-        spoil = dice.choice([spoiled_tree, spoiled_bytes])
-        body = spoil(dice, dice.choice(whole))
+        spoil = rng.choice([spoiled_tree, spoiled_bytes])
+        body = spoil(rng, rng.choice(whole))
         try:
             assert isinstance(read_outcome(body), (Answer, Failure))
         except Stopped:
@@ -242,8 +242,8 @@ def test_a_damaged_outcome_is_one_or_told() -> None:
 
 
 def test_a_damaged_history_is_read_as_far_as_it_is_understood(tmp_path: Path) -> None:
-    dice = random.Random(4717)
+    rng = random.Random(4717)
     line = json.dumps({"type": "ended", "at": "2026-11-22T03:10:00Z", "summary": {"exit_code": 0}}).encode() + b"\n"
     for _ in range(2_000):
-        (tmp_path / "history.jsonl").write_bytes(b"".join(spoiled_tree(dice, line) + b"\n" for _ in range(2)))
-        history.last(tmp_path)
+        (tmp_path / "history.jsonl").write_bytes(b"".join(spoiled_tree(rng, line) + b"\n" for _ in range(2)))
+        history.last_start(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.images import IMAGE_BYTES_MAX, image_of, with_images
-from pipeline.templates import Unaskable
+from pipeline.templates import UnaskableRow
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
 
@@ -57,7 +57,7 @@ def test_what_is_no_image_is_told(tmp_path: Path, cell: object, why: str) -> Non
     with (tmp_path / "large.png").open("wb") as file:
         file.write(PNG)
         file.truncate(IMAGE_BYTES_MAX + 1)
-    with pytest.raises(Unaskable, match=why):
+    with pytest.raises(UnaskableRow, match=why):
         image_of(cell, tmp_path)
 
 
@@ -69,5 +69,5 @@ def test_images_stand_after_the_text_of_what_the_user_said_last() -> None:
     more = with_images([{"role": "user", "content": parts}], ["https://h.example/b.png"])
     assert [part["type"] for part in more[0]["content"]] == ["text", "image_url", "image_url"]
     assert with_images(chat, []) is chat
-    with pytest.raises(Unaskable, match="no user's message"):
+    with pytest.raises(UnaskableRow, match="no user's message"):
         with_images([{"role": "system", "content": "1"}], ["https://h.example/a.png"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import Job, JobFile, duration_seconds, line_of, parse_setting, settings
+from pipeline.job import Job, JobFile, duration_seconds, line_of_key, parse_setting, settings
 from pipeline.records import BadJob
 from pipeline.review import preview
 
@@ -54,11 +54,11 @@ model = "x"
 
 def test_a_key_inside_a_multi_line_string_is_not_mistaken_for_one() -> None:
     text = '[prompt]\ntemplate = """\nsystem = 1\n"""\nsystem = "x"\n'
-    assert line_of(text, ("prompt", "system")) == 5
+    assert line_of_key(text, ("prompt", "system")) == 5
 
 
 def test_dotted_and_quoted_keys_are_found() -> None:
-    assert line_of('endpoint.model = "x"\n\nprompt."system" = "y"\n', ("prompt", "system")) == 3
+    assert line_of_key('endpoint.model = "x"\n\nprompt."system" = "y"\n', ("prompt", "system")) == 3
 
 
 def test_toml_that_is_none_is_told_with_its_line(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ import pytest
 from chat_server import Canned, ChatServer, Reply, Seen, answer_to, completion, problem
 
 from pipeline.client import BODY_BYTES_MAX
-from pipeline.desk import Desk
+from pipeline.context import LocalContext
 from pipeline.job import Job
 from pipeline.live import DRAIN_SECONDS, FIRST_ROWS, answer_all
 from pipeline.notes import read_ledger, read_outcome
-from pipeline.progress import NO_WAIT, Progress, Wait
-from pipeline.records import TEMPORARY, Answer, BadJob, Exit, Failure, Learnt, Outcome, Request, Stopped, Tally
+from pipeline.progress import NO_PAUSE, Progress, Wait
+from pipeline.records import TEMPORARY, Answer, BadJob, Exit, Failure, LearnedLimits, Outcome, Request, Stopped, Tally
 from pipeline.retry import ALIKE, ATTEMPTS
 from pipeline.store import Reader, Store
 
@@ -77,15 +77,17 @@ class Run(NamedTuple):
         return outcome
 
 
-OnStart = Callable[[Desk, asyncio.Task[None]], None]
+OnStart = Callable[[LocalContext, asyncio.Task[None]], None]
 
 
-async def ask(job: Job, coming: AsyncIterator[Request], desk: Desk, on_start: OnStart | None) -> BaseException | None:
+async def ask(
+    job: Job, coming: AsyncIterator[Request], context: LocalContext, on_start: OnStart | None
+) -> BaseException | None:
     """Run `answer_all` as a task of its own; give what it raised. Nothing of it may still run then."""
     before = asyncio.all_tasks()
-    task = asyncio.create_task(answer_all(job, coming, desk))
+    task = asyncio.create_task(answer_all(job, coming, context))
     if on_start is not None:
-        on_start(desk, task)
+        on_start(context, task)
     await asyncio.wait({task})
     assert asyncio.all_tasks() == before
     return asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -98,32 +100,32 @@ def run(
     *,
     coming: AsyncIterator[Request] | None = None,
     on_start: OnStart | None = None,
-    dice: float = 0.0,
+    rng: float = 0.0,
     uptime: Callable[[], float] = time.monotonic,
     raises: bool = False,
 ) -> Run:
     """Answer the prompts into a new store, and read back what it holds. What is raised is raised, if not expected."""
     store = Store(folder / "store")
-    desk = Desk(job, store, Tally(), dice=lambda: dice, uptime=uptime)
+    context = LocalContext(job, store, Tally(), rng=lambda: rng, uptime=uptime)
     said = io.StringIO()
-    desk.progress = Progress(stream=said)
+    context.progress = Progress(stream=said)
     try:
-        error = asyncio.run(ask(job, coming or requests(prompts), desk, on_start))
+        error = asyncio.run(ask(job, coming or requests(prompts), context, on_start))
     finally:
         store.close()
     gc.collect()  # a socket that was left open is a warning here, and so an error
     if error is not None and not raises:
         raise error
     with closing(Reader(folder / "store")) as reader:
-        assert read_ledger(reader) == desk.ledger
-        assert desk.ledger == desk.asked or not (error is None or isinstance(error, Stopped))
+        assert read_ledger(reader) == context.ledger
+        assert context.ledger == context.asked or not (error is None or isinstance(error, Stopped))
         marks = {key: mark for chunk in reader.marks() for key, mark in chunk}
         stored = dict(zip(prompts, reader.get_many([request(prompt).key for prompt in prompts]), strict=True))
     return Run(
         {prompt: read_outcome(value) for prompt, value in stored.items() if value is not None},
         {prompt: marks[key] for prompt in prompts if (key := request(prompt).key) in marks},
-        desk.ledger,
-        desk.budget.spent,
+        context.ledger,
+        context.budget.spent,
         error,
         said.getvalue(),
     )
@@ -141,25 +143,25 @@ def only(prompt: str, *answers: Canned) -> Reply:
 class Bell:
     """Does something in the job's loop when a request arrives; before that request's answer can be read."""
 
-    def __init__(self, ring: Callable[[Desk, asyncio.Task[None]], None]) -> None:
+    def __init__(self, ring: Callable[[LocalContext, asyncio.Task[None]], None]) -> None:
         self.ring = ring
         self.hear: Callable[[], object] = lambda: None
 
-    def on_start(self, desk: Desk, task: asyncio.Task[None]) -> None:
+    def on_start(self, context: LocalContext, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
-        self.hear = lambda: loop.call_soon_threadsafe(self.ring, desk, task)
+        self.hear = lambda: loop.call_soon_threadsafe(self.ring, context, task)
 
 
-def asks_to_stop(desk: Desk, _task: asyncio.Task[None]) -> None:
-    desk.stop(ASKED_TO_STOP)
+def asks_to_stop(context: LocalContext, _task: asyncio.Task[None]) -> None:
+    context.stop(ASKED_TO_STOP)
 
 
-def asks_to_stop_at_once(desk: Desk, _task: asyncio.Task[None]) -> None:
-    desk.stop(ASKED_TO_STOP)
-    desk.hurry()
+def asks_to_stop_at_once(context: LocalContext, _task: asyncio.Task[None]) -> None:
+    context.stop(ASKED_TO_STOP)
+    context.abort_drain()
 
 
-def cancels(_desk: Desk, task: asyncio.Task[None]) -> None:
+def cancels(_context: LocalContext, task: asyncio.Task[None]) -> None:
     task.cancel()
 
 
@@ -208,7 +210,7 @@ def test_fewer_requests_than_slots_are_answered_all_the_same(server: ChatServer,
 def test_no_answer_waits_for_others_to_share_its_commit_when_none_can_come(
     server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
-    def give_up_after_a_minute(_desk: Desk, task: asyncio.Task[None]) -> None:
+    def give_up_after_a_minute(_context: LocalContext, task: asyncio.Task[None]) -> None:
         asyncio.get_running_loop().call_later(60, task.cancel)
 
     monkeypatch.setattr("pipeline.store.GROUP_SECONDS", 3600)
@@ -235,7 +237,7 @@ def test_a_row_that_fails_twice_is_answered_by_its_third_attempt(tmp_path: Path)
 
 def test_a_row_to_be_tried_again_waits_in_no_slot(tmp_path: Path) -> None:
     with ChatServer(only("row 1", SERVER_ERROR, Canned(body=completion("at last")))) as server:
-        run(tmp_path, make_job(server.url, limits__concurrency=1), numbered(6), dice=0.2)
+        run(tmp_path, make_job(server.url, limits__concurrency=1), numbered(6), rng=0.2)
     assert [seen.prompt for seen in server.log] == ["row 0", "row 1", "row 2", "row 3", "row 4", "row 5", "row 1"]
     assert server.log[6].at - server.log[1].at >= 0.8  # 0.2 of four seconds
 
@@ -265,7 +267,7 @@ def test_a_first_row_that_hangs_does_not_hold_up_the_others(tmp_path: Path) -> N
 def test_after_a_sleep_of_the_machine_what_was_in_flight_is_asked_again(tmp_path: Path) -> None:
     asleep = [0.0]
 
-    def falls_asleep(_desk: Desk, _task: asyncio.Task[None]) -> None:
+    def falls_asleep(_context: LocalContext, _task: asyncio.Task[None]) -> None:
         asleep[0] = 6 * 3600.0
 
     bell = Bell(falls_asleep)
@@ -313,14 +315,14 @@ def test_the_screen_counts_down_while_everyone_waits(tmp_path: Path) -> None:
     class Watched(Progress):
         is_due = True  # type: ignore[assignment] # however lately it told
 
-        def show(self, tally: Tally, wait: Wait = NO_WAIT, learnt: Learnt | None = None) -> None:
+        def show(self, tally: Tally, wait: Wait = NO_PAUSE, learnt: LearnedLimits | None = None) -> None:
             told.append(round(wait.seconds))
             super().show(tally, wait, learnt)
 
     limited = Canned(429, problem("slow down"), {"retry-after": "3"})
 
-    def watch(desk: Desk, _task: asyncio.Task[None]) -> None:
-        desk.progress = Watched(stream=io.StringIO(), quiet=True)
+    def watch(context: LocalContext, _task: asyncio.Task[None]) -> None:
+        context.progress = Watched(stream=io.StringIO(), quiet=True)
 
     with ChatServer(only("row 5", limited, Canned(body=completion("ok")))) as server:
         done = run(tmp_path, make_job(server.url), numbered(8), on_start=watch)
@@ -466,9 +468,9 @@ def test_what_is_in_flight_when_the_key_is_revoked_is_recorded(tmp_path: Path) -
 def test_a_store_that_takes_nothing_more_stops_the_job(server: ChatServer, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     job = make_job(server.url)
-    desk = Desk(job, store, Tally())
+    context = LocalContext(job, store, Tally())
     store.close()
-    error = asyncio.run(ask(job, requests(numbered(20)), desk, None))
+    error = asyncio.run(ask(job, requests(numbered(20)), context, None))
     assert isinstance(error, Stopped)
     assert "closed" in str(error)
     assert server.arrived == 1
@@ -502,7 +504,7 @@ def test_a_stop_leaves_rows_that_wait_to_be_tried_again_pending_and_counts_what_
 
     with ChatServer(reply) as server:
         job = make_job(server.url, limits__concurrency=1)
-        done = run(tmp_path, job, numbered(9), on_start=bell.on_start, raises=True, dice=1.0)
+        done = run(tmp_path, job, numbered(9), on_start=bell.on_start, raises=True, rng=1.0)
     assert done.error is ASKED_TO_STOP
     assert set(done.answers) == {"row 0", "row 2", "row 3"}
     assert done.tally.attempts == server.arrived == 4
@@ -545,15 +547,15 @@ def test_a_job_that_was_stopped_before_it_began_sends_nothing(server: ChatServer
 
 
 def test_a_stop_while_the_next_request_is_made_keeps_it_back(server: ChatServer, tmp_path: Path) -> None:
-    desks: list[Desk] = []
+    desks: list[LocalContext] = []
 
     async def coming() -> AsyncIterator[Request]:
         yield request("row 0")
         desks[0].stop(ASKED_TO_STOP)
         yield request("row 1")
 
-    def keep(desk: Desk, _task: asyncio.Task[None]) -> None:
-        desks.append(desk)
+    def keep(context: LocalContext, _task: asyncio.Task[None]) -> None:
+        desks.append(context)
 
     job = make_job(server.url, limits__concurrency=1)
     done = run(tmp_path, job, numbered(2), coming=coming(), on_start=keep, raises=True)
@@ -580,9 +582,9 @@ def test_a_hurried_stop_does_not_wait_for_what_hangs_and_tells_that_it_may_be_pa
 
 @pytest.mark.parametrize("stopped_before", [False, True], ids=["running", "draining"])
 def test_a_cancelled_job_is_cancelled_whole_and_its_books_are_kept(stopped_before: bool, tmp_path: Path) -> None:
-    def ring(desk: Desk, task: asyncio.Task[None]) -> None:
+    def ring(context: LocalContext, task: asyncio.Task[None]) -> None:
         if stopped_before:
-            desk.stop(ASKED_TO_STOP)
+            context.stop(ASKED_TO_STOP)
             asyncio.get_running_loop().call_later(0.1, task.cancel)
         else:
             task.cancel()
@@ -608,8 +610,8 @@ def test_a_job_may_be_cancelled_at_any_moment(server: ChatServer, tmp_path: Path
     store = Store(tmp_path / "store")
 
     async def cancel_after(turns: int) -> bool:
-        desk = Desk(job, store, Tally())
-        task = asyncio.create_task(answer_all(job, requests(numbered(6)), desk))
+        context = LocalContext(job, store, Tally())
+        task = asyncio.create_task(answer_all(job, requests(numbered(6)), context))
         for _ in range(turns):
             await asyncio.sleep(0)  # one turn of the loop
         task.cancel()

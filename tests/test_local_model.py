@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pipeline import local_model
-from pipeline.local_model import Served, find_gguf, gguf_sha256, serve, why_not
+from pipeline.local_model import LocalServer, find_gguf, gguf_sha256, load_failure_text, serve
 from pipeline.records import BadJob
 
 SMOLLM2 = "local:smollm2-135m"
@@ -59,12 +59,12 @@ def gguf() -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(gguf: Path) -> Iterator[Served]:
+def served(gguf: Path) -> Iterator[LocalServer]:
     with serve(gguf) as served:
         yield served
 
 
-def ask(served: Served, content: str, **more: object) -> httpx.Response:
+def ask(served: LocalServer, content: str, **more: object) -> httpx.Response:
     return httpx.post(
         f"{served.base_url}/chat/completions",
         json={"messages": [{"role": "user", "content": content}], "temperature": 0, **more},
@@ -140,7 +140,7 @@ def test_the_sha256_follows_the_file(tmp_path: Path) -> None:
         gguf_sha256(tmp_path / "gone.gguf")
 
 
-def test_it_answers_with_usage_and_without_naming_the_path(served: Served, gguf: Path) -> None:
+def test_it_answers_with_usage_and_without_naming_the_path(served: LocalServer, gguf: Path) -> None:
     reply = ask(served, "Say hello.", max_tokens=5)
     assert reply.status_code == 200
     body = reply.json()
@@ -151,25 +151,25 @@ def test_it_answers_with_usage_and_without_naming_the_path(served: Served, gguf:
     assert served.sha256 == gguf_sha256(gguf)
 
 
-def test_a_schema_is_enforced_by_grammar(served: Served) -> None:
+def test_a_schema_is_enforced_by_grammar(served: LocalServer) -> None:
     reply = ask(served, "What is the capital of France?", max_tokens=48, response_format=FORMAT)
     assert json.loads(reply.json()["choices"][0]["message"]["content"])["label"] in ("zebra", "walrus")
 
 
-def test_a_prompt_beyond_the_context_is_refused_and_the_next_is_answered(served: Served) -> None:
+def test_a_prompt_beyond_the_context_is_refused_and_the_next_is_answered(served: LocalServer) -> None:
     reply = ask(served, "word " * 3000)
     assert reply.status_code == 400
     assert "2048" in reply.json()["error"]["message"]
     assert ask(served, "Say hello.", max_tokens=1).status_code == 200
 
 
-def test_others_on_this_machine_need_the_key(served: Served) -> None:
+def test_others_on_this_machine_need_the_key(served: LocalServer) -> None:
     assert httpx.post(f"{served.base_url}/chat/completions", json={"messages": []}).status_code == 401
     assert len(served.api_key) >= 32
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this machine")
-def test_it_listens_on_127_0_0_1_alone(served: Served) -> None:
+def test_it_listens_on_127_0_0_1_alone(served: LocalServer) -> None:
     connect(served.base_url).close()
     with pytest.raises(ConnectionRefusedError):
         connect(served.base_url, "127.0.0.2")
@@ -178,7 +178,7 @@ def test_it_listens_on_127_0_0_1_alone(served: Served) -> None:
 def test_leaving_the_block_ends_it_at_once_even_while_it_answers(gguf: Path) -> None:
     ended: list[Exception] = []
 
-    def long_question(served: Served) -> None:
+    def long_question(served: LocalServer) -> None:
         try:
             ask(served, "Tell a very long story.", max_tokens=1900, ignore_eos=True)
         except httpx.HTTPError as error:
@@ -282,4 +282,4 @@ def test_without_xllamacpp_the_line_to_type_is_named(gguf: Path, monkeypatch: py
     ],
 )
 def test_a_failure_to_load_is_told_by_its_cause(exit_code: int, log: str, told: str) -> None:
-    assert told in why_not(Path("m.gguf"), exit_code, log)
+    assert told in load_failure_text(Path("m.gguf"), exit_code, log)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from children import CHILD_SECONDS, child, on_host, pipe
 
-from pipeline.lock import hold
+from pipeline.lock import hold_lock
 from pipeline.records import BadJob, Exit, Stopped
 
 HOLD_UNTIL_TOLD = """
@@ -72,19 +72,19 @@ int flock(int descriptor, int operation) { (void)descriptor; (void)operation; er
 
 def leave_name(folder: Path, **changed: Any) -> dict[str, Any]:
     """What a killed process of this host leaves behind, with some of it changed."""
-    with hold(folder):
+    with hold_lock(folder):
         name: dict[str, Any] = json.loads((folder / "lock.json").read_bytes()) | changed
     (folder / "lock.json").write_text(json.dumps(name))
     return name
 
 
 def test_a_second_holder_is_told_who_holds_the_job_and_exits_5(tmp_path: Path) -> None:
-    with hold(tmp_path), child(TRY_TO_HOLD, tmp_path) as process:
+    with hold_lock(tmp_path), child(TRY_TO_HOLD, tmp_path) as process:
         output, _ = process.communicate(timeout=CHILD_SECONDS)
         assert process.returncode == 5
         assert f"process {os.getpid()}, since 20" in output
         assert "end it gently" in output
-        with pytest.raises(Stopped) as refused, hold(tmp_path):
+        with pytest.raises(Stopped) as refused, hold_lock(tmp_path):
             pass
         assert refused.value.exit_code == Exit.LOCKED
     with child(TRY_TO_HOLD, tmp_path) as process:
@@ -92,19 +92,22 @@ def test_a_second_holder_is_told_who_holds_the_job_and_exits_5(tmp_path: Path) -
 
 
 def test_the_lock_is_named_even_if_its_note_is_foreign_hostile_or_gone(tmp_path: Path) -> None:
-    with hold(tmp_path):
+    with hold_lock(tmp_path):
         note = tmp_path / "lock.json"
         note.write_text(json.dumps({"user": "ann", "host": "node7\x1b[2J", "pid": 4, "since": "2026-11-22 03:10"}))
-        with pytest.raises(Stopped, match=r"ann@node7 \(process 4, since 2026-11-22 03:10\) holds"), hold(tmp_path):
+        with (
+            pytest.raises(Stopped, match=r"ann@node7 \(process 4, since 2026-11-22 03:10\) holds"),
+            hold_lock(tmp_path),
+        ):
             pass
         for content in ("", "[]", "{}", "null"):
             note.write_text(content)
-            with pytest.raises(Stopped, match="Another process holds"), hold(tmp_path):
+            with pytest.raises(Stopped, match="Another process holds"), hold_lock(tmp_path):
                 pass
         note.unlink()
-        with pytest.raises(Stopped, match="Another process holds"), hold(tmp_path):
+        with pytest.raises(Stopped, match="Another process holds"), hold_lock(tmp_path):
             pass
-    with hold(tmp_path):
+    with hold_lock(tmp_path):
         pass
 
 
@@ -112,24 +115,24 @@ def test_a_killed_holder_leaves_the_job_free(tmp_path: Path) -> None:
     with child(HOLD_UNTIL_TOLD, tmp_path) as process:
         assert pipe(process.stdout).readline() == "held\n"
         told = f"process {process.pid}.*`pipeline stop {re.escape(str(tmp_path))}`, or `kill -INT {process.pid}`"
-        with pytest.raises(Stopped, match=f"(?s){told}"), hold(tmp_path):
+        with pytest.raises(Stopped, match=f"(?s){told}"), hold_lock(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait(CHILD_SECONDS)
-        with hold(tmp_path):
+        with hold_lock(tmp_path):
             assert json.loads((tmp_path / "lock.json").read_bytes())["pid"] == os.getpid()
 
 
 def test_a_folder_that_cannot_be_locked_is_a_bad_job(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
-    with pytest.raises(BadJob, match="cannot be locked"), hold(tmp_path):
+    with pytest.raises(BadJob, match="cannot be locked"), hold_lock(tmp_path):
         pass
 
 
 def test_an_error_inside_frees_the_lock_and_passes_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="from within"), hold(tmp_path):
+    with pytest.raises(OSError, match="from within"), hold_lock(tmp_path):
         raise OSError("from within")
-    with hold(tmp_path):
+    with hold_lock(tmp_path):
         pass
 
 
@@ -169,14 +172,14 @@ def test_a_job_that_another_host_held_is_never_taken_over_until_a_person_says_so
     with child(HOLD_UNTIL_TOLD, job, where=on_host("node7", tmp_path / "spare", job)) as process:
         assert pipe(process.stdout).readline() == "held\n"
         for _ in range(2):  # alive, and killed: from here nobody can tell
-            with pytest.raises(Stopped, match=rf"@node7 \(process {process.pid}, since 20") as refused, hold(job):
+            with pytest.raises(Stopped, match=rf"@node7 \(process {process.pid}, since 20") as refused, hold_lock(job):
                 pass
             assert refused.value.exit_code == Exit.LOCKED
             process.kill()
             process.wait(CHILD_SECONDS)
     line = next(line for line in str(refused.value).split(": ") if line.startswith("rm ")).splitlines()[0]
     subprocess.run(line, shell=True, check=True)  # noqa: S602 - as a person would type it
-    with hold(job):
+    with hold_lock(job):
         pass
 
 
@@ -200,7 +203,7 @@ def test_what_was_left_by_this_host_is_taken_over_and_nothing_else(
     with ExitStack() as stack:
         if not taken_over:
             refused = stack.enter_context(pytest.raises(Stopped))
-        with hold(tmp_path):
+        with hold_lock(tmp_path):
             assert json.loads((tmp_path / "lock.json").read_bytes())["boot"] != "before"
     assert (tmp_path / "lock.json").exists() != taken_over
     assert taken_over or refused.value.exit_code == Exit.LOCKED
@@ -228,17 +231,17 @@ def test_a_name_that_makes_no_sense_is_refused_in_words_and_at_once(
     tmp_path: Path, leave: Callable[[Path], Any]
 ) -> None:
     leave(tmp_path / "lock.json")
-    with pytest.raises(Stopped, match=r"\n.*rm .*lock\.json\n") as refused, hold(tmp_path):
+    with pytest.raises(Stopped, match=r"\n.*rm .*lock\.json\n") as refused, hold_lock(tmp_path):
         pass
     assert refused.value.exit_code == Exit.LOCKED
     assert len(str(refused.value)) < 1500
     (tmp_path / "lock.json").unlink()
-    with hold(tmp_path):
+    with hold_lock(tmp_path):
         pass
 
 
 def test_the_end_of_one_process_leaves_the_name_of_the_next(tmp_path: Path) -> None:
-    with hold(tmp_path):
+    with hold_lock(tmp_path):
         (tmp_path / "lock.json").write_text("another came")
     assert (tmp_path / "lock.json").read_text() == "another came"
 

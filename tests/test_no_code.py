@@ -23,7 +23,7 @@ CALLS = {"eval", "exec", "compile", "__import__", "execfile", "system", "popen",
 
 def forbidden(tree: ast.AST) -> Iterator[str]:
     """What could run data, as it stands in the code."""
-    for node in ast.walk(tree):
+    for node in ast.chain(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [alias.name for alias in node.names] + (
                 [node.module or ""] if isinstance(node, ast.ImportFrom) else []

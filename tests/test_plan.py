@@ -13,25 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import history
-from pipeline.desk import Desk
+from pipeline.chains import Chains
+from pipeline.context import LocalContext
 from pipeline.job import Job, ThisRun
 from pipeline.plan import (
     KEYS_SCHEMA,
     RENDERED_AT_ONCE,
     Plan,
-    chosen_rows,
     keys_hash,
     keys_path,
     make_plan,
-    requests_to_ask,
-    tally_rows,
+    pending_requests,
+    select_rows,
+    tally_statuses,
 )
 from pipeline.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Exit, Failure, Outcome, Request, Stopped, Summary, Tally
-from pipeline.store import Reader, Store, make_folder
+from pipeline.store import Reader, Store, make_job_folder
 from pipeline.tables import Table, open_table
 from pipeline.templates import Row
-from pipeline.walks import Walks
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 LASTING = Failure(kind="too_long", reason="4,097 tokens")
@@ -63,11 +63,11 @@ class Bench(AbstractContextManager["Bench"]):
         return requests[0]
 
     def record(self, **outcomes: Outcome) -> None:
-        desk = Desk(self.job(), self.store, Tally())
+        context = LocalContext(self.job(), self.store, Tally())
 
         async def all_of_them() -> None:
             pairs = outcomes.items()
-            await asyncio.gather(*(desk.record(self.request(prompt), outcome) for prompt, outcome in pairs))
+            await asyncio.gather(*(context.record(self.request(prompt), outcome) for prompt, outcome in pairs))
 
         asyncio.run(all_of_them())
 
@@ -78,15 +78,15 @@ class Bench(AbstractContextManager["Bench"]):
     def asked(self, plan: Plan, table: Table | None = None) -> list[Request]:
         async def drawn() -> list[Request]:
             with closing(Reader(self.store.folder)) as reader:
-                keys, walks = keys_path(self.folder), Walks(self.job(), reader)
-                requests = requests_to_ask(table or self.table, self.prompts, plan, keys, walks)
+                keys, chains = keys_path(self.folder), Chains(self.job(), reader)
+                requests = pending_requests(table or self.table, self.prompts, plan, keys, chains)
                 return [request async for request in requests]
 
         return asyncio.run(drawn())
 
     def tally(self) -> Tally:
         with closing(Reader(self.store.folder)) as reader:
-            return tally_rows(self.job(), self.folder, reader)
+            return tally_statuses(self.job(), self.folder, reader)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_an_answer_that_does_not_fit_is_tallied_as_invalid(make: Callable[..., B
 )
 def test_a_pilot_plans_its_rows_alone(make: Callable[..., Bench], this_run: dict[str, int], rows: int) -> None:
     whole = make(*"abcdef")
-    table = chosen_rows(whole.job(**this_run), whole.table)
+    table = select_rows(whole.job(**this_run), whole.table)
     plan = whole.plan(table=table, **this_run)
     assert (plan.rows, plan.to_ask, whole.tally().rows) == (rows, rows, rows)
     asked = whole.asked(plan, table)
@@ -213,7 +213,7 @@ def test_a_pilot_plans_its_rows_alone(make: Callable[..., Bench], this_run: dict
 
 def test_a_sample_is_the_same_for_the_same_seed(make: Callable[..., Bench]) -> None:
     whole = make(*map(str, range(50)))
-    drawn = [chosen_rows(whole.job(sample=5, seed=seed), whole.table) for seed in (1, 1, 2)]
+    drawn = [select_rows(whole.job(sample=5, seed=seed), whole.table) for seed in (1, 1, 2)]
     first, again, other = [whole.asked(whole.plan(table=table), table) for table in drawn]
     assert first == again != other
 
@@ -252,14 +252,14 @@ def plan_anew(source: Path, said: str = "", this_run: ThisRun | None = None, **s
     """How many rows a run renders to make its plan, and the plan; the run has then begun."""
     output = source.with_name("out.csv")
     job = Job.load([source], output, settings={**MINIMAL, **settings}, this_run=this_run or ThisRun())
-    make_folder(job.folder)
+    make_job_folder(job.folder)
     whole = open_table(job.inputs, job.folder)
     prompts = Counted(job, ["prompt"])
     prompts.said = said
     Store(job.folder / "store").close()
     with closing(Reader(job.folder / "store")) as reader:
-        plan = make_plan(job, chosen_rows(job, whole), prompts, reader, job.folder)
-    history.begin(job, ["run"], whole.content_hash, whole.path, keys_hash(keys_path(job.folder)))
+        plan = make_plan(job, select_rows(job, whole), prompts, reader, job.folder)
+    history.record_start(job, ["run"], whole.content_hash, whole.path, keys_hash(keys_path(job.folder)))
     return prompts.rows, plan
 
 
@@ -284,7 +284,7 @@ def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tm
     keys.write_bytes(b"cut")
     assert plan_anew(table)[0] == count
     # such as for a row whose prompt was another than planned: the keys are at fault
-    history.end(keys.parent, Summary(Exit.NEEDS_PERSON, "", "", Tally(), Tally(), 0.0, 0.0, wrote=False))
+    history.record_end(keys.parent, Summary(Exit.NEEDS_PERSON, "", "", Tally(), Tally(), 0.0, 0.0, wrote=False))
     assert plan_anew(table)[0] == count
     assert plan_anew(table)[0] == RENDERED_AT_ONCE
     # the same bytes by another ending may be other rows

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.job import Job
-from pipeline.prices import Budget, Tariff, expected_usage, size_of, text_and_images
+from pipeline.prices import Budget, PriceList, expected_usage, text_and_images, token_bytes
 from pipeline.records import BadJob, Exit, Request, Tally, Usage
 
 OPENAI = "https://api.openai.com/v1"
@@ -23,7 +23,7 @@ def job_at(url: str, model: str = "gpt-4o-mini", **settings: Any) -> Job:
 
 def capped(cap: float, *, max_tokens: int = 10, spent: float = 0.0, **prices: float) -> Budget:
     job = job_at(LOOPBACK, **{"limits.max_cost": cap, "parameters.max_tokens": max_tokens, **(prices or OWN)})
-    return Budget(job, Tariff(job), spent)
+    return Budget(job, PriceList(job), spent)
 
 
 def request_of(size: int) -> Request:
@@ -32,7 +32,7 @@ def request_of(size: int) -> Request:
 
 def refusal(job: Job) -> str:
     with pytest.raises(BadJob) as caught:
-        Budget(job, Tariff(job), 0.0)
+        Budget(job, PriceList(job), 0.0)
     return str(caught.value)
 
 
@@ -50,23 +50,23 @@ def refusal(job: Job) -> str:
     ],
 )
 def test_own_prices_are_per_million_tokens(usage: Usage, dollars: float) -> None:
-    assert Tariff(job_at(LOOPBACK, **OWN)).cost(usage) == pytest.approx(dollars)
+    assert PriceList(job_at(LOOPBACK, **OWN)).cost(usage) == pytest.approx(dollars)
 
 
 def test_cached_tokens_cost_as_others_where_no_price_of_theirs_is_given() -> None:
-    tariff = Tariff(job_at(LOOPBACK, **{"prices.input": 1.0, "prices.output": 4.0}))
+    tariff = PriceList(job_at(LOOPBACK, **{"prices.input": 1.0, "prices.output": 4.0}))
     assert tariff.cost(Usage(1_000_000, 0, cached_tokens=1_000_000)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(prompt_tokens=5), Usage(completion_tokens=5), Usage(total_tokens=9)])
 def test_a_missing_count_makes_an_unknown_cost(usage: Usage) -> None:
-    assert Tariff(job_at(LOOPBACK, **OWN)).cost(usage) is None
-    assert Tariff(job_at(OPENAI)).cost(usage) is None
+    assert PriceList(job_at(LOOPBACK, **OWN)).cost(usage) is None
+    assert PriceList(job_at(OPENAI)).cost(usage) is None
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(10**9, 10**9)])
 def test_a_model_on_this_machine_costs_nothing_whatever_it_used(usage: Usage) -> None:
-    tariff = Tariff(job_at("local:smollm2-135m"))
+    tariff = PriceList(job_at("local:smollm2-135m"))
     assert tariff.unknown is None
     assert tariff.cost(usage) == 0.0
 
@@ -82,13 +82,13 @@ def test_a_model_on_this_machine_costs_nothing_whatever_it_used(usage: Usage) ->
     ],
 )
 def test_the_price_list_counts_only_at_a_provider_that_it_knows(url: str, model: str, *, known: bool) -> None:
-    tariff = Tariff(job_at(url, model))
+    tariff = PriceList(job_at(url, model))
     assert (tariff.unknown is None) == known
     assert (tariff.cost(Usage(1000, 1000)) is not None) == known
 
 
 def test_the_list_prices_cached_tokens_and_hidden_reasoning() -> None:
-    tariff = Tariff(job_at(OPENAI))
+    tariff = PriceList(job_at(OPENAI))
     fresh, cached = tariff.cost(Usage(1000, 0)), tariff.cost(Usage(1000, 0, cached_tokens=1000))
     hidden, plain = tariff.cost(Usage(5, 36, total_tokens=1007)), tariff.cost(Usage(5, 1002))
     assert fresh is not None
@@ -98,7 +98,7 @@ def test_the_list_prices_cached_tokens_and_hidden_reasoning() -> None:
 
 
 def test_own_prices_win_over_the_list() -> None:
-    assert Tariff(job_at(OPENAI, **OWN)).cost(Usage(1_000_000, 0)) == pytest.approx(1.0)
+    assert PriceList(job_at(OPENAI, **OWN)).cost(Usage(1_000_000, 0)) == pytest.approx(1.0)
 
 
 def test_before_the_first_answer_usage_is_guessed_from_the_bytes() -> None:
@@ -147,7 +147,7 @@ def test_a_cap_without_a_bound_on_answers_is_refused_with_the_remedy(parameters:
 
 def test_either_name_bounds_an_answer() -> None:
     job = job_at(LOOPBACK, **{"limits.max_cost": 1.0, "parameters.max_completion_tokens": 10, **OWN})
-    assert Budget(job, Tariff(job), 0.0).reserve(request_of(10)) == pytest.approx((10 + 40) / 1e6)
+    assert Budget(job, PriceList(job), 0.0).reserve(request_of(10)) == pytest.approx((10 + 40) / 1e6)
 
 
 def test_the_dearer_of_fresh_and_cached_tokens_is_set_aside() -> None:
@@ -157,7 +157,7 @@ def test_the_dearer_of_fresh_and_cached_tokens_is_set_aside() -> None:
 
 def test_without_a_cap_nothing_is_set_aside_and_nothing_refused() -> None:
     job = job_at(LOOPBACK)
-    budget = Budget(job, Tariff(job), 3.0)
+    budget = Budget(job, PriceList(job), 3.0)
     assert budget.reserve(request_of(10**6)) == 0.0
     budget.settle(0.0, 2.0)
     assert budget.spent == 5.0
@@ -193,7 +193,7 @@ def test_spent_never_passes_the_cap(
 ) -> None:
     names = ("prices.input", "prices.cached_input", "prices.output")
     budget = capped(cap, max_tokens=50, **dict(zip(names, prices, strict=True)))
-    tariff = Tariff(job_at(LOOPBACK, **dict(zip(names, prices, strict=True))))
+    tariff = PriceList(job_at(LOOPBACK, **dict(zip(names, prices, strict=True))))
     in_flight: list[tuple[float, float]] = []
     for size, prompt_share, cached_share, lands in sizes:
         reserved = budget.reserve(request_of(size))
@@ -235,11 +235,11 @@ def test_a_text_that_looks_like_an_image_is_counted_by_its_bytes() -> None:
     looks = '"image_url":{"url":"data:image/png;base64,' + "A" * 90_000 + '"}'
     body = body_of({"type": "text", "text": looks}, {"type": "text", "text": "data:image/png;base64,AAAA"})
     assert text_and_images(body) == (len(body), 0)
-    assert size_of(body) == len(body)
+    assert token_bytes(body) == len(body)
 
 
 def test_before_the_first_answer_an_image_is_guessed_to_be_a_thousand_tokens() -> None:
-    small, large = (size_of(body_of(image(f"data:image/png;base64,{'A' * many}"))) for many in (10, 9_000_000))
+    small, large = (token_bytes(body_of(image(f"data:image/png;base64,{'A' * many}"))) for many in (10, 9_000_000))
     assert small == large
-    guessed = [expected_usage(Tally(), size, 1).prompt_tokens or 0 for size in (large, size_of(body_of()))]
+    guessed = [expected_usage(Tally(), size, 1).prompt_tokens or 0 for size in (large, token_bytes(body_of()))]
     assert 1_000 <= guessed[0] - guessed[1] < 1_030

@@ -17,8 +17,8 @@ from typing import TextIO
 
 import pytest
 
-from pipeline.progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
-from pipeline.records import Learnt, Tally, Usage
+from pipeline.progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
+from pipeline.records import LearnedLimits, Tally, Usage
 from pipeline.text import duration, money, short_count
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
@@ -143,7 +143,7 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
     progress = Progress(stream=stream, clock=clock)
     progress.begin(4_415)
     clock.now += 600
-    progress.show(HALF, Wait(12.0, "endpoint asked"))
+    progress.show(HALF, Pause(12.0, "endpoint asked"))
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     line = r"running 1,810/4,415 failed=3 cost=\$0\.86 eta=14min waiting=12s \(endpoint asked\)\n"
     assert re.fullmatch(f"{time} {line}", stream.getvalue())
@@ -152,30 +152,30 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
 @pytest.mark.parametrize(
     ("learnt", "text"),
     [
-        (Learnt(598.4, 41_234.0, 24), "learnt: 598 requests/min, 41,000 tokens/min, window 24"),
-        (Learnt(598.4, None, 1_024), "learnt: 598 requests/min, window 1,024"),
-        (Learnt(None, None, 24), "learnt: window 24"),
-        (Learnt(), ""),
+        (LearnedLimits(598.4, 41_234.0, 24), "learnt: 598 requests/min, 41,000 tokens/min, window 24"),
+        (LearnedLimits(598.4, None, 1_024), "learnt: 598 requests/min, window 1,024"),
+        (LearnedLimits(None, None, 24), "learnt: window 24"),
+        (LearnedLimits(), ""),
         (None, ""),
     ],
 )
-def test_what_was_learnt_is_told_in_its_units(learnt: Learnt | None, text: str) -> None:
-    assert learnt_text(learnt) == text
+def test_what_was_learnt_is_told_in_its_units(learnt: LearnedLimits | None, text: str) -> None:
+    assert learned_text(learnt) == text
 
 
 def test_a_pause_is_told_with_its_cause() -> None:
-    assert wait_text(Wait(12.0)) == "paused 12 s: the endpoint said so"
-    assert wait_text(Wait(60.0, "after HTTP 503")) == "paused 60 s: after HTTP 503"
+    assert pause_text(Pause(12.0)) == "paused 12 s: the endpoint said so"
+    assert pause_text(Pause(60.0, "after HTTP 503")) == "paused 60 s: after HTTP 503"
 
 
 def test_bar_and_plain_line_tell_the_pause_and_what_was_learnt() -> None:
-    learnt = Learnt(598.4, 41_234.0, 24)
+    learnt = LearnedLimits(598.4, 41_234.0, 24)
     clock, stream = Clock(), io.StringIO()
     with terminal(200) as tty:
         for progress in (Progress(stream=tty.stream, clock=clock), Progress(stream=stream, clock=clock)):
             progress.begin(4_415)
             clock.now += 600
-            progress.show(HALF, Wait(12.0), learnt)
+            progress.show(HALF, Pause(12.0), learnt)
             progress.end()
         written = tty.close()
     told = "learnt: 598 requests/min, 41,000 tokens/min, window 24"
@@ -211,7 +211,7 @@ def test_a_terminal_has_a_bar_with_the_numbers_and_at_the_end_none() -> None:
     assert screen_of(written) == "4,415 rows\na line above the bar"
 
 
-def drawn(columns: int, wait: Wait) -> str:
+def drawn(columns: int, wait: Pause) -> str:
     """All that one bar writes to a terminal, from its beginning to its end."""
     clock = Clock()
     with terminal(columns) as tty:
@@ -238,13 +238,13 @@ def test_the_bar_is_redrawn_by_time_however_often_it_is_shown() -> None:
 
 @pytest.mark.parametrize("columns", [5, 10, 20, 40])
 def test_a_narrow_terminal_is_never_wrapped(columns: int) -> None:
-    written = drawn(columns, Wait(12.0, "endpoint asked"))
+    written = drawn(columns, Pause(12.0, "endpoint asked"))
     assert max(columns_of(part) for part in re.split(r"[\r\n]", written)) <= columns
     assert screen_of(written) == ""
 
 
 def test_a_terminal_that_does_not_tell_its_width_has_a_bar_all_the_same() -> None:
-    written = drawn(0, NO_WAIT)
+    written = drawn(0, NO_PAUSE)
     assert "0.9M tokens" in written
     assert screen_of(written) == ""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import STATUSES, Answer, Exit, Failure, Outcome, Refusal, Request, Tally, Usage
+from pipeline.records import STATUSES, Answer, Exit, Failure, Outcome, Rejection, Request, Tally, Usage
 from pipeline.text import one_line, printable
 
 COUNTS = st.none() | st.integers(0, 10**9)
@@ -128,7 +128,7 @@ def test_what_is_at_its_default_is_not_stored() -> None:
     }
 
 
-@pytest.mark.parametrize("noun", [Usage(1), Tally(), Request("k", b"{}"), Refusal("retry", "rate", "busy")])
+@pytest.mark.parametrize("noun", [Usage(1), Tally(), Request("k", b"{}"), Rejection("retry", "rate", "busy")])
 def test_the_nouns_are_frozen_and_equal_by_value(noun: msgspec.Struct) -> None:
     assert noun == msgspec.structs.replace(noun)
     with pytest.raises(AttributeError):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import Answer, Refusal, Reply, Usage
+from pipeline.records import Answer, Rejection, Reply, Usage
 from pipeline.replies import CODE_KINDS, KINDS, PHRASES, STATUS_KINDS, clean_message, read_reply, read_usage
 
 AMETHYST_GOOD = (
@@ -30,13 +30,13 @@ def reply(status: int = 200, body: Any = b"", headers: dict[str, str] | None = N
     return Reply(status=status, headers=headers or {}, body=raw, seconds=0.5, **more)
 
 
-def refused(*arguments: Any, **more: Any) -> Refusal:
+def refused(*arguments: Any, **more: Any) -> Rejection:
     meaning = read_reply(reply(*arguments, **more))
-    assert isinstance(meaning, Refusal)
+    assert isinstance(meaning, Rejection)
     return meaning
 
 
-def answered(message: Any, finish: Any = "stop", **more: Any) -> Answer | Refusal:
+def answered(message: Any, finish: Any = "stop", **more: Any) -> Answer | Rejection:
     return read_reply(reply(200, {"choices": [{"message": message, "finish_reason": finish}], **more}))
 
 
@@ -620,7 +620,7 @@ def test_deep_nesting_is_refused_not_raised(status: int, opening: bytes, depth: 
     closed = opening.decode() + "[" * depth + "]" * depth
     closed += "".join({"[": "]", "{": "}"}[bracket] for bracket in reversed(opening.decode()) if bracket in "[{")
     for body in (opening * depth, closed.encode()):
-        assert isinstance(read_reply(reply(status, body)), (Answer, Refusal))
+        assert isinstance(read_reply(reply(status, body)), (Answer, Rejection))
 
 
 def test_a_good_answer_is_read_in_under_100_microseconds() -> None:

@@ -14,16 +14,16 @@ import pytest
 from chat_server import ChatServer
 
 from pipeline import history
-from pipeline.desk import Desk
+from pipeline.chains import Chains
+from pipeline.context import LocalContext
 from pipeline.job import Job, ThisRun
 from pipeline.live import answer_all
-from pipeline.plan import Plan, chosen_rows, keys_hash, keys_path, make_plan, requests_to_ask
+from pipeline.plan import Plan, keys_hash, keys_path, make_plan, pending_requests, select_rows
 from pipeline.prompts import Prompts
 from pipeline.records import Answer, BadJob, Failure, Outcome, Status, Tally, Usage
 from pipeline.review import export, preview, show
-from pipeline.store import Reader, Store, make_folder
+from pipeline.store import Reader, Store, make_job_folder
 from pipeline.tables import Table, open_table
-from pipeline.walks import Walks
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 ASKED = {"prompt.template": "Is this good?\n{{ review }}"}
@@ -38,16 +38,16 @@ class Begun(AbstractContextManager["Begun"]):
         self, folder: Path, inputs: list[str], output: str, this_run: ThisRun, settings: dict[str, Any]
     ) -> None:
         self.job = Job.load(inputs, folder / output, settings={**MINIMAL, **settings}, this_run=this_run)
-        make_folder(self.job.folder)
+        make_job_folder(self.job.folder)
         whole = open_table(inputs, self.job.folder)
-        self.table: Table = chosen_rows(self.job, whole)
+        self.table: Table = select_rows(self.job, whole)
         self.prompts = Prompts(self.job, list(self.table.schema))
         self._store = Store(self.job.folder / "store")
         self._reader = Reader(self.job.folder / "store")
-        self.desk = Desk(self.job, self._store, Tally())
+        self.context = LocalContext(self.job, self._store, Tally())
         self.plan: Plan = make_plan(self.job, self.table, self.prompts, self._reader, self.job.folder)
         self.keys = keys_path(self.job.folder)
-        history.begin(self.job, ["run"], whole.content_hash, whole.path, keys_hash(self.keys))
+        history.record_start(self.job, ["run"], whole.content_hash, whole.path, keys_hash(self.keys))
 
     def record(self, *outcomes: Outcome | None) -> None:
         """The outcomes of the first rows; None leaves one pending."""
@@ -57,7 +57,7 @@ class Begun(AbstractContextManager["Begun"]):
                 requests = self.prompts.requests(row)
                 if outcome is not None:
                     assert isinstance(requests, list)
-                    await self.desk.record(requests[0], outcome)
+                    await self.context.record(requests[0], outcome)
 
         asyncio.run(all_of_them())
 
@@ -65,9 +65,9 @@ class Begun(AbstractContextManager["Begun"]):
         return [row for frame in self.table.slices() for row in frame.to_dicts()]
 
     def answer(self) -> None:
-        walks = Walks(self.job, self._reader)
-        requests = requests_to_ask(self.table, self.prompts, self.plan, self.keys, walks)
-        asyncio.run(answer_all(self.job, requests, self.desk))
+        chains = Chains(self.job, self._reader)
+        requests = pending_requests(self.table, self.prompts, self.plan, self.keys, chains)
+        asyncio.run(answer_all(self.job, requests, self.context))
 
     def __exit__(self, *_: object) -> None:
         self._reader.close()
@@ -275,7 +275,7 @@ def test_a_job_that_is_being_asked_can_be_looked_at(begin: Begin, tmp_path: Path
     assert seen == sorted(seen)
     assert (seen[0], len(seen)) == (0, 20)
     assert export(job.job.folder, tmp_path / "so_far.csv")[1] == Tally(
-        ok=20, usage=job.desk.asked.usage, unpriced=20, attempts=20
+        ok=20, usage=job.context.asked.usage, unpriced=20, attempts=20
     )
 
 

@@ -213,10 +213,10 @@ def test_amethysts_401_stops_the_job_after_one_request_and_its_words_are_shown(t
 
 
 def test_a_bad_row_never_stops_the_job_and_is_asked_again_only_with_retry(tmp_path: Path) -> None:
-    mended = False
+    repair_kind = False
 
     def reply(seen: Seen, _attempt: int) -> Canned | None:
-        if seen.prompt.endswith(("7", "3")) and not mended:
+        if seen.prompt.endswith(("7", "3")) and not repair_kind:
             return Canned(status=400, body=problem("prompt is too long", code="context_length_exceeded"))
         return None
 
@@ -231,7 +231,7 @@ def test_a_bad_row_never_stops_the_job_and_is_asked_again_only_with_retry(tmp_pa
         sent = server.arrived
         run(job(server.url, source, out))
         assert server.arrived == sent
-        mended = True
+        repair_kind = True
         retried = run(job(server.url, source, out, ThisRun(retry=("failed",), verbosity=-1)))
         assert server.arrived == sent + 8
     assert counts(retried) == {"ok": 40}

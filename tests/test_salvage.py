@@ -17,9 +17,9 @@ import pytest
 from pipeline import history
 from pipeline.notes import LEDGER, read_ledger
 from pipeline.records import Exit, Stopped, Summary, Tally
-from pipeline.salvage import open_store, readable
-from pipeline.store import Damaged, Reader, Store
-from pipeline.watermark import Watermark, path_of
+from pipeline.salvage import open_store, readable_entries
+from pipeline.store import Reader, Store, StoreDamaged
+from pipeline.watermark import Sidecar, sidecar_path
 
 ROWS = 1500
 PAGE = 4096
@@ -128,14 +128,14 @@ def test_all_that_can_be_read_goes_on_as_it_was_and_the_damaged_store_is_kept(
     (aside,) = job_folder.glob("store.damaged-*")
     assert (aside / "cache.db").read_bytes() == damaged
     open_store(job_folder, lambda _: pytest.fail("a salvaged store is whole")).close()
-    assert Watermark.of(folder).rows == len(found) + 2
+    assert Sidecar.of(folder).rows == len(found) + 2
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9000, b"SQLite format 3\0" + bytes(4080)])
 def test_a_store_of_which_nothing_can_be_read_is_refused_whatever_was_agreed(job_folder: Path, content: bytes) -> None:
     database = job_folder / "store" / "cache.db"
     database.write_bytes(content)
-    with pytest.raises(Damaged, match=rf"delete {job_folder} to begin anew and pay for every answer again"):
+    with pytest.raises(StoreDamaged, match=rf"delete {job_folder} to begin anew and pay for every answer again"):
         open_store(job_folder, lambda _: True)
     assert database.read_bytes() == content
     assert not list(job_folder.glob("store.*-*"))
@@ -143,7 +143,7 @@ def test_a_store_of_which_nothing_can_be_read_is_refused_whatever_was_agreed(job
 
 def test_a_garbage_head_is_refused(job_folder: Path) -> None:
     overwrite(job_folder / "store" / "cache.db", 0, b"\xff" * PAGE)
-    with pytest.raises(Damaged):
+    with pytest.raises(StoreDamaged):
         open_store(job_folder, lambda _: True)
 
 
@@ -171,8 +171,8 @@ def test_a_schema_that_computes_is_not_even_read(job_folder: Path) -> None:
         connection.execute(
             "CREATE VIEW Cache AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT * FROM n"
         )
-    assert list(readable(folder)) == []
-    with pytest.raises(Damaged, match="not of answers"):
+    assert list(readable_entries(folder)) == []
+    with pytest.raises(StoreDamaged, match="not of answers"):
         open_store(job_folder, lambda _: True)
 
 
@@ -180,9 +180,9 @@ def test_rows_lost_with_a_write_ahead_log_are_asked_again_only_if_agreed_and_wha
     job_folder: Path,
 ) -> None:
     folder = job_folder / "store"
-    before = Watermark.of(folder)
+    before = Sidecar.of(folder)
     more = Tally(ok=ROWS + 400, cost=3.5, attempts=ROWS + 400)
-    Watermark(before.identity, before.rows + 400, {LEDGER: msgspec.json.encode(more)}).put(folder)
+    Sidecar(before.identity, before.rows + 400, {LEDGER: msgspec.json.encode(more)}).put(folder)
     with pytest.raises(Stopped, match=f"{ROWS:,} of {ROWS + 400:,} or more answers. The others are asked, and paid"):
         open_store(job_folder, lambda _: False)
     open_store(job_folder, lambda _: True).close()
@@ -192,14 +192,14 @@ def test_rows_lost_with_a_write_ahead_log_are_asked_again_only_if_agreed_and_wha
 
 def ended(job_folder: Path, cost: float) -> None:
     known: dict[str, Any] = {"message": "", "output": "", "rows": SPENT, "run": SPENT, "seconds": 1.0, "wrote": True}
-    history.end(job_folder, Summary(exit_code=Exit.DONE, spent=cost, **known))
+    history.record_end(job_folder, Summary(exit_code=Exit.DONE, spent=cost, **known))
 
 
 def test_what_was_spent_is_taken_from_the_history_where_nothing_else_knows(job_folder: Path) -> None:
     folder = job_folder / "store"
     ended(job_folder, 7.5)
     ended(job_folder, 1.5)
-    path_of(folder).unlink()
+    sidecar_path(folder).unlink()
     with closing(sqlite3.connect(folder / "cache.db")) as connection, connection:
         connection.execute("UPDATE Cache SET value = x'00' WHERE key = 'note:ledger'")
     open_store(job_folder, lambda _: True).close()

@@ -17,9 +17,9 @@ from pipeline.schema import (
     REPAIRED_BRACKETS_MAX,
     REPAIRED_CHARACTERS_MAX,
     REPEATED_CHARACTERS_MAX,
+    AnswerChecker,
     Contract,
-    Ladder,
-    Mended,
+    RepairKind,
     contract_of,
 )
 
@@ -143,7 +143,7 @@ def test_a_whole_pair_of_surrogates_is_a_character() -> None:
 @given(st.text() | st.text('{}[]":,0123456789.eE+-\\untrfalsNI "') | JSON.map(json.dumps))
 def test_no_text_raises_and_each_is_held_or_has_an_error(text: str) -> None:
     held = Contract(REVIEW).read(text, whole=True)
-    if held.error is None and not held.mended:
+    if held.error is None and not held.repair_kind:
         assert held.values == json.loads(text)
     elif held.error is not None:
         assert held.error.startswith(("not JSON", "at /"))
@@ -219,15 +219,15 @@ VALUES = {"mood": "glad", "why": "sun"}
         ('Here: {"mood": "glad", // obviously\n "why": "sun"}', "json-repair"),
     ],
 )
-def test_what_fits_but_for_its_dress_is_held_and_says_how(text: str, mended: Mended) -> None:
+def test_what_fits_but_for_its_dress_is_held_and_says_how(text: str, repair_kind: RepairKind) -> None:
     held = Contract(MOOD).read(text, whole=True)
-    assert (held.values, held.error, held.mended) == (VALUES, None, mended)
+    assert (held.values, held.error, held.repair_kind) == (VALUES, None, repair_kind)
 
 
 def test_of_broken_json_the_whole_is_mended_and_no_part_of_it_taken_for_all() -> None:
     held = Contract(REVIEW).read('{"stars": 4, "who": {"name": "Ada", "tags": []},}', whole=True)
     assert held.values == {"stars": 4, "who": {"name": "Ada", "tags": []}}
-    assert held.mended == "json-repair"
+    assert held.repair_kind == "json-repair"
 
 
 @pytest.mark.parametrize(
@@ -252,12 +252,12 @@ def test_of_broken_json_the_whole_is_mended_and_no_part_of_it_taken_for_all() ->
 )
 def test_what_does_not_fit_in_any_dress_is_an_error_that_says_why(text: str, place: str) -> None:
     held = Contract(MOOD).read(text, whole=True)
-    assert (held.values, held.mended) == ({}, "")
+    assert (held.values, held.repair_kind) == ({}, "")
     assert (held.error or "").startswith(place)
 
 
 def test_broken_json_is_mended_only_when_the_model_came_to_its_end() -> None:
-    assert Contract(MOOD).read('{"mood": "glad", "why": "sun', whole=True).mended == "json-repair"
+    assert Contract(MOOD).read('{"mood": "glad", "why": "sun', whole=True).repair_kind == "json-repair"
     assert (Contract(MOOD).read('{"mood": "glad", "why": "sun', whole=False).error or "").startswith("not JSON")
 
 
@@ -279,7 +279,7 @@ def test_broken_json_is_mended_only_when_the_model_came_to_its_end() -> None:
 def test_a_bare_label_is_one_if_it_is_all_that_was_said(text: str, label: str | None) -> None:
     held = labels("positive", "negative").read(text, whole=True)
     assert held.values == ({} if label is None else {"label": label})
-    assert held.mended == ("" if label is None else "prose")
+    assert held.repair_kind == ("" if label is None else "prose")
     assert labels("positive", "negative").read(text, whole=False).values == {}
 
 
@@ -317,9 +317,11 @@ BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Well?
 FIRST = Request(key="0" * 64, body=BODY)
 
 
-def ladder(**settings: Any) -> Ladder:
+def checker(**settings: Any) -> AnswerChecker:
     given = {"answer.schema": MOOD, "parameters.max_tokens": 8, **settings}
-    return Ladder(Job.load(["in.csv"], settings={**MINIMAL, **{k.replace("__", "."): v for k, v in given.items()}}))
+    return AnswerChecker(
+        Job.load(["in.csv"], settings={**MINIMAL, **{k.replace("__", "."): v for k, v in given.items()}})
+    )
 
 
 def said(text: str, finish_reason: str = "stop") -> Answer:
@@ -344,14 +346,14 @@ def said(text: str, finish_reason: str = "stop") -> Answer:
     ],
 )
 def test_what_became_of_an_answer_and_whether_it_is_asked_for_again(outcome: Outcome, status: Status) -> None:
-    steps = ladder()
+    steps = checker()
     assert steps.judge(outcome)[0] == status
     assert (steps.follow_up(FIRST, outcome) is not None) == (status == "invalid")
-    assert ladder(answer__repairs=0).follow_up(FIRST, outcome) is None
+    assert checker(answer__repairs=0).follow_up(FIRST, outcome) is None
 
 
 def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong_so_often_and_no_more() -> None:
-    steps, request, keys = ladder(), FIRST, {FIRST.key}
+    steps, request, keys = checker(), FIRST, {FIRST.key}
     for number in (1, 2):
         following = steps.follow_up(request, said('{"mood": "meh", "why": ""}'))
         assert following is not None
@@ -369,8 +371,8 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong_so_of
 
 def test_a_truncated_answer_is_asked_for_once_more_with_more_room_if_that_is_wanted() -> None:
     cut = said('{"mood": "gl', "length")
-    assert ladder().follow_up(FIRST, cut) is None
-    steps = ladder(answer__grow_on_truncation=64)
+    assert checker().follow_up(FIRST, cut) is None
+    steps = checker(answer__grow_on_truncation=64)
     grown = steps.follow_up(FIRST, cut)
     assert grown is not None
     assert (grown.grown, grown.max_tokens, grown.repair) == (True, 64, 0)
@@ -385,18 +387,20 @@ def test_a_truncated_answer_is_asked_for_once_more_with_more_room_if_that_is_wan
 def test_free_text_that_was_cut_off_grows_under_the_name_that_the_job_has_for_it() -> None:
     settings = {**MINIMAL, "parameters": {"max_completion_tokens": 8}, "answer.grow_on_truncation": 16}
     body = BODY.replace(b'"max_tokens"', b'"max_completion_tokens"')
-    grown = Ladder(Job.load(["in.csv"], settings=settings)).follow_up(Request("0", body), said("Once upon", "length"))
+    grown = AnswerChecker(Job.load(["in.csv"], settings=settings)).follow_up(
+        Request("0", body), said("Once upon", "length")
+    )
     assert grown is not None
     assert json.loads(grown.body)["max_completion_tokens"] == 16
 
 
 def test_a_row_that_has_more_room_already_is_not_asked_with_less() -> None:
     roomy = Request("0", BODY, max_tokens=100)
-    assert ladder(answer__grow_on_truncation=64).follow_up(roomy, said("{", "length")) is None
+    assert checker(answer__grow_on_truncation=64).follow_up(roomy, said("{", "length")) is None
 
 
 def test_a_follow_up_is_found_without_its_body() -> None:
-    steps = ladder(answer__grow_on_truncation=64)
+    steps = checker(answer__grow_on_truncation=64)
     for outcome in (said("meh"), said("{", "length")):
         with_body, bare = steps.follow_up(FIRST, outcome), steps.follow_up(Request(FIRST.key, b""), outcome)
         assert with_body is not None
@@ -406,7 +410,7 @@ def test_a_follow_up_is_found_without_its_body() -> None:
 
 def test_the_golden_keys_of_follow_ups() -> None:
     # If one changes, every answer that was asked for again is paid for again.
-    steps = ladder(answer__grow_on_truncation=64)
+    steps = checker(answer__grow_on_truncation=64)
     keys = [following.key for o in (said("meh"), said("{", "length")) if (following := steps.follow_up(FIRST, o))]
     assert keys == [
         "651fca5309f30fd90436ee3b46fbc50a7e1104ee42fa1b0f13f15dd84c04d6da",
@@ -415,14 +419,14 @@ def test_the_golden_keys_of_follow_ups() -> None:
 
 
 def test_another_answer_is_followed_by_another_request() -> None:
-    one, other = (ladder().follow_up(FIRST, said(text)) for text in ("meh", "hm"))
+    one, other = (checker().follow_up(FIRST, said(text)) for text in ("meh", "hm"))
     assert one is not None
     assert other is not None
     assert one.key != other.key
 
 
 def test_of_a_long_bad_answer_the_ends_are_shown_again() -> None:
-    following = ladder().follow_up(FIRST, said("[" + '"x", ' * 10_000 + "0]"))
+    following = checker().follow_up(FIRST, said("[" + '"x", ' * 10_000 + "0]"))
     assert following is not None
     shown = json.loads(following.body)["messages"][1]["content"]
     assert len(shown) < REPEATED_CHARACTERS_MAX + 10
@@ -455,11 +459,11 @@ def test_no_text_holds_up_the_others(text: str) -> None:
 
 def test_an_example_whose_answer_does_not_fit_is_told_before_anything_is_sent() -> None:
     fitting = {"text": "x", "mood": "glad", "why": "sun"}
-    assert ladder(prompt__examples=[fitting]).contract is not None
+    assert checker(prompt__examples=[fitting]).contract is not None
     with pytest.raises(BadJob, match=r'the answer of example 2 does not fit: at /mood: "meh" is not'):
-        ladder(prompt__examples=[fitting, {**fitting, "mood": "meh"}])
+        checker(prompt__examples=[fitting, {**fitting, "mood": "meh"}])
     with pytest.raises(BadJob, match=r'example 1 does not fit: at /: "why" is a required property'):
-        ladder(prompt__examples=[{"mood": "glad", "why": None}])
+        checker(prompt__examples=[{"mood": "glad", "why": None}])
 
 
 def test_the_cells_of_an_example_are_read_by_their_shapes() -> None:

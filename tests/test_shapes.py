@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.shapes import ANY, TOO_LARGE, ZONED, Shape, misfit, shape_of
+from pipeline.shapes import ANY, TOO_LARGE, ZONED, Shape, mismatch, shape_of
 
 TEXT, WHOLE, NUMBER, DAY, MOMENT = (Shape(kind) for kind in ("text", "integer", "number", "date", "datetime"))
 ROOT = {
@@ -92,7 +92,7 @@ LIST = Shape("list", items=Shape("object", fields={"n": WHOLE, "at": MOMENT}))
     ],
 )
 def test_what_a_column_cannot_hold_is_told_with_its_place(value: Any, shape: Shape, told: str | None) -> None:
-    assert misfit(value, shape, "/x") == told
+    assert mismatch(value, shape, "/x") == told
 
 
 SCHEMAS = st.recursive(

@@ -12,15 +12,15 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
 
 from pipeline import BadJob, Job, ThisRun, run
-from pipeline.desk import Desk
+from pipeline.context import LocalContext
 from pipeline.history import begin
-from pipeline.lock import hold
+from pipeline.lock import hold_lock
 from pipeline.plan import keys_hash, keys_path, make_plan
 from pipeline.progress import Progress, Wait
 from pipeline.prompts import Prompts
 from pipeline.records import STATUSES, Exit, Process, Tally, Usage
-from pipeline.status import Run, Standing, Trouble, history, history_text, status, status_text
-from pipeline.store import Reader, Store, make_folder
+from pipeline.status import ErrorCount, JobStatus, RunRecord, history, history_text, status, status_text
+from pipeline.store import Reader, Store, make_job_folder
 from pipeline.tables import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
@@ -111,12 +111,12 @@ def test_watch_ends_with_the_run_and_at_ctrl_c_without_a_word(tmp_path: Path) ->
         run(asked)
     watch = [*PIPELINE, "status", "out.csv", "--watch"]
     seen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with hold(asked.folder), subprocess.Popen(watch, cwd=tmp_path, **seen) as left:  # type: ignore[call-overload]
+    with hold_lock(asked.folder), subprocess.Popen(watch, cwd=tmp_path, **seen) as left:  # type: ignore[call-overload]
         assert "preparing" in left.stdout.readline()
         left.send_signal(signal.SIGINT)
         assert left.communicate(timeout=20)[1] == ""
         assert left.returncode == 0
-    with hold(asked.folder):
+    with hold_lock(asked.folder):
         kept = subprocess.Popen(watch, cwd=tmp_path, **seen)  # type: ignore[call-overload]
         assert "preparing" in kept.stdout.readline()
     with kept:
@@ -141,17 +141,17 @@ def test_a_pause_a_stop_and_the_cap_are_told_of_a_job_that_says_so(tmp_path: Pat
     waiting = job(
         tmp_path, **{"limits.max_cost": 5.0, "parameters.max_tokens": 5, "prices.input": 1, "prices.output": 1}
     )
-    make_folder(waiting.folder)
+    make_job_folder(waiting.folder)
     table = open_table(waiting.inputs, waiting.folder)
     store = Store(waiting.folder / "store")
     reader = Reader(waiting.folder / "store")
-    with hold(waiting.folder):
+    with hold_lock(waiting.folder):
         make_plan(waiting, table, Prompts(waiting, ["q"]), reader, waiting.folder)
         begin(waiting, ["run"], table.content_hash, table.path, keys_hash(keys_path(waiting.folder)))
-        desk = Desk(waiting, store, Tally(cost=1.25, held=0.5, usage=Usage(1000, 200)))
-        desk.begin(12, waiting.limits, Progress(quiet=True))
-        desk.show(Wait(90.0, "after HTTP 503"))
-        desk.landed(0.25)
+        context = LocalContext(waiting, store, Tally(cost=1.25, held=0.5, usage=Usage(1000, 200)))
+        context.begin(12, waiting.limits, Progress(quiet=True))
+        context.show_progress(Wait(90.0, "after HTTP 503"))
+        context.count_attempt(0.25)
         store.close()
         standing = status(waiting.folder)
     reader.close()
@@ -173,7 +173,7 @@ def test_a_folder_that_is_held_where_it_cannot_be_seen_is_told_so(tmp_path: Path
 
 
 def test_a_job_in_words(tmp_path: Path) -> None:
-    standing = Standing(
+    standing = JobStatus(
         state="running",
         folder=str(tmp_path / "out.csv.job"),
         output=str(tmp_path / "out.csv"),
@@ -191,7 +191,7 @@ def test_a_job_in_words(tmp_path: Path) -> None:
         spent_this_run=0.86,
         max_cost=50.0,
         limits={"concurrency": "auto", "requests_per_minute": 600.0},
-        errors=[Trouble("timeout", 3, 17, "no whole answer\nwithin 600 s")],
+        errors=[ErrorCount("timeout", 3, 17, "no whole answer\nwithin 600 s")],
     )
     assert status_text(standing, NOON).splitlines() == [
         f"{tmp_path / 'out.csv'} · running, begun 12 min ago by mia@node7, process 12",
@@ -206,13 +206,13 @@ def test_a_job_in_words(tmp_path: Path) -> None:
 
 def test_the_shape_of_the_json_is_pinned() -> None:
     """Scripts hang on it: a key may be added, none may go."""
-    assert Standing.__struct_fields__ == (
+    assert JobStatus.__struct_fields__ == (
         "state", "folder", "output", "by", "since", "ended", "exit_code", "message", "rows", "to_ask", "asked",
         "rows_per_second", "rows_per_second_overall", "seconds_left", "last_stored", "prompt_tokens", "output_tokens",
         "spent", "held", "unpriced", "spent_this_run", "max_cost", "limits", "learnt", "wait_seconds", "cause",
         "batches", "errors",
     )  # fmt: skip
-    assert Run.__struct_fields__ == (
+    assert RunRecord.__struct_fields__ == (
         "began", "by", "version", "command", "changed", "ended", "running", "exit_code", "message", "rows", "asked",
         "spent", "seconds",
     )  # fmt: skip

@@ -21,10 +21,19 @@ import diskcache
 import pytest
 from children import CHILD_SECONDS, child, on_network, pipe
 
-from pipeline.lock import hold
+from pipeline.lock import hold_lock
 from pipeline.records import BadJob, Exit, Stopped
-from pipeline.store import GROUP_ROWS, BytesDisk, Damaged, HalfWritten, Reader, Store, make_folder, take_back
-from pipeline.watermark import Watermark
+from pipeline.store import (
+    GROUP_ROWS,
+    BytesDisk,
+    Reader,
+    Store,
+    StoreDamaged,
+    StoreHalfWritten,
+    make_job_folder,
+    roll_back,
+)
+from pipeline.watermark import Sidecar
 
 SEED = 20261122
 
@@ -487,7 +496,7 @@ def test_a_key_that_is_no_text_any_more_is_damage(tmp_path: Path) -> None:
     put_all(folder, [(f"{i:064x}", b"a", "ok") for i in range(3)])
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as connection:
         connection.execute("UPDATE Cache SET key = CAST(x'41ff' AS TEXT) WHERE rowid = 2")
-    with pytest.raises(Damaged, match="Could not decode to UTF-8"):
+    with pytest.raises(StoreDamaged, match="Could not decode to UTF-8"):
         marks(folder)
 
 
@@ -499,9 +508,9 @@ def test_a_value_that_changed_on_the_disk_is_refused_where_sqlite_sees_nothing(t
     (folder / "cache.db").write_bytes(whole[:at] + b"b" * 100 + whole[at + 100 :])
     with closing(sqlite3.connect(folder / "cache.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    with pytest.raises(Damaged, match="holds 1 rows that no store writes"):
+    with pytest.raises(StoreDamaged, match="holds 1 rows that no store writes"):
         Store(folder)
-    with pytest.raises(Damaged, match="is not what was written"):
+    with pytest.raises(StoreDamaged, match="is not what was written"):
         get_all(folder, list(marks(folder)))
 
 
@@ -511,11 +520,13 @@ def test_rows_lost_with_a_write_ahead_log_are_missed_before_anything_is_asked(tm
     with closing(Store(live)) as store:
         asyncio.run(put_rows(store, 500))
         deadline = time.monotonic() + CHILD_SECONDS
-        while Watermark.of(live).rows < 501 and time.monotonic() < deadline:
+        while Sidecar.of(live).rows < 501 and time.monotonic() < deadline:
             os.sched_yield()
         shutil.copy(live / "cache.db", copy)
         shutil.copy(live.with_name("store.json"), copy.parent)
-    with pytest.raises(Damaged, match=r"holds \d+ rows, where 501 were written: it lost its cache.db-wal|is empty"):
+    with pytest.raises(
+        StoreDamaged, match=r"holds \d+ rows, where 501 were written: it lost its cache.db-wal|is empty"
+    ):
         Store(copy)
 
 
@@ -528,7 +539,7 @@ def test_a_store_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
     put_all(folder, [("k", b"v", "ok")])
     shutil.rmtree(folder)
     for _ in range(2):
-        with pytest.raises(Damaged, match="is gone, though 2 rows were written to it"):
+        with pytest.raises(StoreDamaged, match="is gone, though 2 rows were written to it"):
             Store(folder)
     assert not folder.exists()
 
@@ -538,7 +549,7 @@ def test_the_store_of_another_job_is_not_taken_for_this_ones(tmp_path: Path) -> 
     for folder in (ours, theirs):
         put_all(folder, [("k", b"v", "ok"), (folder.parent.name, b"v", "ok")])
     shutil.copy(theirs / "cache.db", ours)
-    with pytest.raises(Damaged, match="is the store of another job"):
+    with pytest.raises(StoreDamaged, match="is the store of another job"):
         Store(ours)
 
 
@@ -549,7 +560,7 @@ def test_the_write_ahead_log_of_another_store_is_not_taken_for_this_ones(tmp_pat
         asyncio.run(put_rows(store, 200))
         shutil.copy(theirs / "cache.db-wal", ours)
     before = (ours / "cache.db").read_bytes()
-    with pytest.raises(Damaged):
+    with pytest.raises(StoreDamaged):
         Store(ours)
     assert (ours / "cache.db").read_bytes() == before
 
@@ -581,7 +592,7 @@ def test_a_schema_that_would_run_more_than_a_stores_is_refused_to_every_reader(t
     put_all(folder, [("k", b"v", "ok")])
     tamper(folder, sql)
     for look in (Store, Reader):
-        with pytest.raises(Damaged, match="not of answers"):
+        with pytest.raises(StoreDamaged, match="not of answers"):
             look(folder)
 
 
@@ -671,7 +682,7 @@ def test_hostile_rows_are_neither_unpickled_nor_followed_to_a_file(tmp_path: Pat
     for name in ("pickle", "file", "text"):
         with pytest.raises(Stopped, match=r"store.cache\.db holds rows that no store writes"):
             get_all(folder, ["good", name])
-    with pytest.raises(Damaged, match="holds 3 rows that no store writes"):
+    with pytest.raises(StoreDamaged, match="holds 3 rows that no store writes"):
         Store(folder)
     tamper(folder, "INSERT INTO Cache (key, raw, tag, value, mode) VALUES (?, 0, 'ok', x'00', 1)", bomb)
     with pytest.raises(Stopped, match="key is not plain text"):
@@ -712,8 +723,8 @@ def test_nobody_else_may_read_what_is_stored(tmp_path: Path) -> None:
     job = tmp_path / "out.csv.job"
     mask = os.umask(0o022)
     try:
-        make_folder(job)
-        with hold(job), closing(Store(job / "store")) as store:
+        make_job_folder(job)
+        with hold_lock(job), closing(Store(job / "store")) as store:
             asyncio.run(store.put("k", b"v", "ok"))
             found = {path.name: mode(path) for path in [job, *job.rglob("*")]}
         with closing(Reader(job / "store")) as reader:  # a look at a closed store leaves files too
@@ -728,17 +739,17 @@ def test_nobody_else_may_read_what_is_stored(tmp_path: Path) -> None:
 
 
 def test_the_job_folder_ignores_itself_and_an_old_one_is_left_as_it_is(tmp_path: Path) -> None:
-    make_folder(tmp_path / "deep" / "new")
+    make_job_folder(tmp_path / "deep" / "new")
     assert (tmp_path / "deep" / "new" / ".gitignore").read_text() == "*\n"
-    make_folder(tmp_path / "deep" / "new")
+    make_job_folder(tmp_path / "deep" / "new")
     mine = tmp_path / "mine"
     mine.mkdir(mode=0o755)
     (mine / "code.py").touch()
-    make_folder(mine)
+    make_job_folder(mine)
     assert [path.name for path in mine.iterdir()] == ["code.py"]
     assert mode(mine) == 0o755
     with pytest.raises(BadJob, match="--job-dir"):
-        make_folder(mine / "code.py")
+        make_job_folder(mine / "code.py")
 
 
 # ---- on a network file system: a rollback journal, which other hosts can read
@@ -845,15 +856,15 @@ def test_on_a_network_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(t
             acknowledged += output.read().split()
         try:
             stored = marks(folder)
-        except HalfWritten:
-            take_back(folder)
+        except StoreHalfWritten:
+            roll_back(folder)
             stored = marks(folder)
         assert stored.keys() >= set(acknowledged)
     keys = list(stored)
     assert all(value == key.encode() * 100 for key, value in zip(keys, get_all(folder, keys), strict=True))
 
 
-@pytest.mark.parametrize("mend", [take_back, lambda folder: Store(folder).close()], ids=["a look", "the next run"])
+@pytest.mark.parametrize("mend", [roll_back, lambda folder: Store(folder).close()], ids=["a look", "the next run"])
 def test_on_a_network_a_group_that_was_half_written_is_taken_back(tmp_path: Path, mend: Callable[[Path], None]) -> None:
     folder, network = tmp_path / "store", on_network(tmp_path, tmp_path / "mounts")
     with child(JOURNAL_OF, folder, "k", where=network) as process:
@@ -862,7 +873,7 @@ def test_on_a_network_a_group_that_was_half_written_is_taken_back(tmp_path: Path
         assert pipe(process.stdout).readline() == "half\n"
         process.send_signal(signal.SIGKILL)
     assert (folder / "cache.db-journal").stat().st_size > 0
-    with pytest.raises(HalfWritten, match="next run takes that back"):
+    with pytest.raises(StoreHalfWritten, match="next run takes that back"):
         Reader(folder)
     mend(folder)
     assert marks(folder) == {"k": "ok"}

@@ -22,13 +22,13 @@ from pipeline import tables
 from pipeline.records import BadJob, Exit, Stopped
 from pipeline.tables import (
     PLAIN,
-    Dress,
+    SpreadsheetOptions,
     Table,
     check_output,
-    check_rows,
-    forget_snapshots,
+    check_row_count,
     open_table,
     read_slices,
+    remove_old_snapshots,
     write_table,
 )
 
@@ -364,7 +364,7 @@ def test_a_new_content_has_a_snapshot_of_its_own_until_the_old_one_is_forgotten(
     new = opened(written(tmp_path / "a.csv", "a\n2\n"), folder)
     assert old.content_hash != new.content_hash
     assert sorted(folder.iterdir()) == sorted([old.path, new.path])
-    forget_snapshots(folder, new)
+    remove_old_snapshots(folder, new)
     assert list(folder.iterdir()) == [new.path]
     with pytest.raises(Stopped, match="is gone since"):
         list(old.slices())
@@ -716,7 +716,7 @@ def test_an_output_that_is_an_input_is_refused_by_whatever_name(tmp_path: Path) 
 # ---- for spreadsheets
 
 
-def dressed(folder: Path, frame: pl.DataFrame, name: str, dress: Dress = PLAIN) -> Path:
+def dressed(folder: Path, frame: pl.DataFrame, name: str, dress: SpreadsheetOptions = PLAIN) -> Path:
     write_table([frame], frame.schema, folder / name, {}, dress=dress)
     return folder / name
 
@@ -747,12 +747,12 @@ def test_what_excel_cannot_hold_is_said_and_what_stood_there_stands(tmp_path: Pa
     with pytest.raises(Stopped, match=r"(?s)Row 2, column 1: 32,768 characters, .* export the table in another format"):
         dressed(tmp_path, pl.DataFrame({"a": ["short", "x" * 32_768]}), "out.xlsx")
     assert path.read_text() == "before"
-    check_rows(path, 1_048_575)
+    check_row_count(path, 1_048_575)
     with pytest.raises(
         BadJob, match=r"holds 1,048,575 rows below its header, and these are 1,048,576\. .*out\.parquet"
     ):
-        check_rows(path, 1_048_576)
-    check_rows(tmp_path / "out.csv", 5_000_000)
+        check_row_count(path, 1_048_576)
+    check_row_count(tmp_path / "out.csv", 5_000_000)
 
 
 def test_without_the_extra_excel_files_are_refused_with_the_line_that_installs_it(tmp_path: Path) -> None:
@@ -770,11 +770,11 @@ def test_csv_for_excel_begins_with_a_mark_and_formulas_become_text_where_numbers
     frame = pl.DataFrame({"text": cells, "n": [-1] * len(cells)}).with_columns(
         pl.lit("=x").cast(pl.Enum(["=x"])).alias("e")
     )
-    path = dressed(tmp_path, frame, "out.csv", Dress(mark=True, escape_formulas=True))
+    path = dressed(tmp_path, frame, "out.csv", SpreadsheetOptions(mark=True, escape_formulas=True))
     assert path.read_bytes().startswith(b"\xef\xbb\xbftext,n,e")
     back = pl.read_csv(path, infer_schema=False)
     assert back["text"].to_list() == ["'=1+1", "'+49 30", "-1.5", "+2e3", "'@x", "'\ta", "'\ra", "a=b", "'-", None, "é"]
     assert set(back["n"]) == {"-1"}
     assert set(back["e"]) == {"'=x"}
     with pytest.raises(BadJob, match="belongs before CSV and TSV alone"):
-        check_output(tmp_path / "out.parquet", [], Dress(mark=True))
+        check_output(tmp_path / "out.parquet", [], SpreadsheetOptions(mark=True))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.records import BadJob
-from pipeline.templates import WORK_MAX, Template, Unaskable
+from pipeline.templates import WORK_MAX, Template, UnaskableRow
 
 ROW = {"a": "x", "n": 7, "null": None, "l": ["x"] * 10, "rows": [{"k": "v"}] * 3}
 
@@ -72,7 +72,7 @@ def test_a_prompt_of_five_million_characters_may_pass_through_many_filters() -> 
     ],
 )
 def test_nothing_of_the_programs_inside_can_be_reached(text: str) -> None:
-    with pytest.raises(Unaskable, match=r"unsafe|has no attribute|not safely callable|string indices|cannot be"):
+    with pytest.raises(UnaskableRow, match=r"unsafe|has no attribute|not safely callable|string indices|cannot be"):
         rendered(text)
 
 
@@ -100,24 +100,24 @@ def test_a_template_that_python_itself_cannot_compile_is_a_bad_job(text: str) ->
 
 @pytest.mark.parametrize("text", ["{{ a.nothing.more }}", "{{ 1 // 0 }}", "{{ l.x }}"])
 def test_what_goes_wrong_with_a_row_is_told(text: str) -> None:
-    with pytest.raises(Unaskable, match=r"the template fails on this row: ."):
+    with pytest.raises(UnaskableRow, match=r"the template fails on this row: ."):
         rendered(text)
 
 
 @pytest.mark.parametrize("text", ["{{ null }}", "{{ 'a' ~ null }}", "{% for i in [null] %}{{ i }}{% endfor %}"])
 def test_the_word_none_is_never_put_into_a_prompt(text: str) -> None:
-    with pytest.raises(Unaskable, match="prints a null"):
+    with pytest.raises(UnaskableRow, match="prints a null"):
         rendered(text)
 
 
 @pytest.mark.parametrize("text", ["{{ a.upper }}", "{{ range }}", "{{ l | map('upper') }}"])
 def test_code_is_never_put_into_a_prompt(text: str) -> None:
-    with pytest.raises(Unaskable, match="prints code"):
+    with pytest.raises(UnaskableRow, match="prints code"):
         rendered(text)
 
 
 def test_bytes_are_never_put_into_a_prompt() -> None:
-    with pytest.raises(Unaskable, match="prints bytes"):
+    with pytest.raises(UnaskableRow, match="prints bytes"):
         rendered("{{ b }}", {"b": b"\xff\x00"})
     assert rendered("{{ b.decode('latin-1') }}", {"b": b"\xff"}) == "\xff"
 
@@ -225,7 +225,7 @@ def test_recursion_without_end_is_a_row_error() -> None:
         "{% block b %}{{ self.b() }}{{ self.b() }}{% endblock %}",
         "{% for i in l recursive %}{{ loop(l) }}{% endfor %}",
     ):
-        with pytest.raises(Unaskable, match="recursion"):
+        with pytest.raises(UnaskableRow, match="recursion"):
             rendered(text)
 
 
@@ -234,5 +234,5 @@ def test_each_row_has_a_purse_of_its_own() -> None:
     assert WORK_MAX < 10 * 30_000_000
     for _ in range(10):
         assert len(template.render({"a": "x"})) == 30_000_000
-    with pytest.raises(Unaskable, match="longer than"):
+    with pytest.raises(UnaskableRow, match="longer than"):
         template.render({"a": "xy"})

@@ -10,30 +10,30 @@ from itertools import count, pairwise
 import pytest
 
 from pipeline.job import Limits
-from pipeline.records import Allowance, Learnt, Refusal, Usage
-from pipeline.throttle import Estimate, Flight, Throttle
+from pipeline.records import Allowance, LearnedLimits, Rejection, Usage
+from pipeline.throttle import InFlight, Throttle, TokenEstimate
 
 NOTHING_SAID = Allowance()
 USED = Usage(80, 20)
 
 
-def too_many(wait: float | None = None) -> Refusal:
-    return Refusal("retry", "rate", "too many", 429, "rate", wait)
+def too_many(wait: float | None = None) -> Rejection:
+    return Rejection("retry", "rate", "too many", 429, "rate", wait)
 
 
-def busy(wait: float | None = None) -> Refusal:
-    return Refusal("retry", "overload", "busy", 503, "window", wait)
+def busy(wait: float | None = None) -> Rejection:
+    return Rejection("retry", "overload", "busy", 503, "window", wait)
 
 
-TIMEOUT = Refusal("retry", "timeout", "no answer", None, "window")
+TIMEOUT = Rejection("retry", "timeout", "no answer", None, "window")
 
 
-def answered(throttle: Throttle, flight: Flight, now: float, usage: Usage = USED) -> None:
-    throttle.answered(flight, usage, NOTHING_SAID, now)
+def answered(throttle: Throttle, flight: InFlight, now: float, usage: Usage = USED) -> None:
+    throttle.on_answer(flight, usage, NOTHING_SAID, now)
 
 
-def leave(throttle: Throttle, times: int, now: float = 0.0) -> list[Flight]:
-    return [throttle.left(now, 400) for _ in range(times)]
+def leave(throttle: Throttle, times: int, now: float = 0.0) -> list[InFlight]:
+    return [throttle.on_sent(now, 400) for _ in range(times)]
 
 
 def drive(
@@ -52,7 +52,7 @@ def drive(
         if wait <= 0:
             used = usage()
             left.append((now, (used.prompt_tokens or 0) + (used.completion_tokens or 0)))
-            flight = throttle.left(now, 4 * (used.prompt_tokens or 0))
+            flight = throttle.on_sent(now, 4 * (used.prompt_tokens or 0))
             heapq.heappush(flying, (now + latency, next(order), flight, used))
         elif lands <= now + wait:
             now, _, flight, used = heapq.heappop(flying)
@@ -95,34 +95,34 @@ def test_no_minute_holds_more_requests_than_the_limit_and_hardly_fewer(limit: in
 
 @pytest.mark.parametrize("guessed", [0.5, 1.0, 4.0])
 def test_no_minute_holds_more_tokens_than_the_limit_but_for_the_request_that_crosses_it(guessed: float) -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
 
     def usage() -> Usage:
-        return Usage(round(dice.lognormvariate(5, 0.4)), round(dice.lognormvariate(3, 0.8)))
+        return Usage(round(rng.lognormvariate(5, 0.4)), round(rng.lognormvariate(3, 0.8)))
 
-    throttle = Throttle(Limits(tokens_per_minute=60_000), 0.0, estimate=Estimate(guessed * 0.25, guessed * 30))
+    throttle = Throttle(Limits(tokens_per_minute=60_000), 0.0, estimate=TokenEstimate(guessed * 0.25, guessed * 30))
     left = drive(throttle, 600, usage=usage)
     assert most_in_a_minute(left)[1] <= 60_000 + max(tokens for _, tokens in left)
     assert sum(tokens for _, tokens in left) >= 0.95 * 60_000 * 10
 
 
 def test_a_limit_that_the_user_set_holds_whatever_was_learnt_or_told_by_headers() -> None:
-    throttle = Throttle(Limits(requests_per_minute=60), 0.0, Learnt(6000, None, 100))
+    throttle = Throttle(Limits(requests_per_minute=60), 0.0, LearnedLimits(6000, None, 100))
     assert most_in_a_minute(drive(throttle, 180))[0] <= 60
     throttle = Throttle(Limits(requests_per_minute=60), 0.0)
-    throttle.answered(throttle.left(0.0, 400), USED, Allowance(requests_per_minute=6000), 1.0)
+    throttle.on_answer(throttle.on_sent(0.0, 400), USED, Allowance(requests_per_minute=6000), 1.0)
     assert most_in_a_minute([(0.0, 0), *drive(throttle, 180, since=1.0)])[0] <= 60
 
 
 def test_tokens_of_a_refused_request_are_given_back_unless_it_may_have_been_billed() -> None:
-    def wait_after(refusal: Refusal) -> float:
-        throttle = Throttle(Limits(tokens_per_minute=6000), 0.0, estimate=Estimate(1.0, 0.0))
-        throttle.refused(throttle.left(0.0, 1000), refusal, 0.1)
+    def wait_after(refusal: Rejection) -> float:
+        throttle = Throttle(Limits(tokens_per_minute=6000), 0.0, estimate=TokenEstimate(1.0, 0.0))
+        throttle.on_rejection(throttle.on_sent(0.0, 1000), refusal, 0.1)
         return throttle.wait_before_next(0.1)
 
-    assert wait_after(Refusal("retry", "odd", "")) == 0
-    assert wait_after(Refusal("retry", "timeout", "", maybe_paid=True)) == pytest.approx(1000 / 98.5 - 0.1)
-    assert wait_after(Refusal("retry", "odd", "", usage=Usage(300, 100))) == pytest.approx(400 / 98.5 - 0.1)
+    assert wait_after(Rejection("retry", "odd", "")) == 0
+    assert wait_after(Rejection("retry", "timeout", "", maybe_paid=True)) == pytest.approx(1000 / 98.5 - 0.1)
+    assert wait_after(Rejection("retry", "odd", "", usage=Usage(300, 100))) == pytest.approx(400 / 98.5 - 0.1)
 
 
 # ---- the window
@@ -137,10 +137,10 @@ def test_so_many_are_in_flight_as_the_user_said_and_each_landing_makes_room() ->
     answered(throttle, flights[0], 1.0)
     assert throttle.wait_before_next(1.0) == 0
     leave(throttle, 1, 1.0)
-    throttle.given_up()
+    throttle.on_abandoned()
     assert throttle.wait_before_next(1.0) == 0
     leave(throttle, 1, 1.0)
-    throttle.refused(flights[1], Refusal("row", "too_long", "", 400), 1.0)
+    throttle.on_rejection(flights[1], Rejection("row", "too_long", "", 400), 1.0)
     assert throttle.wait_before_next(1.0) == 0
 
 
@@ -160,7 +160,7 @@ def test_the_window_never_opens_beyond_what_the_user_said() -> None:
 def test_an_overload_leaves_the_window_one_below_where_it_was_met() -> None:
     throttle = Throttle(Limits(concurrency=40), 0.0)
     flights = leave(throttle, 33)
-    throttle.refused(flights[-1], busy(), 0.2)
+    throttle.on_rejection(flights[-1], busy(), 0.2)
     assert throttle.window == 32
 
 
@@ -169,20 +169,20 @@ def test_a_429_never_narrows_the_window() -> None:
     drive(throttle, 20)
     window = throttle.window
     for _ in range(20):
-        throttle.refused(throttle.left(now, 400), too_many(), now + 0.2)
+        throttle.on_rejection(throttle.on_sent(now, 400), too_many(), now + 0.2)
         now += 0.2 + throttle.wait_before_next(now + 0.2)
         assert throttle.window == window
 
 
 @pytest.mark.parametrize("refusal", [busy(), busy(3.0), TIMEOUT])
-def test_overloads_and_timeouts_never_teach_a_rate(refusal: Refusal) -> None:
+def test_overloads_and_timeouts_never_teach_a_rate(refusal: Rejection) -> None:
     throttle, now = Throttle(Limits(), 0.0), 20.0
     drive(throttle, 20)
     for _ in range(20):
-        throttle.refused(throttle.left(now, 400), refusal, now + 0.2)
+        throttle.on_rejection(throttle.on_sent(now, 400), refusal, now + 0.2)
         now += 0.2 + throttle.paused_seconds(now + 0.2)
-        assert throttle.learnt().requests_per_minute is None
-        assert throttle.learnt().tokens_per_minute is None
+        assert throttle.learned().requests_per_minute is None
+        assert throttle.learned().tokens_per_minute is None
 
 
 # ---- pauses
@@ -190,7 +190,7 @@ def test_overloads_and_timeouts_never_teach_a_rate(refusal: Refusal) -> None:
 
 def test_a_429_pauses_everyone_for_as_long_as_it_says() -> None:
     throttle = busy_for(20)
-    throttle.refused(leave(throttle, 2, 20.0)[0], too_many(12.0), 21.0)
+    throttle.on_rejection(leave(throttle, 2, 20.0)[0], too_many(12.0), 21.0)
     assert throttle.wait_before_next(21.0) == pytest.approx(12.0)
     assert throttle.paused_seconds(23.0) == pytest.approx(10.0)
     assert not throttle.cause
@@ -200,7 +200,7 @@ def test_a_429_pauses_everyone_for_as_long_as_it_says() -> None:
 
 def test_an_overload_that_says_how_long_pauses_everyone_so_long() -> None:
     throttle = busy_for(20)
-    throttle.refused(leave(throttle, 2, 20.0)[0], busy(7.0), 21.0)
+    throttle.on_rejection(leave(throttle, 2, 20.0)[0], busy(7.0), 21.0)
     assert throttle.wait_before_next(21.0) == pytest.approx(7.0)
     assert not throttle.cause
 
@@ -208,7 +208,7 @@ def test_an_overload_that_says_how_long_pauses_everyone_so_long() -> None:
 def test_pauses_without_a_word_grow_with_the_time_that_nothing_went_through_up_to_a_minute() -> None:
     throttle, now, pauses = Throttle(Limits(), 0.0), 0.0, []
     while now < 3600:
-        throttle.refused(throttle.left(now, 400), too_many(), now)
+        throttle.on_rejection(throttle.on_sent(now, 400), too_many(), now)
         pauses.append(throttle.paused_seconds(now))
         now += pauses[-1]
     assert pauses[0] == 1.0
@@ -221,31 +221,31 @@ def test_pauses_without_a_word_grow_with_the_time_that_nothing_went_through_up_t
 def test_an_answer_ends_the_growth_of_pauses() -> None:
     throttle, now = Throttle(Limits(), 0.0), 0.0
     while now < 600:
-        throttle.refused(throttle.left(now, 400), too_many(), now)
+        throttle.on_rejection(throttle.on_sent(now, 400), too_many(), now)
         now += throttle.paused_seconds(now)
-    answered(throttle, throttle.left(now, 400), now + 1)
-    throttle.refused(throttle.left(now + 2, 400), too_many(), now + 2)
+    answered(throttle, throttle.on_sent(now, 400), now + 1)
+    throttle.on_rejection(throttle.on_sent(now + 2, 400), too_many(), now + 2)
     assert throttle.paused_seconds(now + 2) == 1.0
 
 
 def test_one_or_two_overloads_pause_nobody_and_a_third_without_an_answer_does() -> None:
     throttle = Throttle(Limits(), 0.0)
     flights = leave(throttle, 4)
-    throttle.refused(flights[0], busy(), 0.1)
-    throttle.refused(flights[1], busy(), 0.1)
+    throttle.on_rejection(flights[0], busy(), 0.1)
+    throttle.on_rejection(flights[1], busy(), 0.1)
     assert throttle.paused_seconds(0.1) == 0
     answered(throttle, flights[2], 0.1)
-    throttle.refused(flights[3], busy(), 0.1)
+    throttle.on_rejection(flights[3], busy(), 0.1)
     assert throttle.paused_seconds(0.1) == 0
     for _ in range(2):
-        throttle.refused(throttle.left(0.1, 400), busy(), 0.2)
+        throttle.on_rejection(throttle.on_sent(0.1, 400), busy(), 0.2)
     assert throttle.paused_seconds(0.2) == 1.0
 
 
 def test_an_outage_leaves_the_window_as_it_was() -> None:
     throttle, now = busy_for(20, concurrency=40), 20.0
     for _ in range(30):
-        throttle.refused(throttle.left(now, 400), TIMEOUT, now + 0.2)
+        throttle.on_rejection(throttle.on_sent(now, 400), TIMEOUT, now + 0.2)
         now += 0.2 + throttle.paused_seconds(now + 0.2)
     assert throttle.window == 40
 
@@ -254,7 +254,7 @@ def test_refusals_of_one_moment_are_one_episode() -> None:
     once, often = Throttle(Limits(), 0.0), Throttle(Limits(), 0.0)
     for throttle, refusals in ((once, 1), (often, 50)):
         for flight in leave(throttle, 50)[:refusals]:
-            throttle.refused(flight, too_many(), 1.0)
+            throttle.on_rejection(flight, too_many(), 1.0)
     assert often.paused_seconds(1.0) == once.paused_seconds(1.0) == 1.0
     assert often.learnt() == once.learnt()
     again, paused = often.left(2.0, 400), often.paused_seconds(2.0)
@@ -266,16 +266,16 @@ def test_refusals_of_one_moment_are_one_episode() -> None:
 def test_a_longer_wait_told_to_a_request_of_the_same_moment_is_kept_for_all() -> None:
     throttle = Throttle(Limits(), 0.0)
     first, second = leave(throttle, 2)
-    throttle.refused(first, too_many(2.0), 1.0)
-    throttle.refused(second, too_many(9.0), 1.5)
+    throttle.on_rejection(first, too_many(2.0), 1.0)
+    throttle.on_rejection(second, too_many(9.0), 1.5)
     assert throttle.wait_before_next(1.5) == pytest.approx(9.0)
 
 
 def test_after_a_long_pause_one_goes_first_and_its_answer_lets_the_others_leave() -> None:
     throttle = busy_for(20)
-    throttle.refused(throttle.left(20.0, 400), too_many(30.0), 20.2)
+    throttle.on_rejection(throttle.on_sent(20.0, 400), too_many(30.0), 20.2)
     assert throttle.wait_before_next(50.2) < 0.1
-    first = throttle.left(50.2, 400)
+    first = throttle.on_sent(50.2, 400)
     assert throttle.wait_before_next(50.3) > 0.8
     answered(throttle, first, 50.4)
     assert throttle.wait_before_next(50.4) < 0.1
@@ -283,25 +283,25 @@ def test_after_a_long_pause_one_goes_first_and_its_answer_lets_the_others_leave(
 
 def test_one_that_goes_first_and_is_not_refused_in_time_is_consent_however_long_its_answer_takes() -> None:
     throttle = busy_for(20)
-    throttle.refused(throttle.left(20.0, 400), too_many(30.0), 20.2)
-    throttle.left(50.2, 400)
+    throttle.on_rejection(throttle.on_sent(20.0, 400), too_many(30.0), 20.2)
+    throttle.on_sent(50.2, 400)
     assert 0.9 <= throttle.wait_before_next(50.3) <= 2
     assert throttle.wait_before_next(52.3) == 0
 
 
 def test_after_a_second_pause_in_a_row_one_goes_first_too() -> None:
     throttle = busy_for(20)
-    throttle.refused(throttle.left(20.0, 400), too_many(1.0), 20.2)
-    throttle.left(21.2, 400)
+    throttle.on_rejection(throttle.on_sent(20.0, 400), too_many(1.0), 20.2)
+    throttle.on_sent(21.2, 400)
     assert throttle.wait_before_next(21.2) < 0.1
-    throttle.refused(throttle.left(21.2, 400), too_many(1.0), 21.4)
-    throttle.left(22.4, 400)
+    throttle.on_rejection(throttle.on_sent(21.2, 400), too_many(1.0), 21.4)
+    throttle.on_sent(22.4, 400)
     assert throttle.wait_before_next(22.4) >= 1
 
 
 def test_a_refusal_that_presses_nothing_pauses_nobody() -> None:
     throttle = Throttle(Limits(), 0.0)
-    throttle.refused(throttle.left(0.0, 400), Refusal("row", "too_long", "", 400), 0.0)
+    throttle.on_rejection(throttle.on_sent(0.0, 400), Rejection("row", "too_long", "", 400), 0.0)
     assert throttle.wait_before_next(0.0) == 0
 
 
@@ -312,8 +312,8 @@ def test_the_first_429_teaches_a_rate_below_what_left_and_tokens_in_proportion()
     throttle = Throttle(Limits(concurrency=50), 0.0)
     left = drive(throttle, 30)
     a_minute = 60 * sum(1 for at, _ in left if at >= 10) / 20
-    throttle.refused(throttle.left(30.0, 400), too_many(), 30.2)
-    learnt = throttle.learnt()
+    throttle.on_rejection(throttle.on_sent(30.0, 400), too_many(), 30.2)
+    learnt = throttle.learned()
     assert learnt.requests_per_minute == pytest.approx(0.85 * a_minute, rel=0.15)
     assert learnt.tokens_per_minute == pytest.approx(100 * learnt.requests_per_minute, rel=0.01)
 
@@ -324,28 +324,28 @@ def test_what_was_accepted_between_two_meetings_of_the_limit_is_the_limit() -> N
     for _ in range(4):  # ten leave a second, whatever the throttle says; each twenty seconds two are refused
         for _ in range(200):
             now += 0.1
-            answered(throttle, throttle.left(now, 400), now + 0.01)
+            answered(throttle, throttle.on_sent(now, 400), now + 0.01)
         for flight in leave(throttle, 2, now):
-            throttle.refused(flight, too_many(0.0), now + 0.01)
+            throttle.on_rejection(flight, too_many(0.0), now + 0.01)
         throttle.wait_before_next(now + 0.02)
-    assert throttle.learnt().requests_per_minute == pytest.approx(600, rel=0.01)
-    assert throttle.learnt().tokens_per_minute == pytest.approx(60_000, rel=0.01)
+    assert throttle.learned().requests_per_minute == pytest.approx(600, rel=0.01)
+    assert throttle.learned().tokens_per_minute == pytest.approx(60_000, rel=0.01)
 
 
 def test_a_refusal_alone_teaches_nothing_that_outlasts_half_a_minute() -> None:
     throttle = Throttle(Limits(concurrency=32), 0.0)
     drive(throttle, 60)
-    throttle.refused(throttle.left(60.0, 400), too_many(12.0), 60.2)
+    throttle.on_rejection(throttle.on_sent(60.0, 400), too_many(12.0), 60.2)
     drive(throttle, 30, since=72.2)
     assert len(drive(throttle, 10, since=102.2)) > 0.9 * 320
 
 
 def test_a_window_is_told_once_it_was_found() -> None:
     throttle = Throttle(Limits(), 0.0)
-    answered(throttle, throttle.left(0.0, 400), 1.0)
-    assert throttle.learnt() == Learnt(None, None, 0)
+    answered(throttle, throttle.on_sent(0.0, 400), 1.0)
+    assert throttle.learned() == LearnedLimits(None, None, 0)
     drive(throttle, 20, since=1.0)
-    assert throttle.learnt().window == throttle.window > 100
+    assert throttle.learned().window == throttle.window > 100
     told = Throttle(Limits(concurrency=12), 0.0)
     drive(told, 20)
     assert told.learnt().window == 0
@@ -354,30 +354,30 @@ def test_a_window_is_told_once_it_was_found() -> None:
 
 
 def test_a_run_starts_from_what_the_one_before_learnt() -> None:
-    throttle = Throttle(Limits(), 0.0, Learnt(600, 60_000, 40))
+    throttle = Throttle(Limits(), 0.0, LearnedLimits(600, 60_000, 40))
     assert throttle.window == 20
-    assert throttle.learnt() == Learnt(600, 60_000, 20)
+    assert throttle.learned() == LearnedLimits(600, 60_000, 20)
     left = drive(throttle, 60)
     assert 0.95 * 600 <= len(left) <= 1.02 * 600
 
 
 def test_what_was_learnt_long_ago_is_probed_soon_and_from_a_narrow_window() -> None:
     def leave_in(seconds: float, age_seconds: float) -> int:
-        return len(drive(Throttle(Limits(), 0.0, Learnt(600, None, 40, age_seconds)), seconds))
+        return len(drive(Throttle(Limits(), 0.0, LearnedLimits(600, None, 40, age_seconds)), seconds))
 
-    assert Throttle(Limits(), 0.0, Learnt(600, None, 40, 7200)).window == 8
+    assert Throttle(Limits(), 0.0, LearnedLimits(600, None, 40, 7200)).window == 8
     assert leave_in(60, 7200) > 1.1 * leave_in(60, 0)
 
 
 def test_headers_tell_the_rate_until_one_is_known_and_no_limit_is_no_rate() -> None:
     throttle = Throttle(Limits(), 0.0)
-    throttle.answered(throttle.left(0.0, 400), USED, Allowance(requests_per_minute=0), 1.0)
-    assert throttle.learnt().requests_per_minute is None
-    throttle.answered(throttle.left(1.0, 400), USED, Allowance(requests_per_minute=1000), 2.0)
-    assert throttle.learnt().requests_per_minute == pytest.approx(950)
-    assert throttle.learnt().tokens_per_minute is None
-    throttle.answered(throttle.left(2.0, 400), USED, Allowance(requests_per_minute=10), 3.0)
-    assert throttle.learnt().requests_per_minute == pytest.approx(950)
+    throttle.on_answer(throttle.on_sent(0.0, 400), USED, Allowance(requests_per_minute=0), 1.0)
+    assert throttle.learned().requests_per_minute is None
+    throttle.on_answer(throttle.on_sent(1.0, 400), USED, Allowance(requests_per_minute=1000), 2.0)
+    assert throttle.learned().requests_per_minute == pytest.approx(950)
+    assert throttle.learned().tokens_per_minute is None
+    throttle.on_answer(throttle.on_sent(2.0, 400), USED, Allowance(requests_per_minute=10), 3.0)
+    assert throttle.learned().requests_per_minute == pytest.approx(950)
 
 
 # ---- tokens by size
@@ -385,11 +385,11 @@ def test_headers_tell_the_rate_until_one_is_known_and_no_limit_is_no_rate() -> N
 
 @pytest.mark.parametrize(("tokens_per_byte", "frame"), [(0.23, 9), (0.47, 4), (0.6, 30)])
 def test_the_estimate_calibrates_itself_to_a_percent_or_two(tokens_per_byte: float, frame: int) -> None:
-    dice, estimate = random.Random(2), Estimate()
+    rng, estimate = random.Random(2), TokenEstimate()
 
     def row() -> tuple[int, Usage]:
-        size = round(dice.lognormvariate(6, 0.6))
-        return size, Usage(round(frame + size * tokens_per_byte * dice.gauss(1, 0.05)), 20)
+        size = round(rng.lognormvariate(6, 0.6))
+        return size, Usage(round(frame + size * tokens_per_byte * rng.gauss(1, 0.05)), 20)
 
     for _ in range(100):
         estimate.learn(*row())
@@ -400,7 +400,7 @@ def test_the_estimate_calibrates_itself_to_a_percent_or_two(tokens_per_byte: flo
 
 
 def test_rows_of_one_size_are_estimated_by_their_ratio() -> None:
-    estimate = Estimate()
+    estimate = TokenEstimate()
     for _ in range(20):
         estimate.learn(1000, Usage(300, 0))
     assert estimate.tokens(1000)[0] == pytest.approx(300)
@@ -408,16 +408,16 @@ def test_rows_of_one_size_are_estimated_by_their_ratio() -> None:
 
 
 def test_what_is_hardly_exceeded_is_a_high_quantile_of_the_completions() -> None:
-    dice, estimate = random.Random(3), Estimate(0.0, 0.0)
+    rng, estimate = random.Random(3), TokenEstimate(0.0, 0.0)
     for _ in range(300):
-        estimate.learn(100, Usage(None, dice.randrange(100)))
+        estimate.learn(100, Usage(None, rng.randrange(100)))
     likely, most = estimate.tokens(100)
     assert likely == pytest.approx(50, abs=8)
     assert most == pytest.approx(80, abs=8)
 
 
 def test_until_the_first_answer_the_guess_that_was_given_counts() -> None:
-    assert Estimate(0.25, 100.0).tokens(400) == (200.0, 200.0)
+    assert TokenEstimate(0.25, 100.0).tokens(400) == (200.0, 200.0)
 
 
 def test_a_run_that_never_fills_its_window_remembers_no_more_the_longer_it_lasts() -> None:
@@ -425,7 +425,7 @@ def test_a_run_that_never_fills_its_window_remembers_no_more_the_longer_it_lasts
 
     def one_by_one(requests: int) -> None:
         for _ in range(requests):
-            answered(throttle, throttle.left(0.0, 300), 1.0)
+            answered(throttle, throttle.on_sent(0.0, 300), 1.0)
 
     one_by_one(5_000)
     tracemalloc.start()

@@ -11,7 +11,7 @@ import pytest
 from pipeline.job import Job
 from pipeline.schema import Contract
 from pipeline.tables import write_table
-from pipeline.typed import dtype_of, shapes_of, typed_cells
+from pipeline.typed import column_dtype, column_shapes, typed_cells
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 VISIT = {
@@ -56,11 +56,11 @@ SAID: list[dict[str, Any]] = [
 
 def frame_of(said: list[dict[str, Any]]) -> pl.DataFrame:
     job = Job.load(["in.csv"], settings={**MINIMAL, "answer.schema": VISIT})
-    shapes, contract = shapes_of(job), Contract(VISIT)
+    shapes, contract = column_shapes(job), Contract(VISIT)
     held = [contract.read(json.dumps(each)) for each in said]
     assert [each.error for each in held] == [None] * len(held)
     rows = [typed_cells(each, job, shapes) for each in held]
-    return pl.DataFrame(rows, schema={name: dtype_of(shape) for name, shape in shapes.items()})
+    return pl.DataFrame(rows, schema={name: column_dtype(shape) for name, shape in shapes.items()})
 
 
 def test_every_kind_of_value_has_its_type() -> None:
@@ -125,7 +125,7 @@ def from_csv(text: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
 def test_labels_are_a_list_each_once() -> None:
     settings = {**MINIMAL, "answer.labels": ["a", "b"], "answer.multi": True, "answer.name": "topics"}
     job = Job.load(["in.csv"], settings=settings)
-    shapes = shapes_of(job)
-    assert {name: dtype_of(shape) for name, shape in shapes.items()} == {"topics": pl.List(pl.Enum(["a", "b"]))}
+    shapes = column_shapes(job)
+    assert {name: column_dtype(shape) for name, shape in shapes.items()} == {"topics": pl.List(pl.Enum(["a", "b"]))}
     held = Contract(job.answer.contract or {}, job.answer.labels).read('{"labels": ["b", "a", "b"]}')
     assert typed_cells(held, job, shapes) == {"topics": ["b", "a"]}

@@ -91,11 +91,11 @@ def test_what_never_fits_is_invalid_after_all_repairs_and_is_counted_once(tmp_pa
 
 
 def test_a_retry_of_what_is_invalid_asks_the_last_step_alone_again(tmp_path: Path) -> None:
-    mended = False
+    repair_kind = False
     source = rows(tmp_path / "in.csv", 3)
-    with ChatServer(lambda seen, _attempt: GOOD if mended and asked_before(seen) == 2 else BAD) as server:
+    with ChatServer(lambda seen, _attempt: GOOD if repair_kind and asked_before(seen) == 2 else BAD) as server:
         run(job(server.url, source))
-        mended, before = True, server.arrived
+        repair_kind, before = True, server.arrived
         summary = run(job(server.url, source, retry=("invalid",)))
         assert [asked_before(seen) for seen in server.log[before:]] == [2, 2, 2]
     assert summary.rows.ok == 3

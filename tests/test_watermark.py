@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.watermark import Watermark, path_of
+from pipeline.watermark import Sidecar, sidecar_path
 
 
 def test_what_is_put_is_found_with_every_byte_of_its_notes(tmp_path: Path) -> None:
-    mark = Watermark("id", 3, {"ledger": b'{"ok":1}', "odd": bytes(range(256))})
+    mark = Sidecar("id", 3, {"ledger": b'{"ok":1}', "odd": bytes(range(256))})
     mark.put(tmp_path / "store")
-    assert Watermark.of(tmp_path / "store") == mark
+    assert Sidecar.of(tmp_path / "store") == mark
     assert [path.name for path in tmp_path.iterdir()] == ["store.json"]
 
 
@@ -18,13 +18,13 @@ def test_what_is_put_is_found_with_every_byte_of_its_notes(tmp_path: Path) -> No
     "content", [b"", b"[", b"[]", b"{}", b"[" * 100_000, b'{"identity":"i","rows":"x","notes":{}}', b"\xff"]
 )
 def test_what_makes_no_sense_is_none(tmp_path: Path, content: bytes) -> None:
-    path_of(tmp_path / "store").write_bytes(content)
-    assert Watermark.of(tmp_path / "store") == Watermark()
+    sidecar_path(tmp_path / "store").write_bytes(content)
+    assert Sidecar.of(tmp_path / "store") == Sidecar()
 
 
 def test_one_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    Watermark("id", 1).put(folder)
+    Sidecar("id", 1).put(folder)
     (tmp_path / "store.json.new").mkdir()  # in its way
-    Watermark("id", 2).put(folder)
-    assert Watermark.of(folder).rows == 1
+    Sidecar("id", 2).put(folder)
+    assert Sidecar.of(folder).rows == 1

@@ -98,18 +98,18 @@ class Trial:
 
     def killed_at_random(self, kills: int) -> Finding:
         """Kill so many runs, each after some requests and a moment more; then finish and check."""
-        dice = random.Random(self.seed)
-        delay_seconds = dice.choice((0.0, 0.005, 0.02))
+        rng = random.Random(self.seed)
+        delay_seconds = rng.choice((0.0, 0.005, 0.02))
         script = Script(self.seed, self.share, self.odd, delay_seconds, limits=not kills)
         self.write_input()
         done = 0
         with ChatServer(script) as server:
             for _ in range(kills):
                 run = self.start(server.url)
-                goal = server.arrived + dice.randrange(1, max(2, self.rows // kills))
+                goal = server.arrived + rng.randrange(1, max(2, self.rows // kills))
                 while server.arrived < goal and run.poll() is None:
                     time.sleep(0.002)
-                time.sleep(dice.choice((0.0, dice.random() / 200, dice.random() / 20)))
+                time.sleep(rng.choice((0.0, rng.random() / 200, rng.random() / 20)))
                 done += run.poll() is None
                 run.kill()
                 run.wait()
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300, help="how many runs are killed at random moments")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    dice = random.Random(options.seed)
+    rng = random.Random(options.seed)
     began = time.monotonic()
     totals: dict[str, Counter[str]] = {}
 
@@ -148,19 +148,17 @@ def main() -> None:
 
     left, seed = options.kills, options.seed * 1_000_000
     while left > 0:
-        kills, seed = min(left, dice.randint(1, 6)), seed + 1
-        width = dice.choice((1, 4, 16, 64))
+        kills, seed = min(left, rng.randint(1, 6)), seed + 1
+        width = rng.choice((1, 4, 16, 64))
         with tempfile.TemporaryDirectory() as folder:
-            trial = Trial(seed, dice.choice((40, 200, 500)), width, Path(folder))
+            trial = Trial(seed, rng.choice((40, 200, 500)), width, Path(folder))
             count(f"at random moments, {width} at once", kills, trial.killed_at_random(kills))
         left -= kills
     for step in STEPS:
         for width in (1, 16):
             seed += 1
             with tempfile.TemporaryDirectory() as folder:
-                count(
-                    f"at a step: {step}", 2, Trial(seed, 60, width, Path(folder)).killed_at(step, dice.randint(1, 20))
-                )
+                count(f"at a step: {step}", 2, Trial(seed, 60, width, Path(folder)).killed_at(step, rng.randint(1, 20)))
     print("\n| killed | kills | rows | requests | faults met | rows lost or swapped | answers paid again |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     for kind, n in totals.items():

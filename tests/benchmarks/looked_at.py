@@ -25,7 +25,7 @@ from chat_server import ChatProcess, chat_process
 from pipeline.job import Job
 from pipeline.prompts import Prompts
 from pipeline.records import Answer, Failure, Request, Usage
-from pipeline.store import Store, make_folder
+from pipeline.store import Store, make_job_folder
 from pipeline.tables import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
@@ -45,7 +45,7 @@ def prepare(folder: Path, url: str, rows: int) -> None:
     pl.DataFrame({"q": [f"question {n} of {'x' * 100}" for n in range(rows)]}).write_parquet(folder / "in.parquet")
     settings = {"endpoint.base_url": url, "endpoint.model": "m", "prompt.template": TEMPLATE}
     job = Job.load([folder / "in.parquet"], folder / "out.csv", settings=settings)
-    make_folder(job.folder)
+    make_job_folder(job.folder)
     table = open_table(job.inputs, job.folder)
     prompts = Prompts(job, list(table.schema))
     store = Store(job.folder / "store")

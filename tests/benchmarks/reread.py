@@ -21,7 +21,7 @@ import polars as pl
 from pipeline.job import Job
 from pipeline.prompts import Prompts
 from pipeline.records import Answer, Failure, Request, Usage
-from pipeline.store import Store, make_folder
+from pipeline.store import Store, make_job_folder
 
 SETTINGS = {
     "endpoint.base_url": "http://127.0.0.1:9/v1",
@@ -39,7 +39,7 @@ def made(requests: list[Request] | Failure) -> list[Request]:
 
 async def fill(job: Job, table: pl.DataFrame) -> None:
     prompts = Prompts(job, table.columns)
-    make_folder(job.folder)
+    make_job_folder(job.folder)
     with closing(Store(job.folder / "store")) as store:
         for part in table.iter_slices(AT_ONCE):
             requests = [one for row in part.iter_rows(named=True) for one in made(prompts.requests(row))]

@@ -184,7 +184,7 @@ def measure(case: Case, folder: Path) -> Iterator[str]:
             asker.kill()
             asker.wait()
         seen = json.loads(server.communicate()[0])
-        yield line_of(case, name, seen, lost(case, answers_in(folder / f"{kind or 'pipeline'}.ndjson", kind)))
+        yield line_of_key(case, name, seen, lost(case, answers_in(folder / f"{kind or 'pipeline'}.ndjson", kind)))
 
 
 def lost(case: Case, answers: Sequence[str | None]) -> int:
@@ -193,7 +193,7 @@ def lost(case: Case, answers: Sequence[str | None]) -> int:
     return case.rows - good
 
 
-def line_of(case: Case, name: str, seen: dict[str, Any], rows_lost: int) -> str:
+def line_of_key(case: Case, name: str, seen: dict[str, Any], rows_lost: int) -> str:
     times, refused = seen["answered_at"], seen["refused"]
     first = times[0] - case.latency_seconds if times else 0.0
     took = times[-1] - first if times else math.inf

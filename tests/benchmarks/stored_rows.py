@@ -56,11 +56,11 @@ def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
 
 def prepare(table: str, output: str, rows: str) -> None:
     """The table, and a job folder beside the output."""
-    from pipeline.store import make_folder, rebuild  # noqa: PLC0415 - see `measure`
+    from pipeline.store import make_job_folder, rebuild  # noqa: PLC0415 - see `measure`
 
     write_table(Path(table), int(rows))
     folder = Path(f"{output}.job")
-    make_folder(folder)
+    make_job_folder(folder)
     rebuild(folder / "store", answered(Path(table), Path(output), int(rows)), {})
 
 
@@ -75,7 +75,7 @@ def check(output: Path, rows: int) -> None:
         raise SystemExit(f"{output}: {counted} rows and such as are ok, where all of {rows} should be.")
 
 
-def size_of(folder: Path) -> float:
+def token_bytes(folder: Path) -> float:
     """Megabytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
@@ -90,7 +90,7 @@ def measure_stored(rows: int, suffix: str) -> Iterator[tuple[str, Measured]]:
             )
         table, output, log = folder / f"table.{suffix}", folder / "output.parquet", folder / "log.txt"
         took = measure([sys.executable, __file__, "prepare", str(table), str(output), str(rows)], log, SECONDS_MAX)
-        told = f"{took.seconds:.0f} s, {took.peak_bytes / 1e6:,.0f} MB of memory, {size_of(folder):,.0f} MB of disk"
+        told = f"{took.seconds:.0f} s, {took.peak_bytes / 1e6:,.0f} MB of memory, {token_bytes(folder):,.0f} MB of disk"
         print(f"{rows:,} rows prepared as {suffix}: {told}", file=sys.stderr)
         program = [sys.executable, "-m", "pipeline"]
         job = ["-p", TEMPLATE, "-m", MODEL, "--base-url", NOWHERE, "-q"]
@@ -101,10 +101,10 @@ def measure_stored(rows: int, suffix: str) -> Iterator[tuple[str, Measured]]:
         exported = folder / "exported.parquet"
         yield "export", measure([*program, "export", str(output), "-o", str(exported)], log, SECONDS_MAX)
         apart(check, exported, rows)
-        print(f"{rows:,} rows from {suffix} took {size_of(folder):,.0f} MB of disk in all", file=sys.stderr)
+        print(f"{rows:,} rows from {suffix} took {token_bytes(folder):,.0f} MB of disk in all", file=sys.stderr)
 
 
-def line_of(rows: int, took: Measured, before: tuple[int, Measured] | None) -> str:
+def line_of_key(rows: int, took: Measured, before: tuple[int, Measured] | None) -> str:
     """Its figures, and what each row cost beyond those of a smaller table."""
     further = ""
     if before is not None and rows > before[0]:
@@ -125,7 +125,7 @@ def main() -> None:
         before: dict[str, tuple[int, Measured]] = {}
         for rows in [QUICK_ROWS] if options.quick else options.rows:
             for what, took in measure_stored(rows, suffix):
-                print(f"| {rows:,} | {suffix} | {what} | {line_of(rows, took, before.get(what))} |", flush=True)
+                print(f"| {rows:,} | {suffix} | {what} | {line_of_key(rows, took, before.get(what))} |", flush=True)
                 before[what] = rows, took
 
 

@@ -14,25 +14,25 @@ from datetime import UTC, datetime
 import msgspec
 
 from .job import Job, Limits, settings_id
-from .notes import LEARNT, LEDGER, NOW, Found, Now, read_outcome
-from .prices import Budget, Tariff, size_of
-from .progress import NO_WAIT, Progress, Wait, learnt_text, wait_text
+from .notes import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, RunStatus, read_outcome
+from .prices import Budget, PriceList, token_bytes
+from .progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from .records import (
     FOLLOWED_UP,
     TEMPORARY,
     Answer,
     Exit,
     Failure,
-    Lane,
-    Learnt,
+    LaneId,
+    LearnedLimits,
     Outcome,
-    Refusal,
+    Rejection,
     Request,
     Stopped,
     Tally,
-    cost_of_both,
+    add_costs,
 )
-from .schema import Ladder
+from .schema import AnswerChecker
 from .store import Reader, Store
 from .text import one_line
 
@@ -49,9 +49,9 @@ NOW_SECONDS = 1.0
 """So often that note is brought up to date."""
 
 
-def lane_of(job: Job, model: str) -> Lane:
+def lane_id(job: Job, model: str) -> LaneId:
     """Whom the job asks, and with whose key: a pace that was found out holds for no other."""
-    return Lane(job.endpoint.base_url, model, job.endpoint.api_key_env)
+    return LaneId(job.endpoint.base_url, model, job.endpoint.api_key_env)
 
 
 def uptime_seconds() -> float:
@@ -59,7 +59,7 @@ def uptime_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
 
 
-class Desk:
+class LocalContext:
     """One run's desk. `asked` is told how many of the run's requests have which status; it grows as they commit."""
 
     def __init__(  # noqa: PLR0913 - time and chance are parameters
@@ -67,10 +67,10 @@ class Desk:
         job: Job,
         store: Store,
         ledger: Tally,
-        found: Mapping[Lane, Found] | None = None,
+        found: Mapping[LaneId, LearnedNote] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        dice: Callable[[], float] = random.random,
+        rng: Callable[[], float] = random.random,
         uptime: Callable[[], float] = uptime_seconds,
         reader: Reader | None = None,
     ) -> None:
@@ -81,14 +81,14 @@ class Desk:
 
         Raises BadJob for a budget or contract that cannot be held.
         """
-        self.tariff = Tariff(job)
-        self.budget = Budget(job, self.tariff, ledger.cost + ledger.held + ledger.aside)
-        self.clock, self.dice, self.uptime = clock, dice, uptime
+        self.prices = PriceList(job)
+        self.budget = Budget(job, self.prices, ledger.cost + ledger.held + ledger.aside)
+        self.clock, self.rng, self.uptime = clock, rng, uptime
         self.asked = Tally()
         # what a killed run had in flight may have been billed, and nobody will tell
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
-        self._wait = NO_WAIT
-        self.found = dict(found or {})
+        self._wait = NO_PAUSE
+        self.learned_limits = dict(found or {})
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Where outcomes that are asked for again are found: what they cost was paid for the row too."""
@@ -98,21 +98,21 @@ class Desk:
         self._is_one_lane = len(job.models) == 1
         self.on_tune: Callable[[Limits], None] | None = None
         """How the executor is told of other limits."""
-        self._now: Now | None = None
+        self._now: RunStatus | None = None
         self._now_at = -math.inf
         self._told_all = job.this_run.verbosity > 0
         self.stopping: Stopped | None = None
-        self.stop_asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-        self._store, self._reader, self._ladder = store, reader, Ladder(job)
+        self.stop_requested = asyncio.Event()
+        self.drain_aborted = asyncio.Event()
+        self._store, self._reader, self._checker = store, reader, AnswerChecker(job)
 
     def begin(self, to_ask: int, limits: Limits, progress: Progress) -> None:
         """So many requests are asked now, under these limits: tell the screen, and other terminals."""
         self.limits, self.progress = limits, progress
         progress.begin(to_ask)
         moment = datetime.now(tz=UTC)
-        self._now = Now(moment, moment, to_ask, self.asked, {})
-        self._say_now(NO_WAIT)
+        self._now = RunStatus(moment, moment, to_ask, self.asked, {})
+        self._say_now(NO_PAUSE)
 
     def tune(self, limits: Limits) -> None:
         """Go on under other limits. Raises BadJob for a cap that cannot be held."""
@@ -120,9 +120,9 @@ class Desk:
         self.limits = limits
         if self.on_tune is not None:
             self.on_tune(limits)
-        self._say_now(NO_WAIT)
+        self._say_now(NO_PAUSE)
 
-    def _say_now(self, wait: Wait) -> None:
+    def _say_now(self, wait: Pause) -> None:
         if self._now is None:
             return
         self._now_at = self.clock()
@@ -135,7 +135,7 @@ class Desk:
             cause=wait.cause,
             stopping=str(self.stopping or ""),
         )
-        self._store.note(NOW, _encoder.encode(self._now))
+        self._store.note(RUN_STATUS, _encoder.encode(self._now))
 
     async def record(
         self, request: Request, outcome: Outcome, *, counts: bool = True, is_urgent: bool = False
@@ -150,21 +150,21 @@ class Desk:
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # of a server that tells them unasked
-        status, _ = self._ladder.judge(outcome)
-        following = self._ladder.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        status, _ = self._checker.check(outcome)
+        following = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
         self._note(counted)
         if self.earlier is not None:
             outcome = _over(self.earlier.get_many([request.key])[0], outcome)
-            status, _ = self._ladder.judge(outcome)
+            status, _ = self._checker.check(outcome)
         mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:
             self.asked += counted
         self._stop_at_failures()
-        self.show()
+        self.show_progress()
         return following
 
     def _stop_at_failures(self) -> None:
@@ -185,21 +185,21 @@ class Desk:
                 )
             )
 
-    def show(self, wait: Wait | None = None) -> None:
+    def show_progress(self, wait: Pause | None = None) -> None:
         """Bring the screen up to date; `wait`: for how long, and why, nothing leaves just now; None for as before."""
         before, self._wait = self._wait, self._wait if wait is None else wait
         if self.progress is not None:
             if self._wait.seconds >= TOLD_PAUSE_SECONDS and self._wait.seconds > before.seconds:
-                self.progress.note(wait_text(self._wait))
+                self.progress.note(pause_text(self._wait))
             if self.progress.is_due:
-                learnt = self.learnt(self._job.models[0]) if self._is_one_lane else None
+                learnt = self.learned(self._job.models[0]) if self._is_one_lane else None
                 self.progress.show(self.asked, self._wait, learnt)
         if self._now is not None and (
             self.clock() >= self._now_at + NOW_SECONDS or (self._wait.seconds and not self._now.wait_seconds)
         ):
             self._say_now(self._wait)
 
-    def landed(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
+    def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """One attempt is over, whatever becomes of its request: it cost so many US dollars, None if that is unknown.
 
         `broke_off`: it may be billed, and nobody will tell; `held`: at most so many dollars that nobody will tell of.
@@ -208,7 +208,7 @@ class Desk:
             Tally(attempts=1, cost=cost or 0.0, unpriced=int(cost is None), held=held, maybe_paid=int(broke_off))
         )
 
-    async def set_aside(self, request: Request) -> bool:
+    async def note_reservation(self, request: Request) -> bool:
         """Before a request leaves under a cap: see that what is then in flight is on disk, so that a kill forgets none.
 
         True if that took a moment. It is noted in leaps, twice what is needed, so that few requests wait for the disk.
@@ -224,7 +224,7 @@ class Desk:
         await self._store.flush()
         return True
 
-    def nothing_in_flight(self) -> None:
+    def clear_reservation(self) -> None:
         """All that left has landed, or is held."""
         if not self.ledger.aside:
             return
@@ -235,22 +235,22 @@ class Desk:
         self._note(counted)
         self.asked += counted
 
-    def tell(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """A line for the screen and the log."""
         if self.progress is not None:
             self.progress.say(text)
 
-    def refused(self, refusal: Refusal) -> None:
+    def log_rejection(self, refusal: Rejection) -> None:
         """An attempt gave no answer: a line for the log, and for the screen where all is to be seen."""
         if self.progress is not None:
             tell = self.progress.say if self._told_all else self.progress.note
             tell(f"{refusal.kind}: {refusal.message}")
 
-    def noted(self, name: str) -> bytes | None:
+    def read_note(self, name: str) -> bytes | None:
         """What an earlier run left under this name with `note`; None if none did."""
         return None if self._reader is None else self._reader.note(name)
 
-    async def note(self, name: str, value: bytes) -> None:
+    async def write_note(self, name: str, value: bytes) -> None:
         """Returns once the value is on disk under this name, for the next run. Raises Stopped as `record`."""
         self._store.note(name, value)
         await self._store.flush()
@@ -266,7 +266,7 @@ class Desk:
         """Returns after so long, or as soon as a stop is asked."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.stop_asked.wait()
+                await self.stop_requested.wait()
 
     def _note(self, counted: Tally) -> None:
         self.ledger += counted
@@ -275,34 +275,34 @@ class Desk:
     def _encoded_ledger(self) -> bytes:
         return msgspec.json.encode(self.ledger)  # in the store's thread; an Encoder is not shared between threads
 
-    def learnt(self, model: str) -> Learnt | None:
+    def learned(self, model: str) -> LearnedLimits | None:
         """What is known of the pace of a model's lane, with its age."""
-        found = self.found.get(lane_of(self._job, model))
+        found = self.learned_limits.get(lane_id(self._job, model))
         return None if found is None else found.aged
 
-    def lanes(self) -> list[Learnt | None]:
+    def learned_by_model(self) -> list[LearnedLimits | None]:
         """The same of each of the job's models."""
-        return [self.learnt(model) for model in self._job.models]
+        return [self.learned(model) for model in self._job.models]
 
-    def learn(self, model: str, learnt: Learnt) -> None:
+    def save_learned(self, model: str, learnt: LearnedLimits) -> None:
         """Keep what was learnt of a lane, for the screen and for the next run; the log tells of a change."""
-        lane = lane_of(self._job, model)
-        known = self.found.get(lane)
-        if self.progress is not None and (known is None or learnt != known.learnt) and (text := learnt_text(learnt)):
+        lane = lane_id(self._job, model)
+        known = self.learned_limits.get(lane)
+        if self.progress is not None and (known is None or learnt != known.learnt) and (text := learned_text(learnt)):
             self.progress.note(text if self._is_one_lane else f"{one_line(model)}: {text}")
-        self.found[lane] = Found(lane, learnt, datetime.now(tz=UTC))
-        self._store.note(LEARNT, _encoder.encode(list(self.found.values())))
+        self.learned_limits[lane] = LearnedNote(lane, learnt, datetime.now(tz=UTC))
+        self._store.note(LEARNED_LIMITS, _encoder.encode(list(self.learned_limits.values())))
 
     def stop(self, why: Stopped) -> None:
         """Send nothing more; what is in flight may land. The first reason counts."""
         if self.stopping is None:
             self.stopping = why
-            self.stop_asked.set()
-            self._say_now(NO_WAIT)
+            self.stop_requested.set()
+            self._say_now(NO_PAUSE)
 
-    def hurry(self) -> None:
+    def abort_drain(self) -> None:
         """Wait for nothing in flight any more."""
-        self.hurried.set()
+        self.drain_aborted.set()
 
 
 def _over(stored: bytes | None, outcome: Outcome) -> Outcome:
@@ -311,7 +311,7 @@ def _over(stored: bytes | None, outcome: Outcome) -> Outcome:
         return outcome
     earlier = read_outcome(stored)
     kept = earlier if isinstance(outcome, Failure) and isinstance(earlier, Answer) else outcome
-    return msgspec.structs.replace(kept, cost=cost_of_both(earlier.cost, outcome.cost))
+    return msgspec.structs.replace(kept, cost=add_costs(earlier.cost, outcome.cost))
 
 
 def _tally_of(request: Request, outcome: Outcome) -> Tally:
@@ -319,5 +319,5 @@ def _tally_of(request: Request, outcome: Outcome) -> Tally:
     if not isinstance(outcome, Answer):
         return Tally()
     return Tally(
-        usage=outcome.usage, answers=1, request_bytes=size_of(request.body), seconds=outcome.latency_seconds or 0.0
+        usage=outcome.usage, answers=1, request_bytes=token_bytes(request.body), seconds=outcome.latency_seconds or 0.0
     )

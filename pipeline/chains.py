@@ -7,23 +7,23 @@ from typing import NamedTuple
 from .job import Job
 from .notes import read_outcome
 from .records import FOLLOWED_UP, STATUSES, Answer, Outcome, Request, Status
-from .schema import Held, Ladder
+from .schema import AnswerChecker, ParsedAnswer
 from .store import Reader
-from .tables import read_metadata
+from .tables import read_parquet_metadata
 
-STANDING: dict[Status, int] = {status: at for at, status in enumerate(("pending", *STATUSES[:-1]))}
+STATUS_RANK: dict[Status, int] = {status: at for at, status in enumerate(("pending", *STATUSES[:-1]))}
 """Of a row's opinions the one that stands lowest decides its status: one that is pending, else the best.
 
 The numbers are places, from 0 on: a column of them is an Enum of these names.
 """
 
-OPINIONS = "pipeline.opinions"
+SAMPLES_KEY = "pipeline.opinions"
 """By this name the metadata of a `keys.parquet` tell how many requests a row has."""
 
 
-def opinions_in(keys: Path) -> int:
+def samples_per_row(keys: Path) -> int:
     """How many requests each row has in a `keys.parquet`."""
-    return int(read_metadata(keys).get(OPINIONS, "1"))
+    return int(read_parquet_metadata(keys).get(SAMPLES_KEY, "1"))
 
 
 class Step(NamedTuple):
@@ -32,10 +32,10 @@ class Step(NamedTuple):
     request: Request
     outcome: Outcome
     status: Status
-    held: Held | None
+    held: ParsedAnswer | None
 
 
-class Walk:
+class Chain:
     """The requests of one opinion, as far as they have outcomes, and the one that is to be asked next."""
 
     __slots__ = ("missing", "steps")
@@ -66,29 +66,29 @@ class Walk:
         return self.missing if self.missing is not None else self.steps[-1].request
 
 
-class Walks:
+class Chains:
     """The walks through one store. Only what has an answer that may have been followed up is looked up further."""
 
     def __init__(self, job: Job, reader: Reader) -> None:
-        self._reader, self._ladder = reader, Ladder(job)
+        self._reader, self._checker = reader, AnswerChecker(job)
 
-    def of(self, firsts: Sequence[Request]) -> list[Walk]:
+    def follow(self, firsts: Sequence[Request]) -> list[Chain]:
         """The walk from each of these requests, in their order; without a body they give the keys all the same."""
-        walks = [Walk(first) for first in firsts]
-        going_on = list(zip(walks, firsts, strict=True))
+        chains = [Chain(first) for first in firsts]
+        going_on = list(zip(chains, firsts, strict=True))
         while going_on:
             stored = self._reader.get_many([request.key for _, request in going_on])
             going_on = [
-                (walk, following)
-                for (walk, request), value in zip(going_on, stored, strict=True)
-                if value is not None and (following := self._go(walk, request, value)) is not None
+                (chain, following)
+                for (chain, request), value in zip(going_on, stored, strict=True)
+                if value is not None and (following := self._go(chain, request, value)) is not None
             ]
-        return walks
+        return chains
 
-    def _go(self, walk: Walk, request: Request, stored: bytes) -> Request | None:
+    def _go(self, chain: Chain, request: Request, stored: bytes) -> Request | None:
         """One step on, and what is to follow."""
         outcome = read_outcome(stored)
-        status, held = self._ladder.judge(outcome)
-        walk.steps.append(Step(request, outcome, status, held))
-        walk.missing = self._ladder.follow_up(request, outcome) if status in FOLLOWED_UP else None
-        return walk.missing
+        status, held = self._checker.check(outcome)
+        chain.steps.append(Step(request, outcome, status, held))
+        chain.missing = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        return chain.missing
