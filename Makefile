@@ -27,10 +27,11 @@ demo: local-model ## label 60 reviews with a small model on this machine, and sh
 test: check $(WEIGHTS) ## linters, types and every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: $(TOOLS) ## linters and types
+check: $(TOOLS) ## linters, types, and the layers of packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(TOOLS) ## what the program itself costs beside the model, and what a job costs that is answered already
 	$(BIN)/python tests/benchmarks/run_overhead.py $(if $(PEERS),--peers $(PEERS))
@@ -38,10 +39,10 @@ bench: $(TOOLS) ## what the program itself costs beside the model, and what a jo
 	$(BIN)/python tests/benchmarks/stored_rows.py --rows 10000 100000
 
 governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
-	$(BIN)/python tests/scenarios.py
+	$(BIN)/python tests/support/scenarios.py
 
 torture: $(TOOLS) ## kill 300 runs at random moments and at every step, and hold the books against what was sent
-	$(BIN)/python tests/torture.py --kills 300
+	$(BIN)/python tests/support/torture.py --kills 300
 
 local-model: $(INSTALLED) $(WEIGHTS) ## install the small model that runs on this machine
 

@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import hypothesis
 import pytest
 from chat_server import ChatServer
+from ray_session import RayHere
 
 # how long one example takes says more of what else this machine does than of the code
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -20,19 +20,10 @@ def server() -> Iterator[ChatServer]:
         yield server
 
 
-class RayHere(NamedTuple):
-    """A Ray that all tests share, as its start takes half a minute: runs in this process find it, others by address."""
-
-    address: str
-    logs: str
-    key_variable: str
-    """Of the environment in which it was started."""
-
-
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[RayHere]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    from pipeline.cluster import RaySession, _ray  # noqa: PLC0415
+    from pipeline.execution.ray.fleet import RaySession, _ray  # noqa: PLC0415
 
     variable = "PIPELINE_TEST_RAY_KEY"
     os.environ[variable] = "sk-canary-5417ae0f9b"

@@ -233,7 +233,7 @@ def test_the_bar_is_redrawn_by_time_however_often_it_is_shown() -> None:
             progress.show(Tally(ok=row))
         progress.close()
         written = tty.close()
-    assert 40 <= written.short_count(" rows/s") <= 60
+    assert 40 <= written.count(" rows/s") <= 60
 
 
 @pytest.mark.parametrize("columns", [5, 10, 20, 40])
@@ -276,7 +276,7 @@ def test_quiet_on_a_terminal_draws_no_bar(tmp_path: Path) -> None:
         progress.show(Tally(ok=3))
         progress.close()
         assert tty.close() == ""
-    assert (tmp_path / "log.txt").read_text("utf-8").short_count("running") == 1
+    assert (tmp_path / "log.txt").read_text("utf-8").count("running") == 1
 
 
 def test_the_log_is_private_and_added_to_and_holds_what_was_said(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 
 from chat_server import ChatProcess, chat_process
 
-from pipeline.job import Job
-from pipeline.prompts import Prompts
+from pipeline.folder.folder import make_job_folder
+from pipeline.job.job import Job
+from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, Failure, Request, Usage
-from pipeline.store import Store, make_job_folder
-from pipeline.tables import open_table
+from pipeline.store.writer import Store
+from pipeline.tables.table import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 ASKED_LIVE = 20_000

@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from pipeline.job import Job
-from pipeline.prompts import Prompts
+from pipeline.folder.folder import make_job_folder
+from pipeline.job.job import Job
+from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, Failure, Request, Usage
-from pipeline.store import Store, make_job_folder
+from pipeline.store.writer import Store
 
 SETTINGS = {
     "endpoint.base_url": "http://127.0.0.1:9/v1",

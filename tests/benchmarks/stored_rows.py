@@ -22,7 +22,7 @@ from measuring import Measured, apart, measure
 from questions import MODEL, TEMPLATE, prompt_of, questions, write_table
 
 if TYPE_CHECKING:
-    from pipeline.store import Entry
+    from pipeline.store.writer import Entry
 
 NOWHERE = "http://127.0.0.1:9/v1"
 QUICK_ROWS = 500
@@ -38,10 +38,10 @@ def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
     """The key of each row's request, and an answer as the program files it."""
     import msgspec  # noqa: PLC0415 - see `measure`
 
-    from pipeline.job import Job  # noqa: PLC0415 - as above
-    from pipeline.prompts import Prompts  # noqa: PLC0415 - as above
+    from pipeline.job.job import Job  # noqa: PLC0415 - as above
+    from pipeline.prompts.prompts import Prompts  # noqa: PLC0415 - as above
     from pipeline.records import Answer, Failure, Usage  # noqa: PLC0415 - as above
-    from pipeline.store import Entry  # noqa: PLC0415 - as above
+    from pipeline.store.writer import Entry  # noqa: PLC0415 - as above
 
     settings = {"endpoint.base_url": NOWHERE, "endpoint.model": MODEL, "prompt.template": TEMPLATE}
     prompts = Prompts(Job.load([table], output, settings=settings), ["id", "question"])
@@ -56,7 +56,8 @@ def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
 
 def prepare(table: str, output: str, rows: str) -> None:
     """The table, and a job folder beside the output."""
-    from pipeline.store import make_job_folder, rebuild  # noqa: PLC0415 - see `measure`
+    from pipeline.folder.folder import make_job_folder  # noqa: PLC0415 - see `measure`
+    from pipeline.store.writer import rebuild  # noqa: PLC0415 - see `measure`
 
     write_table(Path(table), int(rows))
     folder = Path(f"{output}.job")

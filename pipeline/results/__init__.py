@@ -1,0 +1,23 @@
+"""A job's results, read at any moment: its table, its rows as text, its status and its history."""
+
+from .columns import OutputTable, output_metadata, output_schema, with_all_columns
+from .open_job import OpenJob, open_job
+from .runs import history_text, job_history
+from .show import export_table, numbered_rows, show_rows
+from .status import job_status, status_text
+
+__all__ = [
+    "OpenJob",
+    "OutputTable",
+    "export_table",
+    "history_text",
+    "job_history",
+    "job_status",
+    "numbered_rows",
+    "open_job",
+    "output_metadata",
+    "output_schema",
+    "show_rows",
+    "status_text",
+    "with_all_columns",
+]

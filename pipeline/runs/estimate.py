@@ -1,0 +1,124 @@
+"""What a job would ask, use, cost and take: planned as `run` plans it, but nothing is sent, and nothing kept."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..answers import contract_of
+from ..costs import Budget, Forecast, ForecastInputs, PriceList, UsageRange, make_forecast, usage_range
+from ..execution import lane_id
+from ..job import Job
+from ..planning import Plan, headline, make_plan, select_rows
+from ..progress import Progress
+from ..prompts import Prompts
+from ..records import Answer, Record, Tally
+from ..results import output_schema
+from ..store import Reader, Store, read_learned_limits, read_ledger, read_outcome
+from ..tables import open_table
+from ..text import duration, money, one_line, short_count
+from .local_weights import name_by_weights
+
+ANSWERS_READ = 1_000
+"""So many of the answers in a job folder tell how long they are."""
+
+
+class JobEstimate(Record, frozen=True):
+    """What a run would do."""
+
+    plan: Plan
+    expected: Forecast
+    between: UsageRange
+    ledger: Tally
+    """Of the job folder, as far as there is one."""
+
+
+def estimate_job(job: Job) -> JobEstimate:
+    """Plan a job as `run` would, in a folder that is gone afterwards. Raises BadJob as `run` does.
+
+    With an output, what its job folder holds is taken into account; it is read, never locked or written.
+    """
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as open_things:
+        folder = Path(name)
+        if job.output_file is None:
+            job = job.model_copy(update={"output_file": folder / "none.csv"})
+        filed = name_by_weights(job)
+        reader = open_things.enter_context(contextlib.closing(_reader(job, folder)))
+        progress = Progress(quiet=job.this_run.verbosity < 0)
+        with progress.counting("reading the input"):
+            table = select_rows(job, open_table(job.inputs, folder))
+        output_schema(job, table)
+        contract_of(job)
+        ledger, found = read_ledger(reader), read_learned_limits(reader)
+        lanes = [found.get(lane_id(filed, model)) for model in filed.models]
+        tariff = PriceList(filed)
+        Budget(filed, tariff, ledger.cost)
+        with progress.counting("planning", table.rows) as seen:
+            plan = make_plan(filed, table, Prompts(filed, list(table.schema)), reader, folder, seen)
+        known = ForecastInputs(tariff, ledger, [None if lane is None else lane.aged for lane in lanes])
+        asked = plan.request_bytes, plan.to_ask
+        between = usage_range(known, *asked, _answers(reader), max(filed.output_caps.values(), default=None))
+        return JobEstimate(plan, make_forecast(filed, known, *asked), between, ledger)
+
+
+def _reader(job: Job, folder: Path) -> Reader:
+    """Of the answers in the job folder; of none, if there is no such folder yet."""
+    try:
+        return Reader(job.folder / "store")
+    except FileNotFoundError:
+        Store(folder / "store").close()
+        return Reader(folder / "store")
+
+
+def _answers(reader: Reader) -> Iterator[Answer]:
+    """Some of those that the job folder holds."""
+    keys = next(reader.marks(), [])
+    for stored in reader.get_many([key for key, _ in keys[:ANSWERS_READ]]):
+        outcome = read_outcome(stored) if stored is not None else None
+        if isinstance(outcome, Answer):
+            yield outcome
+
+
+def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
+    """For a person, a line for each matter."""
+    plan, between, expected = found.plan, found.between, found.expected
+    yield headline(job, plan)
+    facts = [f"{plan.to_ask:,} to ask", f"{plan.answered:,} answered before"]
+    facts += [f"{plan.equal:,} equal to others"] if plan.equal else []
+    facts += [f"{plan.unaskable:,} cannot be asked ({one_line(plan.why_unaskable)})"] if plan.unaskable else []
+    yield f"  requests  {', '.join(facts)}"
+    if not plan.to_ask:
+        return
+    parts = [
+        f"{what} {_between(low or 0, high or 0, short_count)}"
+        for what, low, high in (
+            ("prompt", between.low.prompt_tokens, between.high.prompt_tokens),
+            ("answers", between.low.completion_tokens, between.high.completion_tokens),
+        )
+    ]
+    basis = f"by {found.ledger.answers:,} answers so far" if found.ledger.answers else "a guess before the first answer"
+    yield f"  tokens    {', '.join(parts)} ({basis})"
+    yield f"  money     {_money(job, found)}"
+    if expected.seconds is None:
+        yield "  time      not known before the first answers: a pilot tells (pipeline run … --sample 50)"
+    else:
+        yield f"  time      about {duration(expected.seconds)}, at the limits as they are set or were learnt"
+
+
+def _money(job: Job, found: JobEstimate) -> str:
+    low, high, likely = found.between.low_price, found.between.high_price, found.expected.price
+    if low is None or high is None or likely is None:
+        return "price unknown; [prices] in the job file sets one"
+    if not high:
+        return "free"
+    between = _between(low, high, money)
+    text = f"about {money(likely)}" + (f" ({between})" if between != money(likely) else "")
+    cap = job.limits.max_cost
+    if cap is None:
+        return text
+    left = cap - found.ledger.cost - found.ledger.held
+    return f"{text}; cap {money(cap)}" + (f", of which {money(max(0.0, left))} is left" if left < high else "")
+
+
+def _between(low: float, high: float, text: Callable[[float], str]) -> str:
+    return text(low) if text(low) == text(high) else f"{text(low)} to {text(high)}"

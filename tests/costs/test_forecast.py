@@ -1,0 +1,66 @@
+"""What a sample tells of the rest holds nine times of ten, and what cannot be told is not."""
+
+import random
+
+import polars as pl
+import pytest
+
+from pipeline.costs.forecast import forecast_seconds, predict_total, summarize_pilot
+from pipeline.job.job import Job
+from pipeline.records import LearnedLimits, Usage
+
+
+def job(**settings: object) -> Job:
+    flags = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m", **settings}
+    return Job.load(["in.csv"], "out.csv", settings=flags)
+
+
+def test_nine_intervals_of_ten_hold_the_sum_of_the_rest() -> None:
+    chance = random.Random(7)
+    held = 0
+    for _ in range(400):
+        rows = [chance.lognormvariate(0, 0.7) for _ in range(550)]
+        low, high = predict_total(rows[:50], 500)
+        held += low <= sum(rows[50:]) <= high
+    assert 0.85 < held / 400 < 0.95
+
+
+def test_the_slowest_of_width_and_limits_told_or_learnt_is_how_long_it_takes() -> None:
+    usage = Usage(60_000, 40_000)
+    assert forecast_seconds(job(**{"limits.concurrency": 4}), [None], 100, usage, 2.0) == 50
+    assert forecast_seconds(job(**{"limits.requests_per_minute": 10}), [None], 100, usage, 2.0) == 600
+    assert forecast_seconds(job(**{"limits.tokens_per_minute": 1000}), [None], 100, usage, 2.0) == 6000
+    assert forecast_seconds(job(), [LearnedLimits(tokens_per_minute=2000, window=100)], 100, usage, 2.0) == 3000
+    assert forecast_seconds(job(), [LearnedLimits(window=100)], 100, usage, 2.0) == 2
+    assert forecast_seconds(job(), [None], 100, usage, None) is None
+    two = job(**{"answer.models": ["m", "n"], "limits.concurrency": 4})
+    assert forecast_seconds(two, [None, LearnedLimits(requests_per_minute=30)], 100, usage, 2.0) == 100
+
+
+def cells(**columns: list[object]) -> pl.DataFrame:
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    whole: dict[str, list[object]] = {name: [None, None, None] for name in names}
+    whole |= {"status": ["ok", "truncated", "failed"], "cost": [0.1, 0.2, 0.0], "latency_seconds": [1.0, 3.0, None]}
+    types = {**dict.fromkeys(names, pl.Int64), "cost": pl.Float64, "latency_seconds": pl.Float64}
+    return pl.DataFrame({**whole, **columns}, schema_overrides=types)
+
+
+def test_a_pilot_counts_valid_answers_and_hidden_reasoning_and_costs_of_failures() -> None:
+    counts = {"prompt_tokens": [10, 20, 30], "completion_tokens": [5, 6, 7], "total_tokens": [15, 100, 37]}
+    pilot = summarize_pilot(job(**{"limits.concurrency": 2}), [None], cells(**counts), 1000)
+    assert (pilot.rows, pilot.valid) == (3, 2)
+    assert pilot.output_tokens == (5, 7, 80)
+    assert pilot.cost is not None
+    assert pilot.cost.low < 100 < pilot.cost.high
+    assert pilot.seconds is not None
+    assert pilot.seconds.low < 1000 < pilot.seconds.high
+
+
+def test_what_a_pilot_cannot_tell_is_none() -> None:
+    pilot = summarize_pilot(job(), [None], cells(cost=[0.1, None, 0.0], latency_seconds=[None, None, 1.0]), 1000)
+    assert (pilot.cost, pilot.seconds, pilot.prompt_tokens) == (None, None, ())
+    assert summarize_pilot(job(), [None], cells(), 0).cost is None
+
+
+def test_a_sum_of_equal_rows_has_no_width() -> None:
+    assert predict_total([2.0, 2.0], 10) == pytest.approx((20.0, 20.0))

@@ -1,0 +1,41 @@
+"""Of many keys, a part at a time: which are among others, which are the first of their equals."""
+
+from hashlib import sha256
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.planning.digests import are_in, digests_of, digests_of_text, first_of_equals
+
+NUMBERS = st.lists(st.none() | st.integers(0, 20), max_size=60)
+PARTS = st.integers(1, 70)
+
+
+def digests(numbers: list[int | None]) -> pl.Series:
+    keys = [None if number is None else sha256(b"%d" % number).digest() for number in numbers]
+    return digests_of(pl.Series("key", keys, dtype=pl.Binary))
+
+
+@given(numbers=NUMBERS, at_once=PARTS)
+def test_the_first_of_equals_stands_before_all_others_however_few_are_looked_at_at_once(
+    numbers: list[int | None], at_once: int
+) -> None:
+    wanted = [number is not None and number not in numbers[:place] for place, number in enumerate(numbers)]
+    assert first_of_equals(digests(numbers), at_once).to_list() == wanted
+
+
+@given(numbers=NUMBERS, among=NUMBERS, at_once=PARTS)
+def test_what_is_among_others_is_found_however_few_are_looked_at_at_once(
+    numbers: list[int | None], among: list[int | None], at_once: int
+) -> None:
+    wanted = [number is not None and number in among for number in numbers]
+    assert are_in(digests(numbers), digests(among), at_once).to_list() == wanted
+
+
+@pytest.mark.parametrize("key", [b"\x00" * 32, b"\xff" * 32, b"\x00" * 15 + b"\x80" + b"\x00" * 16])
+def test_a_key_at_the_end_of_what_numbers_can_say_is_found(key: bytes) -> None:
+    only = digests_of(pl.Series("key", [key, key], dtype=pl.Binary))
+    assert first_of_equals(only, 1).to_list() == [True, False]
+    assert digests_of_text([key.hex()]).to_list() == only.to_list()[:1]

@@ -1,0 +1,254 @@
+"""Where a job stands is told of any job, running, stopped or dead, and what was run in it."""
+
+import json
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import Canned, ChatServer, Seen, completion, problem
+
+from pipeline import BadJob, Job, ThisRun, run
+from pipeline.execution.context import LocalContext
+from pipeline.folder.folder import make_job_folder
+from pipeline.folder.history import record_start
+from pipeline.folder.lock import hold_lock
+from pipeline.planning.plan import keys_hash, keys_path, make_plan
+from pipeline.progress import Pause, Progress
+from pipeline.prompts.prompts import Prompts
+from pipeline.records import STATUSES, Exit, Process, Tally, Usage
+from pipeline.results.runs import RunRecord, history_text, job_history
+from pipeline.results.status import ErrorCount, JobStatus, job_status, status_text
+from pipeline.store.writer import Reader, Store
+from pipeline.tables.table import open_table
+
+PIPELINE = (sys.executable, "-m", "pipeline")
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def job(folder: Path, url: str = "http://127.0.0.1:9/v1", rows: int = 12, **settings: Any) -> Job:
+    source = folder / "in.csv"
+    source.write_text("q\n" + "".join(f"question {n}\n" for n in range(rows)))
+    flags = {"endpoint.base_url": url, "endpoint.model": "m", "prompt.template": "Say {{ q }}", **settings}
+    return Job.load([source], folder / "out.csv", settings=flags, this_run=ThisRun(verbosity=-1))
+
+
+def answer_some(seen: Seen, _attempt: int) -> Canned | None:
+    """Three kinds of trouble, and an answer to all other rows."""
+    number = int(seen.prompt.rpartition(" ")[2])
+    if number < 3:
+        return Canned(400, problem("This model's maximum context length is 10 tokens", code="context_length_exceeded"))
+    if number == 3:
+        return Canned(body=completion("", refusal="I would rather not."))
+    return None
+
+
+def test_a_finished_job_is_told_with_its_commonest_errors_and_an_example_of_each(tmp_path: Path) -> None:
+    with ChatServer(answer_some) as server:
+        summary = run(job(tmp_path, server.url))
+    assert summary.exit_code is Exit.INCOMPLETE
+    standing = job_status(tmp_path / "out.csv")
+    assert (standing.state, standing.exit_code) == ("finished", 3)
+    assert standing.rows == {
+        "ok": 8, "truncated": 0, "filtered": 0, "refused": 1, "invalid": 0, "failed": 3, "pending": 0
+    }  # fmt: skip
+    assert (standing.to_ask, standing.asked) == (12, 12)
+    assert standing.prompt_tokens == summary.run.usage.prompt_tokens
+    assert [(each.kind, each.rows, each.row) for each in standing.errors] == [("too_long", 3, 1), ("refused", 1, 4)]
+    assert "maximum context length" in standing.errors[0].message
+    assert standing.errors[1].message == "I would rather not."
+    text = status_text(standing)
+    assert "8 ok, 1 refused, 3 failed = 12" in text
+    assert f"Look: pipeline show {tmp_path / 'out.csv'} --status failed" in text
+
+
+def test_rows_that_cannot_be_asked_are_errors_too_and_those_of_an_older_table_are_none(tmp_path: Path) -> None:
+    with ChatServer(answer_some) as server:
+        asked = job(tmp_path, server.url)
+        run(asked)
+        (tmp_path / "in.csv").write_text("q\nquestion 7\n\nquestion 2\n")
+        run(asked)
+    standing = job_status(tmp_path / "out.csv.job")
+    assert [(each.kind, each.rows, each.row) for each in standing.errors] == [("prompt", 1, 2), ("too_long", 1, 3)]
+    assert "prints a null" in standing.errors[0].message
+
+
+def test_a_running_job_is_told_from_another_process_and_a_killed_one_is_dead(tmp_path: Path) -> None:
+    with ChatServer(delay_seconds=0.05) as server:
+        asked = job(tmp_path, server.url, rows=2000)
+        words = ["run", "in.csv", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "Say {{ q }}"]
+        line = [*PIPELINE, *words, "--concurrency", "4"]
+        with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+            server.wait_for(100)
+            done = subprocess.run(
+                [*PIPELINE, "status", "out.csv", "--json"], cwd=tmp_path, capture_output=True, check=True
+            )
+            told = json.loads(done.stdout)
+            assert told["state"] == "running"
+            assert told["by"]["pid"] == process.pid
+            assert told["to_ask"] == 2000
+            assert told["rows"]["ok"] > 50
+            assert 0 < told["rows_per_second"] < 200
+            assert 0 < told["seconds_left"] < 2000
+            assert told["limits"]["concurrency"] == 4
+            assert job_history(asked.folder)[-1].running
+            process.kill()
+    standing = job_status(asked.folder)
+    assert standing.state == "dead"
+    assert "killed" in status_text(standing)
+    assert f"Go on: pipeline resume {tmp_path / 'out.csv'}" in status_text(standing)
+    assert standing.rows is not None
+    assert standing.rows["ok"] >= 90
+    (killed,) = job_history(asked.folder)
+    assert (killed.ended, killed.running) == (None, False)
+    assert next(history_text([killed])).endswith("· killed")
+
+
+def test_watch_ends_with_the_run_and_at_ctrl_c_without_a_word(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        asked = job(tmp_path, server.url)
+        run(asked)
+    watch = [*PIPELINE, "status", "out.csv", "--watch"]
+    seen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with hold_lock(asked.folder), subprocess.Popen(watch, cwd=tmp_path, **seen) as left:  # type: ignore[call-overload]
+        assert "preparing" in left.stdout.readline()
+        left.send_signal(signal.SIGINT)
+        assert left.communicate(timeout=20)[1] == ""
+        assert left.returncode == 0
+    with hold_lock(asked.folder):
+        kept = subprocess.Popen(watch, cwd=tmp_path, **seen)  # type: ignore[call-overload]
+        assert "preparing" in kept.stdout.readline()
+    with kept:
+        output, errors = kept.communicate(timeout=20)
+    assert "finished" in output
+    assert (kept.returncode, errors) == (0, "")
+
+
+def make(folder: Path) -> Path:
+    (folder / "out.csv.job").mkdir()
+    return folder / "out.csv.job"
+
+
+def test_there_is_no_job_of_a_wrong_name(tmp_path: Path) -> None:
+    done = subprocess.run([*PIPELINE, "status", "nowhere.csv"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 2
+    with pytest.raises(BadJob, match="no job of this name"):
+        job_history(tmp_path / "nowhere.csv")
+
+
+def test_a_pause_a_stop_and_the_cap_are_told_of_a_job_that_says_so(tmp_path: Path) -> None:
+    waiting = job(
+        tmp_path, **{"limits.max_cost": 5.0, "parameters.max_tokens": 5, "prices.input": 1, "prices.output": 1}
+    )
+    make_job_folder(waiting.folder)
+    table = open_table(waiting.inputs, waiting.folder)
+    store = Store(waiting.folder / "store")
+    reader = Reader(waiting.folder / "store")
+    with hold_lock(waiting.folder):
+        make_plan(waiting, table, Prompts(waiting, ["q"]), reader, waiting.folder)
+        record_start(waiting, ["run"], table.content_hash, table.path, keys_hash(keys_path(waiting.folder)))
+        context = LocalContext(waiting, store, Tally(cost=1.25, held=0.5, usage=Usage(1000, 200)))
+        context.begin(12, waiting.limits, Progress(quiet=True))
+        context.show_progress(Pause(90.0, "after HTTP 503"))
+        context.count_attempt(0.25)
+        store.close()
+        standing = job_status(waiting.folder)
+    reader.close()
+    assert standing.state == "running"
+    assert 80 < standing.wait_seconds <= 90
+    text = status_text(standing)
+    assert "waits  90 s: after HTTP 503" in text or "waits  89 s: after HTTP 503" in text
+    assert "$1.50 in all · $0.50 more at most · cap $5.00" in text
+    assert "12 pending = 12" in text
+
+
+def test_a_folder_that_is_held_where_it_cannot_be_seen_is_told_so(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    name = {"user": "mia", "host": "node7", "pid": 12, "since": "2026-11-24 11:00:00+00:00", "boot": "another"}
+    (folder / "lock.json").write_text(json.dumps(name))
+    standing = job_status(folder)
+    assert standing.state == "unknown"
+    assert "held by mia@node7, process 12, which cannot be seen from here, since 60 min" in status_text(standing, NOON)
+
+
+def test_a_job_in_words(tmp_path: Path) -> None:
+    standing = JobStatus(
+        state="running",
+        folder=str(tmp_path / "out.csv.job"),
+        output=str(tmp_path / "out.csv"),
+        by=Process("mia", "node7", 12),
+        since=NOON - timedelta(minutes=12),
+        rows={**dict.fromkeys(STATUSES, 0), "ok": 75_300, "failed": 3, "pending": 4_697},
+        to_ask=4_415,
+        asked=1_810,
+        rows_per_second=3.14,
+        rows_per_second_overall=2.9,
+        seconds_left=840,
+        prompt_tokens=800_000,
+        output_tokens=100_000,
+        spent=37.4,
+        spent_this_run=0.86,
+        max_cost=50.0,
+        limits={"concurrency": "auto", "requests_per_minute": 600.0},
+        errors=[ErrorCount("timeout", 3, 17, "no whole answer\nwithin 600 s")],
+    )
+    assert status_text(standing, NOON).splitlines() == [
+        f"{tmp_path / 'out.csv'} · running, begun 12 min ago by mia@node7, process 12",
+        "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 over all · 14 min left",
+        "  rows   75,300 ok, 3 failed, 4,697 pending = 80,000",
+        "  tokens 0.8M in, 100k out · $0.86 this run, $37.40 in all · cap $50.00",
+        "  limits auto at once · 600 requests/min",
+        "  errors 3 timeout; row 17: no whole answer within 600 s",
+        f"  Look: pipeline show {tmp_path / 'out.csv'} --status failed",
+    ]
+
+
+def test_the_shape_of_the_json_is_pinned() -> None:
+    """Scripts hang on it: a key may be added, none may go."""
+    assert JobStatus.__struct_fields__ == (
+        "state", "folder", "output", "by", "since", "ended", "exit_code", "message", "rows", "to_ask", "asked",
+        "rows_per_second", "rows_per_second_overall", "seconds_left", "last_stored", "prompt_tokens", "output_tokens",
+        "spent", "held", "unpriced", "spent_this_run", "max_cost", "limits", "learnt", "wait_seconds", "cause",
+        "batches", "errors",
+    )  # fmt: skip
+    assert RunRecord.__struct_fields__ == (
+        "began", "by", "version", "command", "changed", "ended", "running", "exit_code", "message", "rows", "asked",
+        "spent", "seconds",
+    )  # fmt: skip
+
+
+def test_history_tells_what_changed_between_the_runs(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        run(job(tmp_path, server.url), command=["run", "in.csv", "-o", "out.csv"])
+        changed = job(tmp_path, server.url, **{"parameters.temperature": 0, "limits.concurrency": 3})
+        run(changed.model_copy(update={"this_run": ThisRun(verbosity=-1, assume_yes=True, limit=5)}))
+    first, second = job_history(tmp_path / "out.csv")
+    assert first.changed == {}
+    assert second.changed == {
+        "parameters.temperature": (None, 0), "limits.concurrency": ("auto", 3), "--limit": (None, 5)
+    }  # fmt: skip
+    assert (second.exit_code, second.asked, second.rows and second.rows["ok"]) == (0, 5, 5)
+    lines = list(history_text([first, second]))
+    assert lines[0].startswith("1 · ")
+    assert "exit 0 after" in lines[0]
+    assert lines[1] == "    pipeline run in.csv -o out.csv"
+    assert "    limits.concurrency: auto → 3" in lines
+    done = subprocess.run([*PIPELINE, "history", tmp_path / "out.csv", "--json"], capture_output=True, check=True)
+    assert len(json.loads(done.stdout)) == 2
+
+
+def test_to_look_writes_nothing_but_the_index_that_all_readers_of_sqlite_share(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        run(job(tmp_path, server.url))
+
+    def stamps() -> dict[Path, int]:
+        files = [path for path in (tmp_path / "out.csv.job").rglob("*") if path.is_file()]
+        return {path: path.stat().st_mtime_ns for path in files if not path.name.endswith(("-shm", "-wal"))}
+
+    before = stamps()
+    job_status(tmp_path / "out.csv")
+    job_history(tmp_path / "out.csv")
+    assert stamps() == before

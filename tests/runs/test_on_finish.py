@@ -1,0 +1,58 @@
+"""At the end of a run the user's command learns how it went, not the key, and cannot hold anything up."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chat_server import Canned, ChatServer, problem
+
+from pipeline import Job, Summary
+from pipeline.records import Exit, Tally
+from pipeline.runs.on_finish import run_on_finish
+
+PIPELINE = (sys.executable, "-m", "pipeline")
+SUMMARY = Summary(Exit.DONE, "", "out.csv", Tally(ok=3), Tally(ok=3), 0.5, 1.0, True)
+
+
+def job() -> Job:
+    flags = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m", "endpoint.api_key_env": "THE_KEY"}
+    return Job.load(["in.csv"], "out.csv", settings=flags)
+
+
+def test_it_has_the_summary_on_its_stdin_and_in_its_environment_and_never_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THE_KEY", "sk-a-secret")
+    assert run_on_finish("cat > got.json; env > got.env", job(), SUMMARY) is None
+    assert json.loads((tmp_path / "got.json").read_text())["rows"]["ok"] == 3
+    environment = (tmp_path / "got.env").read_text()
+    assert "PIPELINE_EXIT_CODE=0\n" in environment
+    assert f"PIPELINE_OUTPUT={tmp_path / 'out.csv'}\n" in environment
+    assert f"PIPELINE_SUMMARY={tmp_path / 'out.csv.job' / 'summary.json'}\n" in environment
+    assert "sk-a-secret" not in environment
+
+
+def test_one_that_fails_is_told_and_one_that_does_not_end_is_ended_with_all_it_started() -> None:
+    assert run_on_finish("exit 7", job(), SUMMARY) == "exit code 7"
+    began = time.monotonic()
+    said = run_on_finish("sleep 60 & sleep 60", job(), SUMMARY, most_seconds=0.3)
+    assert said == "it took longer than 0 s, and was ended"
+    assert time.monotonic() - began < 10
+
+
+def test_a_run_that_stops_tells_it_too_and_its_failure_changes_no_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("q\none\ntwo\n")
+    with ChatServer(lambda _seen, _attempt: Canned(401, problem("no", code="invalid_api_key"))) as server:
+        words = ["run", "in.csv", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "Say {{ q }}"]
+        command = "echo $PIPELINE_EXIT_CODE > code; exit 9"
+        done = subprocess.run(
+            [*PIPELINE, *words, "--on-finish", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert (tmp_path / "code").read_text() == "1\n"
+    assert done.stderr.endswith(f"--on-finish: exit code 9: {command}\n")
+    assert json.loads((tmp_path / "out.csv.job" / "summary.json").read_text())["exit_code"] == 1

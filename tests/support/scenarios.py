@@ -1,0 +1,383 @@
+"""What the governor makes of each endpoint, with a floor for what is answered and a ceiling for what is refused.
+
+    python tests/scenarios.py [--seeds 3] [--only outage] [--alone]
+
+prints the table, beside what fixed concurrency and AIMD make of the same.
+"""
+
+import argparse
+import math
+import random
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from simulator import (
+    Aimd,
+    Asker,
+    Batching,
+    Buckets,
+    Calendar,
+    Cap,
+    Changing,
+    Clock,
+    Daily,
+    Endpoint,
+    Failing,
+    Flaky,
+    Job,
+    Row,
+    Sharing,
+    Stray,
+    StrayOnce,
+    Workers,
+    rate_refusal,
+)
+
+from pipeline.job.job import Limits
+from pipeline.records import LearnedLimits, Stopped
+
+SETTLED_SECONDS = 10.0
+"""90 % of the best must hold for so long to count."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    server: Callable[[Clock, random.Random], Endpoint]
+    best: Callable[[float, float], float]
+    """What the endpoint could answer between two moments: requests, or tokens."""
+    floor: float
+    """Of the best, at least."""
+    ceiling: float
+    """Of all that was sent, at most refused."""
+    ramp_seconds: float
+    """At most, until 90 % of the best."""
+    by_tokens: bool = False
+    tokens: tuple[float, float] = (60.0, 0.4)
+    """Of a row: the mean, and sigma of the lognormal."""
+    seconds: float = 1200.0
+    counted_from: float = 120.0
+    ramp_from: float = 0.0
+    jobs: int = 1
+    must_stop: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Result:
+    goodput: float
+    refused: float
+    ramp_seconds: float
+    lost: int
+    stopped: Stopped | None
+    in_flight: float
+    shares: list[float]
+    """Of the answers, each job's."""
+    most_left_in_a_minute: int
+    learnt: LearnedLimits | None
+
+
+def steady(per_minute: float) -> Callable[[float, float], float]:
+    return lambda start, end: per_minute / 60 * (end - start)
+
+
+def pieces(*steps: tuple[float, float]) -> Callable[[float, float], float]:
+    """A rate that changes at given moments."""
+
+    def total(start: float, end: float) -> float:
+        ends = [at for at, _ in steps[1:]] + [math.inf]
+        return sum(
+            per_minute / 60 * max(0.0, min(end, until) - max(start, begins))
+            for (begins, per_minute), until in zip(steps, ends, strict=True)
+        )
+
+    return total
+
+
+def batching_best() -> float:
+    """Answers a minute with 256 sequences always running; a sequence takes whole strides of ten steps."""
+    rng = random.Random(0)
+    strides = statistics.fmean(math.ceil(rng.lognormvariate(math.log(150.0) - 0.08, 0.4) / 10) for _ in range(100_000))
+    return 60 * 256 / (strides * 10 * (0.012 + 0.0005 * 256))
+
+
+MEAN_LATENCY = 1.5 * math.exp(0.35**2 / 2)
+MEAN_RATE_OF_ONE = 60 / (0.05 * math.exp(0.35**2 / 2))
+STORM = pieces((0, 600), (300, 0), (600, 600))
+
+SCENARIOS = (
+    Scenario("600 requests/min, burst 60", Buckets, steady(600), 0.97, 0.005, 15),
+    Scenario("60,000 tokens/min binds", Buckets, steady(60_000), 0.963, 0.0075, 15, tokens=(300, 0.5), by_tokens=True),
+    Scenario("both bind", Buckets, steady(600), 0.97, 0.0033, 15, tokens=(100, 0.4)),
+    Scenario("as the first, no Retry-After", lambda c, d: Buckets(c, d, tells=False), steady(600), 0.977, 0.0033, 15),
+    Scenario("calendar-minute window", Calendar, steady(600), 0.96, 0.01, 15),
+    Scenario("as the first, 12 s latency", lambda c, d: Buckets(c, d, median=12.0), steady(600), 0.97, 0.005, 60),
+    Scenario("32 at once, else 503", Cap, steady(60 * 32 / MEAN_LATENCY), 0.97, 0.0068, 30),
+    Scenario(
+        "10,000 requests/min, first 5 min",
+        lambda c, d: Buckets(c, d, rpm=10_000, burst=1000, tpm=1e6, token_burst=1e5),
+        steady(10_000),
+        0.9,
+        0.0054,
+        30,
+        seconds=300,
+        counted_from=0,
+    ),
+    Scenario("vLLM-like, 256 sequences", Batching, steady(batching_best()), 0.964, 0.0, 60, counted_from=300),
+    Scenario(
+        "the limit halves, then doubles",
+        lambda c, d: Changing(c, d, changes=((300, 0.5), (900, 2.0))),
+        pieces((0, 600), (300, 300), (900, 600)),
+        0.95,
+        0.01,
+        15,
+        seconds=1500,
+    ),
+    Scenario(
+        "60 s outage",
+        lambda c, d: Failing(c, d, start=300, end=360),
+        pieces((0, 600), (300, 0), (360, 600)),
+        0.97,
+        0.0125,
+        15,
+        ramp_from=360,
+    ),
+    Scenario(
+        "60 s outage at 6,000 requests/min",
+        lambda c, d: Failing(c, d, start=120, end=180, rpm=6000, burst=600, tpm=1e7, token_burst=1e7),
+        pieces((0, 6000), (120, 0), (180, 6000)),
+        0.97,
+        0.015,
+        15,
+        seconds=360,
+        counted_from=60,
+        ramp_from=180,
+    ),
+    Scenario(
+        "5 min of 429, Retry-After 20 s",
+        lambda c, d: Failing(c, d, start=300, end=600, refusal=rate_refusal(20.0)),
+        STORM,
+        0.95,
+        0.01,
+        25,
+        ramp_from=600,
+    ),
+    Scenario(
+        "5 min of 429, no Retry-After",
+        lambda c, d: Failing(c, d, start=300, end=600, refusal=rate_refusal(None)),
+        STORM,
+        0.95,
+        0.01,
+        50,
+        ramp_from=600,
+    ),
+    Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.011, 15, jobs=2),
+    Scenario(
+        "daily quota of 3,000, hours told",
+        lambda c, d: Daily(c, d, quota=3000, tells_hours=True),
+        lambda start, end: min(10 * end, 3000) - min(10 * start, 3000),
+        0.99,
+        0.015,
+        15,
+        counted_from=0,
+        must_stop=True,
+    ),
+    Scenario(
+        "daily quota of 3,000, nothing told",
+        lambda c, d: Daily(c, d, quota=3000, tells_hours=False),
+        lambda start, end: min(10 * end, 3000) - min(10 * start, 3000),
+        0.99,
+        0.04,
+        15,
+        seconds=3600,
+        counted_from=0,
+        must_stop=True,
+    ),
+    Scenario(
+        "answers of 5 minutes, 100/min",
+        lambda c, d: Buckets(c, d, rpm=100, burst=10, median=300.0),
+        steady(100),
+        0.95,
+        0.0075,
+        2500,
+        seconds=14_400,
+        counted_from=3600,
+    ),
+    Scenario("latency grows with load", Sharing, steady(60 * 24 / MEAN_LATENCY), 0.97, 0.0, 30, counted_from=300),
+    Scenario("503 at random, 5 %", Flaky, steady(600), 0.97, 0.06, 90),
+    Scenario(
+        "429 at random, 1 %",
+        lambda c, d: Stray(c, d, share=0.01),
+        steady(60 * 16 / MEAN_LATENCY),
+        0.68,
+        0.0125,
+        30,
+        limits=Limits(concurrency=16),
+    ),
+    Scenario(
+        "429 at random, 1 %, one at a time",
+        lambda c, d: Stray(c, d, share=0.01, median=0.05),
+        steady(MEAN_RATE_OF_ONE),
+        0.6,
+        0.0125,
+        60,
+        seconds=600,
+        limits=Limits(concurrency=1),
+    ),
+    Scenario(
+        "a stray 429 at 6,000 requests/min",
+        lambda c, d: StrayOnce(c, d, at=300.0, rpm=6000, burst=600, tpm=1e7, token_burst=1e7),
+        steady(6000),
+        0.95,
+        0.005,
+        30,
+        seconds=420,
+        counted_from=300,
+        ramp_from=302,
+    ),
+    Scenario(
+        "a stray 429 when slow, Retry-After 12 s",
+        lambda c, d: Stray(c, d, at=300.0, slower=3.0, wait=12.0),
+        steady(60 * 32 / MEAN_LATENCY),
+        0.88,
+        0.001,
+        30,
+        seconds=420,
+        counted_from=312,
+        ramp_from=312,
+        limits=Limits(concurrency=32),
+    ),
+    Scenario(
+        "600/min as 10 a second", lambda c, d: Calendar(c, d, requests=10, period=1.0), steady(600), 0.7, 0.01, 30
+    ),
+    Scenario(
+        "15 requests/min, burst 15",
+        lambda c, d: Buckets(c, d, rpm=15, burst=15),
+        steady(15),
+        0.93,
+        0.02,
+        15,
+        seconds=7200,
+        counted_from=600,
+    ),
+    Scenario(
+        "600/min, all used up at the start", lambda c, d: Buckets(c, d, is_empty=True), steady(600), 0.97, 0.005, 60
+    ),
+    Scenario(
+        "600/min, 300/min told",
+        Buckets,
+        steady(300),
+        0.97,
+        0.0,
+        15,
+        limits=Limits(requests_per_minute=300),
+    ),
+)
+
+
+def simulate(scenario: Scenario, seed: int, asker: type[Asker] = Job) -> Result:
+    """One run; lasts a second or so."""
+    rng, clock = random.Random(seed), Clock()
+    server = scenario.server(clock, rng)
+    mean, sigma = scenario.tokens
+
+    def new_row() -> Row:
+        tokens = max(2, round(rng.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)))
+        prompt = max(1, round(tokens * rng.uniform(0.6, 0.9)))
+        return Row(prompt, max(1, tokens - prompt))
+
+    jobs = [asker(clock, server, new_row, rng, scenario.limits) for _ in range(scenario.jobs)]
+    for number, job in enumerate(jobs):
+        clock.at(number * 20.0, job.begin)
+    clock.run(scenario.seconds)
+    answers = sorted(
+        (at, tokens if scenario.by_tokens else 1)
+        for job in jobs
+        for at, tokens in zip(job.traffic.answered_at, job.traffic.tokens, strict=True)
+    )
+    refused = sum(len(job.traffic.refused_at) for job in jobs)
+    first = jobs[0]
+    return Result(
+        goodput=sum(worth for at, worth in answers if at >= scenario.counted_from)
+        / scenario.best(scenario.counted_from, clock.now),
+        refused=refused / max(1, refused + len(answers)),
+        ramp_seconds=ramp_seconds(answers, scenario),
+        lost=sum(job.traffic.lost for job in jobs),
+        stopped=first.traffic.stopped,
+        in_flight=statistics.fmean([n for at, n in first.traffic.in_flight if at > clock.now / 2] or [0]),
+        shares=[len(job.traffic.answered_at) / max(1, len(answers)) for job in jobs],
+        most_left_in_a_minute=most_in_a_minute(first.traffic.left_at),
+        learnt=first.throttle.learned() if isinstance(first, Job) else None,
+    )
+
+
+def ramp_seconds(answers: list[tuple[float, int]], scenario: Scenario) -> float:
+    """Until ten seconds held 90 % of the best."""
+    recent: deque[tuple[float, int]] = deque()
+    since, total = scenario.ramp_from, 0.0
+    for at, worth in answers:
+        if at < since:
+            continue
+        recent.append((at, worth))
+        total += worth
+        while recent[0][0] <= at - SETTLED_SECONDS:
+            total -= recent.popleft()[1]
+        best = max(scenario.best(max(0, at - SETTLED_SECONDS), at), scenario.best(since, since + SETTLED_SECONDS))
+        if total >= 0.9 * best:
+            return at - since
+    return math.inf
+
+
+def most_in_a_minute(times: list[float]) -> int:
+    recent: deque[float] = deque()
+    most = 0
+    for at in times:
+        recent.append(at)
+        while recent[0] <= at - 60:
+            recent.popleft()
+        most = max(most, len(recent))
+    return most
+
+
+# ---- the table
+
+
+def told(results: list[Result]) -> str:
+    goodput = 100 * statistics.fmean(result.goodput for result in results)
+    refused = 100 * statistics.fmean(result.refused for result in results)
+    seconds = max(result.ramp_seconds for result in results)
+    return f"{goodput:5.1f} {refused:5.2f} {'never' if seconds == math.inf else f'{seconds:.0f}':>5}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each; the ramp told is the slowest")
+    parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--alone", action="store_true", help="the governor alone")
+    options = parser.parse_args()
+    usual: tuple[type[Workers], ...] = () if options.alone else (Workers, Aimd)
+    columns = ["the governor", "held to", *("20 at once", "AIMD")[: len(usual)]]
+    print("% of the best, % refused, seconds to 90 %".ljust(43) + "".join(f"{column:22}" for column in columns))
+    for scenario in SCENARIOS:
+        if options.only not in scenario.name:
+            continue
+        seeds = range(options.seeds)
+        results = [simulate(scenario, seed) for seed in seeds]
+        held = f"{100 * scenario.floor:5.1f} {100 * scenario.ceiling:5.2f} {scenario.ramp_seconds:5.0f}"
+        others = [
+            told([simulate(scenario, seed, asker) for seed in seeds]) for asker in usual if not scenario.must_stop
+        ]
+        lost = sum(result.lost for result in results)
+        print(
+            f"{scenario.name:40}" + "".join(f"{cell:>20}  " for cell in (told(results), held, *others)),
+            f"in flight {statistics.fmean(result.in_flight for result in results):4.0f}  lost {lost}",
+            "  stopped" if results[0].stopped else "",
+            flush=True,
+            sep="",
+        )
+
+
+if __name__ == "__main__":
+    main()
