@@ -1,6 +1,10 @@
-"""Requests answered: live, in the provider's batches, or by Ray actors."""
+"""Send requests and record their outcomes: live, in the provider's batches, or by Ray actors.
 
-from .context import DRAIN_SECONDS, LocalContext, lane_id
+An executor is a function `answer_all(job, requests, context)`. `RunContext` is all that it knows of the run.
+"""
+
+from .context import DRAIN_SECONDS, NotesContext, RunContext, lane_id
 from .executor import executor
+from .local_context import LocalContext
 
-__all__ = ["DRAIN_SECONDS", "LocalContext", "executor", "lane_id"]
+__all__ = ["DRAIN_SECONDS", "LocalContext", "NotesContext", "RunContext", "executor", "lane_id"]

@@ -50,7 +50,7 @@ def estimate_job(job: Job) -> JobEstimate:
         output_schema(job, table)
         contract_of(job)
         ledger, found = read_ledger(reader), read_learned_limits(reader)
-        lanes = [found.get(lane_id(filed, model)) for model in filed.models]
+        lanes = [found.get(lane_id(filed.endpoint, model)) for model in filed.models]
         tariff = PriceList(filed)
         Budget(filed, tariff, ledger.cost)
         with progress.counting("planning", table.rows) as seen:

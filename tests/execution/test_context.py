@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, settings_id
 from pipeline.progress import NO_PAUSE, Pause, Progress
 from pipeline.records import (
@@ -124,10 +124,10 @@ def test_a_folder_in_which_nothing_was_asked_has_an_empty_ledger(store: Store) -
 
 def test_the_ledger_grows_over_runs_and_the_run_counts_for_itself(store: Store) -> None:
     first = desk_at(store)
-    first.landed(0.5)
+    first.count_attempt(0.5)
     record(first, YES)
     later = desk_at(store, read_ledger(Reader(store.folder)))
-    later.landed(0.25)
+    later.count_attempt(0.25)
     record(later, YES, Failure(kind="timeout", reason="slow", lasting=False, attempts=6))
     assert (later.asked.rows, later.asked.attempts, later.asked.cost) == (2, 1, 0.25)
     assert (later.ledger.rows, later.ledger.attempts, later.ledger.cost) == (3, 2, 0.75)
@@ -246,14 +246,14 @@ def test_what_was_learnt_is_found_by_the_next_run_of_the_same_endpoint_model_and
     context.save_learned("m", LearnedLimits(598.0, 41_000.0, 24))
     record(context, YES)
     known = read_learned_limits(Reader(store.folder))
-    found = LocalContext(job_with(), store, Tally(), known).learnt("m")
+    found = LocalContext(job_with(), store, Tally(), known).learned("m")
     assert found is not None
     assert 0 <= found.age_seconds < 60
     assert (found.requests_per_minute, found.tokens_per_minute, found.window) == (598.0, 41_000.0, 24)
     others = {"endpoint.model": "n", "endpoint.base_url": "http://127.0.0.1:8/v1", "endpoint.api_key_env": "K"}
     for other in ({name: value} for name, value in others.items()):
         job = job_with(**other)
-        assert LocalContext(job, store, Tally(), known).learnt(job.endpoint.model) is None
+        assert LocalContext(job, store, Tally(), known).learned(job.endpoint.model) is None
 
 
 def test_the_log_tells_each_long_pause_once_and_what_was_learnt_when_it_changes(store: Store, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder
 from pipeline.job.job import Job, ThisRun

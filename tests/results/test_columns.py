@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, settings_id
 from pipeline.planning.plan import keys_path, make_plan
 from pipeline.prompts.prompts import Prompts

@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 from chat_server import ChatServer
 
-from pipeline.execution.context import LocalContext
 from pipeline.execution.live.live import answer_all
+from pipeline.execution.local_context import LocalContext
 from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder
 from pipeline.job.job import Job, ThisRun

@@ -12,7 +12,7 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
 
 from pipeline import BadJob, Job, ThisRun, run
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.folder.folder import make_job_folder
 from pipeline.folder.history import record_start
 from pipeline.folder.lock import hold_lock

@@ -10,7 +10,7 @@ from crashing_run import arm
 
 from pipeline.cli.group import main
 from pipeline.endpoint.client import BatchApi
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.store.notes import BATCHES
 
 STEPS = (

@@ -18,7 +18,7 @@ import diskcache
 
 from pipeline.cli.group import main
 from pipeline.endpoint.client import Client
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.planning import plan
 from pipeline.store.writer import Store
 

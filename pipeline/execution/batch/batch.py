@@ -31,7 +31,7 @@ from ...pacing import ALIKE_BY_TEXT, ATTEMPTS, Attempts, RetryAfter, RetryPolicy
 from ...progress import Pause
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
 from ...store import BATCHES, BatchFile, OpenBatches, read_open_batches
-from ..context import LocalContext
+from ..context import NotesContext
 from .calls import Calls, is_well, object_in, objects_in, refusal_in
 from .files import (
     BYTES_MOST,
@@ -64,7 +64,7 @@ QUEUE_FULL = re.compile(r"token_limit_exceeded|enqueued token", re.IGNORECASE)
 _encoder = msgspec.json.Encoder()
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: NotesContext) -> None:
     """Ask every request in batches, record every outcome at the desk; return when all are settled.
 
     Raises Stopped when the job cannot go on or was asked to stop, and with `this_run.no_wait` as soon as only the
@@ -88,7 +88,7 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalC
 class _Batches:
     """All that goes to the provider in one run, and comes back from it."""
 
-    def __init__(self, job: Job, context: LocalContext, api: BatchApi) -> None:
+    def __init__(self, job: Job, context: NotesContext, api: BatchApi) -> None:
         self._context, self._api, self._settings = context, api, job.run
         self._waits_for_provider = not job.this_run.no_wait
         self._folder = job.folder / "batches"

@@ -8,7 +8,7 @@ from ...endpoint import parse_json, read_reply
 from ...job import Job, duration_seconds
 from ...pacing import BACKOFF_MAX_SECONDS, Attempts, RetryPolicy
 from ...records import Exit, Failure, Rejection, Reply, Stopped
-from ..context import LocalContext
+from ..context import NotesContext
 
 ENDS_SECONDS = 12.0
 """After a stop, a call that is on its way may end for so long."""
@@ -20,7 +20,7 @@ Call = Callable[[], Coroutine[Any, Any, Reply]]
 class Calls:
     """How one run calls: a stop ends every wait; silence, refusals and a wrong key are judged as everywhere."""
 
-    def __init__(self, job: Job, context: LocalContext) -> None:
+    def __init__(self, job: Job, context: NotesContext) -> None:
         self._context, self._base_url = context, job.endpoint.base_url
         self._patience = RetryPolicy(
             context.clock(),

@@ -19,7 +19,7 @@ from ...pacing import WINDOW_MAX, Attempts, InFlight, RetryAfter, RetryPolicy, T
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
 from ...text import duration
-from ..context import DRAIN_SECONDS, LocalContext
+from ..context import DRAIN_SECONDS, RunContext
 
 TICK_SECONDS = 2.0
 SLEEP_SECONDS = 60.0
@@ -48,7 +48,7 @@ FIRST_ROWS = 5
 """Before the first answer, so many rows take turns."""
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
     """Ask every request, and what follows on its answer, record every outcome at the desk; return when all are settled.
 
     One request of each model goes first; the rest follow after the first answer, as many at once as the throttle
@@ -130,7 +130,7 @@ class _Turn:
 class _Lanes:
     """All traffic of a run: one stream of requests, drawn as they are wanted, each into the lane of its model."""
 
-    def __init__(self, job: Job, requests: AsyncIterator[Request], context: LocalContext, client: Client) -> None:
+    def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext, client: Client) -> None:
         self._job, self._requests, self._context, self._client = job, requests, context, client
         self._first_model = job.models[0]
         self._lanes: dict[str, _Lane] = {}
@@ -238,7 +238,7 @@ class _Lanes:
 class _Lane:
     """The traffic to one endpoint, model and key: one gate through which requests leave one by one."""
 
-    def __init__(self, job: Job, model: str, lanes: _Lanes, context: LocalContext, client: Client) -> None:
+    def __init__(self, job: Job, model: str, lanes: _Lanes, context: RunContext, client: Client) -> None:
         self._model, self._lanes, self._context, self._client = model, lanes, context, client
         now = context.clock()
         self._throttle = Throttle(job.limits, now, context.learned(model), _estimate(context.ledger))

@@ -14,9 +14,8 @@ import shutil
 import sys
 import tempfile
 import threading
-import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import msgspec
@@ -24,11 +23,10 @@ from msgspec.structs import replace
 
 from ...job import Job, Limits
 from ...pacing import WINDOW_FIRST
-from ...records import BadJob, Exit, LearnedLimits, Outcome, Record, Rejection, Request, Stopped, Tally
-from ...store import LearnedNote
+from ...records import BadJob, Exit, LearnedLimits, Request, Stopped
 from ...text import one_line
-from ..context import DRAIN_SECONDS, LocalContext
-from ..live import answer_all as answer_live
+from ..context import DRAIN_SECONDS, RunContext
+from .actor import ActorEnded, AttemptCounted, Event, LimitsLearned, Recorded, Rejected, Said, Worker, events_decoder
 
 START_SECONDS = "150"
 """Ray's own patience with its start, which takes half a minute on two busy cores."""
@@ -37,205 +35,19 @@ SPARE = 32
 HINT = "Each node needs this program, of the same version, and room for an actor: see Ray's logs."
 DEATHS_MOST = 5
 """Of actors, without a single outcome in between: it is no accident."""
-GATHER_SECONDS = 0.02
-"""What happens in an actor within so long travels together."""
 IN_HAND_BYTES = 64 * 1024 * 1024
 """Of bodies, that an actor has in hand at most."""
 START_MOST_SECONDS, JOIN_MOST_SECONDS, REACH_SECONDS = 240.0, 60.0, 10.0
 """For a Ray of our own; to join a cluster; to reach the address of one: Ray itself would try for minutes."""
 OBJECTS_BYTES = 256 * 1024 * 1024
 
-
-class Recorded(Record, frozen=True, tag="recorded"):
-    """A request has come to an outcome, which is to be recorded."""
-
-    request: Request
-    outcome: Outcome
-
-
-class AttemptCounted(Record, frozen=True, tag="landed"):
-    """An attempt is over, as `Desk.landed` is told it."""
-
-    cost: float | None
-    held: float
-    broke_off: bool
-
-
-class Said(Record, frozen=True, tag="told"):
-    """A line for the screen."""
-
-    text: str
-
-
-class LimitsLearned(Record, frozen=True, tag="learned"):
-    """What an actor found out about the pace of a model's lane."""
-
-    model: str
-    learnt: LearnedLimits
-
-
-class Rejected(Record, frozen=True, tag="refused"):
-    """An attempt gave no answer."""
-
-    refusal: Rejection
-
-
-class ActorEnded(Record, frozen=True, tag="ended"):
-    """An actor has nothing in flight any more; why it stopped, if it did."""
-
-    message: str = ""
-    exit_code: int = 0
-    crash: str = ""
-    """The traceback of an error that was not foreseen."""
-
-
-Event = Recorded | AttemptCounted | Said | LimitsLearned | Rejected | ActorEnded
-
 _encoder = msgspec.json.Encoder()
-_events = msgspec.json.Decoder(list[Event])
-_requests = msgspec.json.Decoder(list[Request])
-_keys = msgspec.json.Decoder(list[str])
-
-
-# ---- in an actor
-
-
-class ActorContext(LocalContext):
-    """A desk that passes on what it is told, to the one desk of the run."""
-
-    def __init__(self, job: Job, ledger: Tally, found: Iterable[LearnedNote]) -> None:
-        super().__init__(job, None, ledger, {each.lane: each for each in found})  # type: ignore[arg-type] # it has no store, and writes nothing
-        self._outbox: list[Event] = []
-        self._filled = asyncio.Event()
-        self._recorded: dict[str, asyncio.Future[None]] = {}
-
-    def post(self, event: Event) -> None:
-        """Pass it on."""
-        self._outbox.append(event)
-        self._filled.set()
-
-    async def outbox(self) -> bytes:
-        """All that happened since this was last asked for; waits until something did."""
-        await self._filled.wait()
-        await asyncio.sleep(GATHER_SECONDS)
-        events, self._outbox = self._outbox, []
-        self._filled.clear()
-        return _encoder.encode(events)
-
-    def acknowledge(self, keys: bytes) -> None:
-        """These are on disk."""
-        for key in _keys.decode(keys):
-            waiting = self._recorded.pop(key, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
-
-    async def record(
-        self,
-        request: Request,
-        outcome: Outcome,
-        *,
-        counts: bool = True,
-        is_urgent: bool = False,  # noqa: ARG002 - to the run's desk, other actors record as well
-    ) -> Request | None:
-        """Returns once the outcome is on disk at the run's desk, which hands out what follows on it."""
-        assert counts  # noqa: S101 - an actor comes by nothing that it was not handed
-        self._recorded[request.key] = waiting = asyncio.get_running_loop().create_future()
-        self.post(Recorded(request, outcome))
-        await waiting
-        return None
-
-    def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
-        """Pass it on."""
-        self.post(AttemptCounted(cost, held, broke_off))
-
-    def log_rejection(self, refusal: Rejection) -> None:
-        """Pass it on."""
-        self.post(Rejected(refusal))
-
-    def say(self, text: str) -> None:
-        """Pass it on."""
-        self.post(Said(text))
-
-    def save_learned(self, model: str, learnt: LearnedLimits) -> None:
-        """Pass it on."""
-        self.post(LimitsLearned(model, learnt))
-
-    async def note_reservation(self, request: Request) -> bool:  # noqa: ARG002 - as the desk has it
-        """The run's desk did, before it handed the request out."""
-        return False
-
-    def clear_reservation(self) -> None:
-        """The run's desk sees to it."""
-
-
-class Worker:
-    """The actor. Its methods run on one event loop, in whatever order they come."""
-
-    def __init__(self) -> None:
-        self._coming: asyncio.Queue[Request | None] = asyncio.Queue()
-        self._context: ActorContext
-        self._began = asyncio.Event()
-
-    async def run(self, job: bytes, ledger: bytes, found: bytes) -> None:
-        """Answer what it is handed until the end, or a stop. The endpoint's key is that of the actor's environment."""
-        told = Job.model_validate({**msgspec.json.decode(job), "inputs": ("-",)})  # it reads none
-        known = msgspec.json.decode(ledger, type=Tally), msgspec.json.decode(found, type=list[LearnedNote])
-        self._context = ActorContext(told, *known)
-        self._began.set()
-        try:
-            await answer_live(told, self._handed(), self._context)
-            self._context.post(ActorEnded())
-        except Stopped as stop:
-            self._context.post(ActorEnded(str(stop), int(stop.exit_code)))
-        except BadJob as bad:
-            self._context.post(ActorEnded(str(bad), int(Exit.USAGE)))
-        except Exception:  # noqa: BLE001 - it is raised again in the run
-            self._context.post(ActorEnded(crash=traceback.format_exc()))
-
-    async def _handed(self) -> AsyncIterator[Request]:
-        while (request := await self._coming.get()) is not None:
-            yield request
-
-    async def take(self, requests: bytes) -> None:
-        """Answer these too."""
-        for request in _requests.decode(requests):
-            self._coming.put_nowait(request)
-
-    async def finish(self) -> None:
-        """Nothing more will come."""
-        self._coming.put_nowait(None)
-
-    async def events(self) -> bytes:
-        """What happened since."""
-        await self._began.wait()
-        return await self._context.outbox()
-
-    async def acknowledge(self, keys: bytes) -> None:
-        """These outcomes are on disk."""
-        self._context.acknowledge(keys)
-
-    async def stop(self) -> None:
-        """Send nothing more."""
-        await self._began.wait()
-        self._context.stop(Stopped("stopped"))
-        self._coming.put_nowait(None)
-
-    async def tune(self, limits: bytes) -> None:
-        """Go on under this share of other limits."""
-        await self._began.wait()
-        if self._context.on_tune is not None:
-            self._context.on_tune(Limits.model_validate(msgspec.json.decode(limits)))
-
-    async def abort_drain(self) -> None:
-        """Wait for nothing."""
-        await self._began.wait()
-        self._context.abort_drain()
 
 
 # ---- in the run
 
 
-async def answer_all(job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
+async def answer_all(job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
     """Ask every request by `run.workers` actors, record every outcome at the desk; return when all are settled.
 
     Explicit limits are divided among the actors, each of which learns the endpoint's own. The first answer comes before
@@ -270,7 +82,7 @@ class _Member:
 class _Fleet:
     """All actors of a run."""
 
-    def __init__(self, job: Job, requests: AsyncIterator[Request], context: LocalContext) -> None:
+    def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
         self._job, self._requests, self._context = job, requests, context
         self._returned: deque[Request] = deque()
         self._exhausted = False
@@ -389,7 +201,7 @@ class _Fleet:
         while not self._members[at].has_ended:
             member = self._members[at]
             try:
-                await self._hear(member, _events.decode(await member.actor.events.remote()))
+                await self._hear(member, events_decoder.decode(await member.actor.events.remote()))
             except self._ray.exceptions.RayActorError as error:
                 self._bury(at, error)
             finally:

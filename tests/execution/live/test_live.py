@@ -17,8 +17,9 @@ import pytest
 from chat_server import Canned, ChatServer, Reply, Seen, answer_to, completion, problem
 
 from pipeline.endpoint.client import BODY_BYTES_MAX
-from pipeline.execution.context import DRAIN_SECONDS, LocalContext
+from pipeline.execution.context import DRAIN_SECONDS, Clocks
 from pipeline.execution.live.live import FIRST_ROWS, answer_all
+from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job
 from pipeline.pacing.retry import ALIKE, ATTEMPTS
 from pipeline.progress import NO_PAUSE, Pause, Progress
@@ -106,7 +107,7 @@ def run(
 ) -> Run:
     """Answer the prompts into a new store, and read back what it holds. What is raised is raised, if not expected."""
     store = Store(folder / "store")
-    context = LocalContext(job, store, Tally(), rng=lambda: rng, uptime=uptime)
+    context = LocalContext(job, store, Tally(), rng=lambda: rng, clocks=Clocks(uptime=uptime))
     said = io.StringIO()
     context.progress = Progress(stream=said)
     try:
@@ -213,7 +214,7 @@ def test_no_answer_waits_for_others_to_share_its_commit_when_none_can_come(
     def give_up_after_a_minute(_context: LocalContext, task: asyncio.Task[None]) -> None:
         asyncio.get_running_loop().call_later(60, task.cancel)
 
-    monkeypatch.setattr("pipeline.store.GROUP_SECONDS", 3600)
+    monkeypatch.setattr("pipeline.store.writer.GROUP_SECONDS", 3600)
     job = make_job(server.url, limits__concurrency=concurrency)
     assert len(run(tmp_path, job, numbered(25), on_start=give_up_after_a_minute).answers) == 25
 
