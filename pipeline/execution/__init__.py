@@ -3,8 +3,8 @@
 An executor is a function `answer_all(job, requests, context)`. `RunContext` is all that it knows of the run.
 """
 
-from .context import DRAIN_SECONDS, NotesContext, RunContext, lane_id
+from .context import DRAIN_SECONDS, lane_id
 from .executor import executor
 from .local_context import LocalContext
 
-__all__ = ["DRAIN_SECONDS", "LocalContext", "NotesContext", "RunContext", "executor", "lane_id"]
+__all__ = ["DRAIN_SECONDS", "LocalContext", "executor", "lane_id"]

@@ -34,10 +34,10 @@ def tell_all(kind, error, trace):
 
 sys.excepthook = tell_all
 if sys.argv[1] == "crash":
-    from pipeline.execution.live import live
+    from pipeline.execution.live import lane
     def read_reply(reply):
         raise RuntimeError("a mistake in the program")
-    live.read_reply = read_reply
+    lane.read_reply = read_reply
 from pipeline.cli import main
 main.main(sys.argv[2:], standalone_mode=sys.argv[1] != "crash")
 """

@@ -202,7 +202,7 @@ from pipeline.pacing import retry
 from pipeline.cli import main
 retry.QUOTA_PROBES_SECONDS = 1.0
 runs = importlib.import_module("pipeline.runs.run")
-live.DRAIN_SECONDS = runs.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LANDING_SECONDS = 1.0
+live.DRAIN_SECONDS = runs.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LATE_REPLY_SECONDS = 1.0
 live.TICK_SECONDS = 0.2
 main(prog_name="pipeline")
 """

@@ -162,7 +162,14 @@ FORM_REFUSED = Canned(status=400, body=b'{"error": {"message": "response_format 
 
 
 @pytest.mark.parametrize(
-    ("refused", "said"), [(["json_schema"], "by json_object"), (["json_schema", "json_object"], "in plain words")]
+    ("refused", "said"),
+    [
+        (["json_schema"], "json_object and the schema in the prompt are used instead"),
+        (
+            ["json_schema", "json_object"],
+            "json_schema or json_object (HTTP 400: response_format is not supported): the schema in",
+        ),
+    ],
 )
 def test_the_first_request_finds_the_form_that_the_endpoint_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: list[str], said: str
@@ -179,7 +186,7 @@ def test_the_first_request_finds_the_form_that_the_endpoint_takes(
         assert server.arrived == 20 + len(refused)
     assert summary.rows.ok == 20
     told = capsys.readouterr().err
-    assert told.count("the endpoint takes no json_schema") == 1
+    assert told.count("the endpoint does not accept json_schema") == 1
     assert "HTTP 400: response_format is not supported" in told
     assert said in told
 

@@ -1,4 +1,4 @@
-"""Requests answered now, many in flight at once."""
+"""Answer requests now, many in flight at once: one lane for each model, each at the pace that its endpoint allows."""
 
 from .live import answer_all
 

@@ -1,0 +1,47 @@
+"""Find out which response format an endpoint accepts: try the most binding one first, then the next."""
+
+from msgspec.structs import replace
+
+from ...answers import RESPONSE_FORMATS, ContractEncoder
+from ...endpoint import rejects_response_format
+from ...job import Job
+from ...records import Rejection, Request
+
+
+class FormatFallback:
+    """The response format in use for a job's contract. A job without a contract has only one."""
+
+    def __init__(self, job: Job) -> None:
+        self._encoder = ContractEncoder(job)
+        self._formats = RESPONSE_FORMATS if job.answer.contract is not None else RESPONSE_FORMATS[:1]
+        self._index = 0
+        self._rejection = ""
+        """The endpoint's words about the first format, while another is tried."""
+
+    def encode(self, request: Request) -> Request:
+        """The request with its contract, in the format in use; the same object if the job has no contract."""
+        body = self._encoder.conveyed(request.body, self._formats[self._index])
+        return request if body is request.body else replace(request, body=body)
+
+    def try_next(self, rejection: Rejection) -> bool:
+        """Go on to the next format if a rejection may be about the one in use; False if it is not.
+
+        Also False after the last format, when it cannot have been the format: the first one is then in use again.
+        """
+        if not rejects_response_format(rejection):
+            return False
+        self._rejection = self._rejection or f"HTTP {rejection.status}: {rejection.message}"
+        self._index = (self._index + 1) % len(self._formats)
+        if not self._index:
+            self._rejection = ""
+        return self._index > 0
+
+    def report(self) -> str:
+        """A line for the screen, once, if the format in use is not the first one; empty otherwise."""
+        if not self._rejection:
+            return ""
+        rejected = " or ".join(self._formats[: self._index])
+        instead = "json_object and the schema in the prompt are" if self._index == 1 else "the schema in the prompt is"
+        line = f"the endpoint does not accept {rejected} ({self._rejection}): {instead} used instead"
+        self._rejection = ""
+        return line

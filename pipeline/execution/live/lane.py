@@ -1,0 +1,385 @@
+"""A lane: the traffic to one endpoint, model and key, sent by workers at the pace that its throttle allows."""
+
+import asyncio
+import contextlib
+import heapq
+import math
+from datetime import UTC, datetime
+from itertools import count
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from ...costs import expected_usage, token_bytes
+from ...endpoint import Client, read_allowance, read_reply
+from ...job import Job, Limits, duration_seconds
+from ...pacing import Attempts, InFlight, RetryAfter, RetryPolicy, Throttle, TokenEstimate
+from ...progress import NO_PAUSE, Pause
+from ...records import Answer, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
+from ..context import RunContext
+from .format_fallback import FormatFallback
+
+COUNTDOWN_SECONDS = 1.0
+"""How often the screen is updated while the endpoint's pause lasts."""
+
+SAVE_LEARNED_SECONDS = 5.0
+"""How often the learned limits are saved, so that a killed run leaves them behind."""
+
+DELAYED_MAX = 1000
+"""While this many requests wait to be tried again, no new ones are drawn: a bad hour must not load the whole table."""
+
+FIRST_ROWS = 5
+"""How many rows are tried, in turn, before the first answer."""
+
+
+class Source(Protocol):
+    """Where a lane's requests come from, and what it needs to know of all lanes of the run together."""
+
+    async def draw(self, model: str) -> Request | None:
+        """The next request of a model; None if there is none at the moment, or none ever again (`is_over`)."""
+        ...
+
+    def is_over(self, model: str) -> bool:
+        """Whether no more requests of this model will come."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in flight, of all lanes."""
+        ...
+
+    def wake_all(self) -> None:
+        """Wake the workers of all lanes: a stop was requested, or money or room became free."""
+        ...
+
+
+class OpenRequest:
+    """A request without an outcome yet: its attempts so far, their cost, and its reservation."""
+
+    __slots__ = ("cost", "flight", "is_withdrawn", "request", "reserved", "sent", "tries")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.sent = request
+        """The request as it is sent: with the contract in the response format of this lane."""
+        self.tries = Attempts()
+        self.cost: float | None = 0.0
+        """US dollars for all attempts so far; None if that of one is unknown."""
+        self.flight: InFlight | None = None
+        """What the throttle knows of the last attempt."""
+        self.reserved = 0.0
+        """US dollars reserved for the attempt in flight."""
+        self.is_withdrawn = False
+        """The attempt in flight was given up, and the request is to be sent again."""
+
+    def completed(self, outcome: Outcome, asked_at: datetime, seconds: float) -> Outcome:
+        """The outcome with the number of attempts, the time of the last one, and the cost of all."""
+        return replace(
+            outcome, attempts=self.tries.sent, asked_at=asked_at, latency_seconds=round(seconds, 4), cost=self.cost
+        )
+
+
+class Lane:
+    """Sends the requests of one model. Requests leave one by one, as soon as throttle and budget allow.
+
+    A worker sends one request at a time and records its outcome. Workers are added as the window opens; all of them
+    take turns at choosing the request that leaves next.
+    """
+
+    def __init__(self, job: Job, model: str, source: Source, context: RunContext, client: Client) -> None:
+        self._model, self._source, self._context, self._client = model, source, context, client
+        now = context.clock()
+        self._throttle = Throttle(job.limits, now, context.learned(model), _token_estimate(context.ledger))
+        self._retry_policy = RetryPolicy(
+            now,
+            context.rng,
+            give_up_after_seconds=duration_seconds(job.limits.give_up_after),
+            waits=job.this_run.wait_for_endpoint,
+        )
+        self._format = FormatFallback(job)
+
+        self._choosing = asyncio.Lock()
+        """Held by the worker that chooses the next request to send."""
+        self._new: OpenRequest | None = None
+        """The request drawn last, until it is sent."""
+        self._reformatted: OpenRequest | None = None
+        """The request to send at once in the next response format, as its last one was rejected."""
+        self._delayed: list[tuple[float, int, OpenRequest]] = []
+        """A heap of the requests to send at a given time: retries, and follow-ups, which are due at once."""
+        self._order = count()
+        """Numbers that keep requests due at the same time in their order."""
+        self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
+        """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
+
+        self._tasks: asyncio.TaskGroup
+        self._workers = 0
+        self._waiting_workers = 0
+        """How many workers have no request: one chooses the next, the others wait for their turn."""
+        self._attempts: dict[asyncio.Task[None], OpenRequest] = {}
+        """The attempts in flight, each by the task that waits for its reply."""
+        self._learned_saved_at = -math.inf
+        self.changed = asyncio.Event()
+        """Set when the worker that waits to send should look again: a reply came, or a stop was requested."""
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in flight."""
+        return self._throttle.in_flight
+
+    async def work(self) -> None:
+        """Return when no request is left, or after a stop. An unexpected error in a worker is raised."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                self._add_worker()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def _add_worker(self) -> None:
+        """Add a worker if none is waiting: up to two for each slot of the window, as one may be storing an answer."""
+        if not self._waiting_workers and self._workers < 2 * self._throttle.window:
+            self._workers += 1
+            self._waiting_workers += 1
+            self._tasks.create_task(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while (item := await self._next()) is not None:
+                self._waiting_workers -= 1
+                self._add_worker()
+                await self._attempt(item)
+                self._waiting_workers += 1
+        except Stopped as stop:
+            self._context.stop(stop)
+            self.changed.set()
+
+    def tune(self, limits: Limits) -> None:
+        """Go on under other limits."""
+        self._throttle.tune(limits, self._context.clock())
+        self.changed.set()
+
+    def abandon(self) -> None:
+        """Give up every attempt in flight."""
+        for task in self._attempts:
+            task.cancel()
+
+    def withdraw(self, sent_before: float) -> None:
+        """Give up the attempts that were sent until then; their requests are sent again."""
+        for task, item in self._attempts.items():
+            if item.flight is not None and item.flight.left_at <= sent_before:
+                item.is_withdrawn = True
+                task.cancel()
+
+    def save_learned(self) -> None:
+        """Save the learned limits, if anything was answered."""
+        if self._retry_policy.answers:
+            self._context.save_learned(self._model, self._throttle.learned())
+
+    def _save_learned_at_times(self, now: float) -> None:
+        if now >= self._learned_saved_at + SAVE_LEARNED_SECONDS:
+            self._learned_saved_at = now
+            self._context.save_learned(self._model, self._throttle.learned())
+
+    # choosing the next request
+
+    async def _next(self) -> OpenRequest | None:
+        """Wait until a request may leave, and mark it as sent; None when no request is left, or after a stop."""
+        async with self._choosing:
+            while self._context.stopping is None:
+                self.changed.clear()
+                item = await self._candidate()
+                if self._context.stop_requested.is_set():
+                    break
+                wait = self._seconds_to_wait(item)
+                if item is not None and wait <= 0:
+                    item.sent = self._format.encode(item.request)
+                    if await self._context.note_reservation(item.sent):
+                        continue  # that took time: there may be a stop or a pause now
+                    if self._reserve(item):
+                        self._mark_sent(item)
+                        return item
+                if item is None and not self._delayed and not self.in_flight and self._source.is_over(self._model):
+                    break
+                await self._wait_for_change(wait if wait > 0 else math.inf)
+            if self._context.stopping is None:
+                await self._record_unconfirmed()
+            return None
+
+    async def _candidate(self) -> OpenRequest | None:
+        """The request to send next, not yet removed from its queue: one that is due again, else a new one.
+
+        Before the first answer a few new requests go first, so that one bad row does not hold up the others.
+        """
+        if self._reformatted is not None:
+            return self._reformatted
+        delayed = self._due()
+        is_first = not self._retry_policy.answers
+        has_room = not self._delayed or len(self._delayed) + len(self._unconfirmed) < (
+            FIRST_ROWS if is_first else DELAYED_MAX
+        )
+        if delayed is not None and not (is_first and has_room):
+            return delayed
+        if self._new is None and has_room:
+            request = await self._source.draw(self._model)
+            self._new = OpenRequest(request) if request is not None else None
+        return self._new or self._due()  # another may have become due while the new one was made
+
+    def _due(self) -> OpenRequest | None:
+        """The first delayed request, if its time has come."""
+        return self._delayed[0][2] if self._delayed and self._delayed[0][0] <= self._context.clock() else None
+
+    def _seconds_to_wait(self, item: OpenRequest | None) -> float:
+        """Seconds until the candidate may leave, or until one may be due; infinity if a reply must come first."""
+        now = self._context.clock()
+        if item is None:
+            return max(self._delayed[0][0] - now if self._delayed else math.inf, 1e-3)
+        if self._throttle.in_flight and not self._retry_policy.answers:
+            return math.inf
+        return self._throttle.wait_before_next(now)
+
+    def _reserve(self, item: OpenRequest) -> bool:
+        """Reserve the most that an attempt can cost; False if replies must come first.
+
+        Raises Stopped if nothing is in flight that could free enough of the budget.
+        """
+        reserved = self._context.budget.reserve(item.sent)
+        if reserved is not None:
+            item.reserved = reserved
+        elif not self._source.in_flight:
+            raise self._context.budget.exhausted(item.sent)
+        return reserved is not None
+
+    def _mark_sent(self, item: OpenRequest) -> None:
+        """Remove the request from its queue, and count it as in flight."""
+        if item is self._reformatted:
+            self._reformatted = None
+        elif item is self._new:
+            self._new = None
+        else:
+            heapq.heappop(self._delayed)
+        item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
+
+    async def _wait_for_change(self, seconds: float) -> None:
+        """Return after that many seconds, or as soon as something changed; show the endpoint's pause meanwhile."""
+        paused = self._throttle.paused_seconds(self._context.clock())
+        self._context.show_progress(Pause(paused, self._throttle.cause) if paused >= 1 else NO_PAUSE)
+        if paused >= 1:
+            seconds = min(seconds, COUNTDOWN_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self.changed.wait()
+
+    # one attempt
+
+    async def _attempt(self, item: OpenRequest) -> None:
+        """Make one attempt, and act on its reply: record an outcome, or put the request back into a queue."""
+        item.tries.sent += 1
+        item.is_withdrawn = False
+        asked_at, flight = datetime.now(tz=UTC), item.flight
+        assert flight is not None  # noqa: S101 - `_mark_sent` set it
+        try:
+            reply = await self._reply_to(item)
+        except BaseException:
+            self._throttle.on_abandoned()
+            raise
+        finally:
+            item.sent = item.request
+            self._wake()
+        if reply is None:
+            self._throttle.on_abandoned()
+            if item.is_withdrawn and self._context.stopping is None:
+                self._delay(item, flight.left_at)
+            return
+        result, now = read_reply(reply), self._context.clock()
+        self._settle(item, result)
+        if isinstance(result, Answer):
+            self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
+            self._retry_policy.answered(now)
+            if line := self._format.report():
+                self._context.say(line)
+            self._save_learned_at_times(now)
+            await self._record(item, item.completed(result, asked_at, reply.seconds))
+            await self._record_unconfirmed()
+            return
+        self._throttle.on_rejection(flight, result, now)
+        self._context.log_rejection(result)
+        if not self._retry_policy.answers and self._format.try_next(result):
+            self._reformatted = item
+            return
+        decision = self._retry_policy.decide(result, item.tries, now)
+        if isinstance(decision, RetryAfter):
+            self._delay(item, now + decision.after_seconds)
+        elif isinstance(decision, Stopped):
+            raise decision
+        else:
+            failure = item.completed(decision, asked_at, reply.seconds)
+            if not self._retry_policy.answers:
+                self._unconfirmed.append((item, failure))
+            else:
+                await self._record(item, failure)
+
+    async def _reply_to(self, item: OpenRequest) -> Reply | None:
+        """Send the request and wait for the reply; None if the attempt was given up."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in a task
+        self._attempts[task] = item
+        try:
+            return await self._client.attempt(item.sent)
+        except asyncio.CancelledError:
+            self._settle_abandoned(item)
+            if self._context.stopping is None and not item.is_withdrawn:
+                raise
+            task.uncancel()
+            return None
+        finally:
+            del self._attempts[task]
+
+    def _delay(self, item: OpenRequest, until: float) -> None:
+        heapq.heappush(self._delayed, (until, next(self._order), item))
+
+    def _wake(self) -> None:
+        """Wake the worker that waits for a slot; under a cost cap those of other lanes, too, as money became free."""
+        if self._context.budget.cap is None:
+            self.changed.set()
+        else:
+            self._source.wake_all()
+
+    async def _record(self, item: OpenRequest, outcome: Outcome) -> None:
+        """Record an outcome, and queue its follow-up before all new requests."""
+        # urgent if no other outcome can come to share this one's commit: no reply is awaited, no request can be sent
+        is_last = not self.in_flight and (not self._waiting_workers or self._source.is_over(self._model))
+        following = await self._context.record(item.request, outcome, is_urgent=is_last)
+        if following is not None:
+            self._delay(OpenRequest(following), self._context.clock())
+            self.changed.set()
+
+    async def _record_unconfirmed(self) -> None:
+        while self._unconfirmed:
+            item, failure = self._unconfirmed.pop()
+            await self._record(item, failure)
+
+    # money
+
+    def _settle(self, item: OpenRequest, result: Answer | Rejection) -> None:
+        """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be."""
+        usage = result.usage or Usage()
+        is_reported = isinstance(result, Answer) or result.usage is not None
+        paid = self._context.prices.cost(usage, self._model) if is_reported else 0.0
+        item.cost = add_costs(item.cost, paid)
+        broke_off = isinstance(result, Rejection) and result.maybe_paid
+        is_unknown = paid is None or (broke_off and not is_reported)
+        self._context.budget.settle(item.reserved, item.reserved if is_unknown else paid or 0.0)
+        self._context.count_attempt(paid, held=item.reserved if is_unknown else 0.0, broke_off=broke_off)
+        item.reserved = 0.0
+
+    def _settle_abandoned(self, item: OpenRequest) -> None:
+        """Count an attempt whose reply is not waited for: it may be billed."""
+        self._context.budget.settle(item.reserved, item.reserved)
+        self._context.count_attempt(0.0, held=item.reserved, broke_off=True)
+        item.reserved = 0.0
+
+
+def _token_estimate(ledger: Tally) -> TokenEstimate:
+    """An estimate of tokens by size: the average of all answers in the ledger."""
+    millions = 1_000_000
+    usage = expected_usage(ledger, millions, millions)
+    return TokenEstimate((usage.prompt_tokens or 0) / millions, (usage.completion_tokens or 0) / millions)
