@@ -1,5 +1,6 @@
 """What a job asks for: the job file's settings, validated before anything is sent."""
 
+from .added_columns import ADDED_COLUMNS
 from .job import (
     LOOPBACK,
     Endpoint,
@@ -15,6 +16,7 @@ from .job import (
 )
 
 __all__ = [
+    "ADDED_COLUMNS",
     "LOOPBACK",
     "Endpoint",
     "Job",

@@ -30,26 +30,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ..records import BadJob, Status
+from .added_columns import ADDED_COLUMNS
 from .examples import read_examples
-
-ADDED_COLUMNS = (
-    "answer",
-    "status",
-    "error",
-    "finish_reason",
-    "model",
-    "prompt_tokens",
-    "completion_tokens",
-    "reasoning_tokens",
-    "cached_tokens",
-    "total_tokens",
-    "cost",
-    "latency_seconds",
-    "attempts",
-    "asked_at",
-    "settings",
-)
-"""What every output has beside the input's columns; the typed columns of an [answer] stand after `answer`."""
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
 PYDANTIC_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -449,7 +431,7 @@ class JobFile(Section):
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
-        taken = [name for name in self.typed_columns if name in (*ADDED_COLUMNS, *self._columns_at_times)]
+        taken = [name for name in self.typed_columns if name in self._columns_beside_typed]
         if taken:
             where = "answer.name" if self.answer.labels is not None else "answer.schema"
             raise ValueError(f"{where}: {', '.join(taken)}: a column of this name is added anyway; choose another")
@@ -497,14 +479,18 @@ class JobFile(Section):
     @property
     def added_columns(self) -> tuple[str, ...]:
         """All columns that an output may add, before any prefix, in order."""
-        return (ADDED_COLUMNS[0], *self.typed_columns, *self._columns_at_times, *ADDED_COLUMNS[1:])
+        first, *others = self._columns_beside_typed
+        return (first, *self.typed_columns, *others)
 
     @property
-    def _columns_at_times(self) -> tuple[str, ...]:
-        """The columns that stand only in the output of a job that they tell something of."""
-        several = ("agreement", "opinions") if self.samples_per_row > 1 else ()
-        likely = ("confidence",) if self.answer.logprobs else ()
-        return (*several, *likely, *(("repaired",) if self.answer.contract is not None else ()))
+    def _columns_beside_typed(self) -> tuple[str, ...]:
+        holds = {
+            "always": True,
+            "samples": self.samples_per_row > 1,
+            "logprobs": self.answer.logprobs,
+            "contract": self.answer.contract is not None,
+        }
+        return tuple(column.name for column in ADDED_COLUMNS if holds[column.when])
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 
 from ..answers import ParsedAnswer, Shape, column_dtype, column_shapes, typed_cells
-from ..job import Job
+from ..job import ADDED_COLUMNS, Job
 from ..planning import STATUS_RANK, Chain, Chains, Step, samples_per_row
 from ..records import Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
 from ..store import Reader
@@ -22,29 +22,15 @@ from ..version import __version__
 MOMENT = pl.Datetime("us", "UTC")
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
-FIXED: dict[str, pl.DataType] = {
-    "answer": pl.String(),
-    "status": pl.String(),
-    "error": pl.String(),
-    "finish_reason": pl.String(),
-    "model": pl.String(),
-    "prompt_tokens": pl.Int64(),
-    "completion_tokens": pl.Int64(),
-    "reasoning_tokens": pl.Int64(),
-    "cached_tokens": pl.Int64(),
-    "total_tokens": pl.Int64(),
-    "cost": pl.Float64(),
-    "latency_seconds": pl.Float64(),
-    "attempts": pl.Int64(),
-    "asked_at": MOMENT,
-    "settings": pl.String(),
+DTYPES: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "datetime": MOMENT,
+    "list": pl.List(pl.String()),
 }
-AT_TIMES: dict[str, pl.DataType] = {
-    "agreement": pl.Float64(),
-    "opinions": pl.List(pl.String()),
-    "confidence": pl.Float64(),
-    "repaired": pl.String(),
-}
+FIXED = {column.name: DTYPES[column.kind] for column in ADDED_COLUMNS if column.when == "always"}
+AT_TIMES = {column.name: DTYPES[column.kind] for column in ADDED_COLUMNS if column.when != "always"}
 ROWS_AT_ONCE = 10_000
 
 T = TypeVar("T")

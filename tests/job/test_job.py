@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.runs.preview import preview_requests
 from pipeline.job.job import Job, JobFile, duration_seconds, line_of_key, parse_setting, settings
 from pipeline.records import BadJob
-from pipeline.runs.preview import preview_requests
 
 ROOT = Path(__file__).parent.parent.parent
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
