@@ -1,23 +1,16 @@
-"""What a job asks for: the job file's settings, validated before anything is sent."""
+"""What a job asks for: the settings of its job file, checked before anything is sent."""
 
-from .added_columns import ADDED_COLUMNS
-from .job import (
-    LOOPBACK,
-    Endpoint,
-    Job,
-    JobFile,
-    Limits,
-    ThisRun,
-    default_job_folder,
-    duration_seconds,
-    parse_setting,
-    setting_help,
-    settings_id,
-)
+from .added_columns import ADDED_COLUMNS, AddedColumn
+from .file import JobFile
+from .job import Job, ThisRun, default_job_folder, settings_id
+from .reference import parse_setting, setting_help, settings
+from .sections import LOOPBACK, Endpoint, Limits
+from .values import duration_seconds
 
 __all__ = [
     "ADDED_COLUMNS",
     "LOOPBACK",
+    "AddedColumn",
     "Endpoint",
     "Job",
     "JobFile",
@@ -27,5 +20,6 @@ __all__ = [
     "duration_seconds",
     "parse_setting",
     "setting_help",
+    "settings",
     "settings_id",
 ]

@@ -1,4 +1,4 @@
-"""The rows of `prompt.examples`, read from a file beside the job file."""
+"""Reading the file of example rows that `prompt.examples` names."""
 
 import csv
 import io
@@ -12,7 +12,10 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_examples(path: Path, text: str) -> list[dict[str, Any]]:
-    """The rows of a CSV, TSV or NDJSON; an empty cell is null. Raises BadJob for anything else."""
+    """The rows in `text`, which is CSV, TSV or NDJSON by the suffix of `path`; an empty cell is None.
+
+    Raises BadJob for another format, for text that is not of its format, and if there is no row.
+    """
     try:
         if path.suffix in (".ndjson", ".jsonl"):
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -24,6 +27,7 @@ def read_examples(path: Path, text: str) -> list[dict[str, Any]]:
             raise BadJob(f"{path}: examples are read from .csv, .tsv, .ndjson or .jsonl.\nNothing was sent.")
     except (ValueError, RecursionError, csv.Error) as error:
         raise BadJob(f"{path}: the examples cannot be read: {error}\nNothing was sent.") from None
+    # csv.DictReader puts the cells beyond the header under None
     if not rows or not all(isinstance(row, dict) and None not in row for row in rows):
-        raise BadJob(f"{path}: no examples: each is a row with a cell for each column.\nNothing was sent.")
+        raise BadJob(f"{path}: no examples in it: each must be a row with one cell per column.\nNothing was sent.")
     return rows

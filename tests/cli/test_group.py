@@ -83,7 +83,7 @@ def test_every_command_has_a_help_and_a_place_in_it() -> None:
     lines = listed.splitlines()[1:]
     assert all(len(line) <= 80 and not line.endswith("...") for line in lines)
     assert all(line[2] != " " for line in lines if line.startswith("  ")), "a line for each command"
-    assert "never more requests than this" in typed("run", "--help").stdout
+    assert "the most requests per minute" in typed("run", "--help").stdout
 
 
 def test_run_says_the_plan_and_the_end_on_stderr_and_nothing_on_stdout(here: Path, server: ChatServer) -> None:
@@ -236,7 +236,7 @@ def test_score_and_compare_print_a_report_or_json_on_stdout(here: Path, server: 
         (["run", "in.csv", "-o", "."], "is a folder"),
         (["run", "in.csv", "-o", "out.csv", "--job-dir", "."], "holds other files"),
         (["run", "in.csv", "-o", "none/out.csv"], "mkdir -p"),
-        (["run", "in.csv", "-o", "out.csv", "--set", "limits.max_cots=5"], "did you mean max_cost?"),
+        (["run", "in.csv", "-o", "out.csv", "--set", "limits.max_cots=5"], "did you mean 'max_cost'?"),
         (["run", "in.csv", "-o", "out.csv", "--set", "nonsense"], "section.key=value"),
         (["run", "in.csv", "-o", "out.csv", "--retry", "broken"], "--retry broken: there are failed"),
         (["run", "in.csv", "-o", "out.csv", "-p", "{{ question }}"], "no column 'question'"),
@@ -271,7 +271,7 @@ def test_wrong_usage_is_told_with_the_remedy_exits_2_and_leaves_nothing_behind(
 def test_without_an_endpoint_it_says_how_to_name_one(here: Path) -> None:
     done = typed("run", "in.csv", "-o", "out.csv", "-p", "{{ q }}")
     assert done.returncode == 2
-    assert "endpoint: missing; name it in the job file (-c), or by --base-url" in done.stderr
+    assert "endpoint: missing; set it in the job file (-c), or with --base-url" in done.stderr
     assert here
 
 

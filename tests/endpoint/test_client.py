@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from pipeline.endpoint.client import BODY_BYTES_MAX, Client
 from pipeline.endpoint.replies import read_reply
-from pipeline.job.job import Endpoint
+from pipeline.job.sections import Endpoint
 from pipeline.records import BadJob, Fault, Reply, Request
 
 KEY = "sk-test-4f9c81d2"

@@ -9,7 +9,7 @@ from itertools import count, pairwise
 
 import pytest
 
-from pipeline.job.job import Limits
+from pipeline.job.sections import Limits
 from pipeline.pacing.throttle import InFlight, Throttle, TokenEstimate
 from pipeline.records import Allowance, LearnedLimits, Rejection, Usage
 

@@ -12,7 +12,7 @@ import pytest
 from chat_server import ChatServer
 
 from pipeline.folder.lock import hold_lock
-from pipeline.job.job import Limits
+from pipeline.job.sections import Limits
 from pipeline.pacing.throttle import Throttle
 from pipeline.records import BadJob, Rejection
 from pipeline.runs.control import remove_orders, send_order

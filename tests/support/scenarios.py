@@ -35,7 +35,7 @@ from simulator import (
     rate_refusal,
 )
 
-from pipeline.job.job import Limits
+from pipeline.job.sections import Limits
 from pipeline.records import LearnedLimits, Stopped
 
 SETTLED_SECONDS = 10.0

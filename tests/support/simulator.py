@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from pipeline.job.job import Limits
+from pipeline.job.sections import Limits
 from pipeline.pacing.retry import Attempts, RetryAfter, RetryPolicy
 from pipeline.pacing.throttle import InFlight, Throttle
 from pipeline.records import Allowance, Failure, Rejection, Stopped, Usage
