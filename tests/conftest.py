@@ -23,17 +23,17 @@ def server() -> Iterator[ChatServer]:
 @pytest.fixture(scope="session")
 def ray_here() -> Iterator[RayHere]:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    from pipeline.execution.ray.fleet import RaySession, _ray  # noqa: PLC0415
+    from pipeline.execution.ray.start import RaySession, import_ray  # noqa: PLC0415
 
     variable = "PIPELINE_TEST_RAY_KEY"
     os.environ[variable] = "sk-canary-5417ae0f9b"
     os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray keeps its token to itself, and other processes are to join
-    ray = _ray("")
+    ray = import_ray("")
     own = RaySession(ray)
     own.begin("", workers=4)
     while not own.is_over:
         time.sleep(0.05)
     assert own.error is None, own.error
-    yield RayHere(ray.get_runtime_context().gcs_address, own._folder, variable)
+    yield RayHere(ray.get_runtime_context().gcs_address, own.folder, variable)
     own.end()
     del os.environ[variable]

@@ -1,4 +1,4 @@
-"""One contract for all ways in which requests travel: whichever is set, a job comes to the same end."""
+"""The contract of the three executors: live, batch and Ray bring a job to the same end."""
 
 import signal
 import subprocess
@@ -36,7 +36,7 @@ def usual(prompt: str) -> Answered:
 
 
 class Endpoint:
-    """Where a job asks, and how often each prompt was answered there."""
+    """The URL of a server, and how often it answered each prompt."""
 
     def __init__(self, url: str, billed: Callable[[], Counter[str]]) -> None:
         self.url, self.billed = url, billed
@@ -83,7 +83,7 @@ def table(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "out.parquet")
 
 
-def test_every_row_has_its_own_answer_and_the_books_balance(tmp_path: Path, how: str) -> None:
+def test_every_row_has_its_own_answer_and_the_sums_agree(tmp_path: Path, how: str) -> None:
     with endpoint(how) as there:
         summary: Summary = run(job(tmp_path, how, there.url))
         again = run(job(tmp_path, how, there.url))
@@ -131,7 +131,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(tmp_path: Path, how: str
     assert (row["label"], row["repaired"], row["attempts"]) == ("positive", "asked again", 2)
 
 
-def test_an_endpoint_that_takes_no_schema_is_asked_in_words(tmp_path: Path, how: str) -> None:
+def test_an_endpoint_that_accepts_no_schema_gets_it_in_the_prompt(tmp_path: Path, how: str) -> None:
     def answer(prompt: str) -> Answered:
         if "JSON Schema" not in prompt:
             return 400, problem("response_format is not supported.")
@@ -143,7 +143,7 @@ def test_an_endpoint_that_takes_no_schema_is_asked_in_words(tmp_path: Path, how:
     assert (sum(there.billed().values()), max(there.billed().values())) == (ROWS, 1)
 
 
-def test_a_kill_loses_no_row_and_the_same_line_goes_on(
+def test_a_kill_loses_no_row_and_the_same_command_resumes(
     tmp_path: Path, how: str, request: pytest.FixtureRequest
 ) -> None:
     width = 4

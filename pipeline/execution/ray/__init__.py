@@ -1,4 +1,4 @@
-"""Requests answered by Ray actors, on this machine or a cluster."""
+"""Answer requests by Ray actors, on this machine or a cluster. The store stays with the run's own process."""
 
 from .fleet import answer_all
 

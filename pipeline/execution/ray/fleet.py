@@ -1,19 +1,11 @@
-"""Answering on many machines: `live` in Ray actors, each over requests that it is handed; the desk stays here.
+"""The run's side of Ray: hand requests to the actors, record what they report, replace an actor that dies.
 
-Only this process writes the store: an actor's outcome counts when the desk has recorded it, and the actor is told so.
-What an actor held when it died is handed to another; what was recorded of it is not asked again. Between the processes
-travel bytes that are JSON of the nouns.
+Only this process writes the store. An outcome counts once it is recorded here, and the actor is then told so. The
+requests that an actor had when it died go to other actors, except those whose outcome was recorded.
 """
 
 import asyncio
 import contextlib
-import math
-import os
-import secrets
-import shutil
-import sys
-import tempfile
-import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, Self
@@ -23,132 +15,117 @@ from msgspec.structs import replace
 
 from ...job import Job, Limits
 from ...pacing import WINDOW_FIRST
-from ...records import BadJob, Exit, LearnedLimits, Request, Stopped
+from ...records import BadJob, Exit, Request, Stopped
 from ...text import one_line
 from ..context import DRAIN_SECONDS, RunContext
 from .actor import ActorEnded, AttemptCounted, Event, LimitsLearned, Recorded, Rejected, Said, Worker, events_decoder
+from .share import job_for_actor, scaled, share_of_limits
+from .start import RaySession, import_ray, start_session
 
-START_SECONDS = "150"
-"""Ray's own patience with its start, which takes half a minute on two busy cores."""
-SPARE = 32
-"""Requests that an actor has in hand beside twice its window."""
-HINT = "Each node needs this program, of the same version, and room for an actor: see Ray's logs."
-DEATHS_MOST = 5
-"""Of actors, without a single outcome in between: it is no accident."""
-IN_HAND_BYTES = 64 * 1024 * 1024
-"""Of bodies, that an actor has in hand at most."""
-START_MOST_SECONDS, JOIN_MOST_SECONDS, REACH_SECONDS = 240.0, 60.0, 10.0
-"""For a Ray of our own; to join a cluster; to reach the address of one: Ray itself would try for minutes."""
-OBJECTS_BYTES = 256 * 1024 * 1024
+SPARE_REQUESTS = 32
+"""How many requests an actor is handed beyond twice its window, so that it never waits for more."""
+HANDED_BYTES_MAX = 64 * 1024 * 1024
+"""How many bytes of request bodies an actor is handed at once."""
+CRASHES_MAX = 5
+"""How many actors may die with no outcome in between: one more is no accident, and stops the run."""
 
 _encoder = msgspec.json.Encoder()
 
 
-# ---- in the run
-
-
 async def answer_all(job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
-    """Ask every request by `run.workers` actors, record every outcome at the desk; return when all are settled.
+    """Ask every request by `run.workers` actors, and record every outcome; return when all are settled.
 
-    Explicit limits are divided among the actors, each of which learns the endpoint's own. The first answer comes before
-    the second actor begins. Raises Stopped as `live.answer_all`, and BadJob where Ray is not installed or not reached.
+    Limits of the job are divided among the actors; each learns its own part of the endpoint's limits. The first answer
+    comes before the second actor gets a request.
+
+    Raises Stopped when the job cannot go on or was asked to stop; requests without an outcome are then pending. Raises
+    BadJob if Ray is not installed, does not start, or the cluster is not reached.
     """
-    async with _Fleet(job, requests, context) as fleet:
+    async with Fleet(job, requests, context) as fleet:
         await fleet.work()
     context.clear_reservation()
     if context.stopping is not None:
         raise context.stopping
 
 
-class _Member:
-    """One actor, and what it has in hand."""
+class WorkerHandle:
+    """One actor, and the requests that it was handed and has not answered."""
 
-    def __init__(self, actor: Any, *told: bytes) -> None:  # noqa: ANN401 - Ray's handle has no type of its own
+    def __init__(self, actor: Any, *arguments: bytes) -> None:  # noqa: ANN401 - Ray's handle has no type of its own
+        """`arguments`: those of `Worker.run`."""
         self.actor = actor
-        self.running = actor.run.remote(*told)
-        self.in_hand: dict[str, Request] = {}
+        self.running = actor.run.remote(*arguments)
+        self.handed: dict[str, Request] = {}
         self.windows: dict[str, int] = {}
-        """How many at once each model's lane was found to take."""
-        self.is_open = False
-        """It may be handed requests."""
+        """How many requests each model's lane was found to take at once."""
+        self.takes_requests = False
+        """Whether it may be handed requests: the others wait for the first worker's first outcome."""
         self.has_ended = False
 
     @property
     def window(self) -> int:
-        """How many it may have in flight."""
+        """How many requests it may have in flight."""
         return sum(self.windows.values()) or WINDOW_FIRST
 
 
-class _Fleet:
-    """All actors of a run."""
+class Fleet:
+    """All actors of a run, from the start of Ray to its end."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
         self._job, self._requests, self._context = job, requests, context
-        self._returned: deque[Request] = deque()
-        self._exhausted = False
-        self._members: list[_Member] = []
-        self._deaths = 0
+        self._waiting: deque[Request] = deque()
+        """Requests to hand out before new ones: those of actors that died, follow-ups, and one the budget kept back."""
+        self._is_exhausted = False
+        self._workers: list[WorkerHandle] = []
+        self._crashes = 0
+        """How many actors died since the last outcome."""
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._ray = _ray(self._job.run.address)
-        self._own = None if self._ray.is_initialized() else RaySession(self._ray)
-        if self._own is not None:
-            await self._start(self._own)
-        if self._job.endpoint.secret_headers and (self._own is None or self._job.run.address):
+        self._ray = import_ray(self._job.run.address)
+        self._session = None if self._ray.is_initialized() else RaySession(self._ray)
+        if self._session is not None:
+            await start_session(self._session, self._job, self._context)
+        if self._job.endpoint.secret_headers and (self._session is None or self._job.run.address):
             raise BadJob(
-                "endpoint.headers hold a secret, which is not sent through a cluster: name a key by "
-                "endpoint.api_key_env, and set its variable on every node.\nNothing was sent."
+                "endpoint.headers holds a secret, which is not sent through a cluster.\n"
+                "Use endpoint.api_key_env instead, and set that variable on every node. Nothing was sent."
             )
-        self._actor = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
-        self._members = [self._hire() for _ in range(self._job.run.workers)]
-        self._members[0].is_open = True
+        self._actor_class = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
+        self._workers = [self._new_worker() for _ in range(self._job.run.workers)]
+        self._workers[0].takes_requests = True
         self._context.on_tune = self._tune
         return self
 
-    async def _start(self, own: "RaySession") -> None:
-        """Raises BadJob if Ray does not start or answer, and Stopped if a stop is asked before it does."""
-        job, context = self._job, self._context
-        if job.run.address:
-            await _reach(job.run.address)
-        else:
-            context.say("Ray starts, which may take half a minute.")
-        began, most = context.clock(), JOIN_MOST_SECONDS if job.run.address else START_MOST_SECONDS
-        own.begin(job.run.address, job.run.workers)
-        while not own.is_over:
-            await context.pause(0.05)
-            if context.stopping is not None:
-                raise context.stopping
-            if context.clock() - began > most:
-                raise BadJob(f"Ray at {job.run.address or 'this machine'} does not answer.\nNothing was sent.")
-        if own.error is not None:
-            where = job.run.address or "this machine"
-            raise BadJob(f"Ray cannot be started at {where} (run.address): {own.error}\nNothing was sent.")
-
     async def __aexit__(self, *_: object) -> None:
-        for member in self._members:
-            self._ray.kill(member.actor)
-        if self._own is not None:
-            await asyncio.to_thread(self._own.end)
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+        if self._session is not None:
+            await asyncio.to_thread(self._session.end)
 
-    def _hire(self) -> _Member:
+    def _new_worker(self) -> WorkerHandle:
         share = 1 / self._job.run.workers
-        told = _far_job(self._job, share)
-        found = [replace(each, learnt=_scaled(each.learnt, share)) for each in self._context.learned_limits.values()]
-        return _Member(self._actor.remote(), told, _encoder.encode(self._context.ledger), _encoder.encode(found))
+        learned = [replace(note, learnt=scaled(note.learnt, share)) for note in self._context.learned_limits.values()]
+        return WorkerHandle(
+            self._actor_class.remote(),
+            job_for_actor(self._job, share),
+            _encoder.encode(self._context.ledger),
+            _encoder.encode(learned),
+        )
 
     def _tune(self, limits: Limits) -> None:
-        """Each actor goes on under its share of other limits, and so does one that takes its place."""
+        """Give each actor, and those that replace them, their share of other limits."""
         self._job = self._job.model_copy(update={"limits": limits})
-        for member in self._members:
-            member.actor.tune.remote(_encoder.encode(_share_of(limits, 1 / self._job.run.workers)))
+        share = _encoder.encode(share_of_limits(limits, 1 / self._job.run.workers))
+        for worker in self._workers:
+            worker.actor.tune.remote(share)
 
     async def work(self) -> None:
-        """Hand out, listen, record, until all is settled or every actor has stopped."""
-        stopping = asyncio.create_task(self._pass_on_stops())
-        listening = [asyncio.create_task(self._listen(at)) for at in range(len(self._members))]
+        """Hand out requests and record outcomes until all are settled, or every actor has ended after a stop."""
+        stopping = asyncio.create_task(self._forward_stop())
+        listening = [asyncio.create_task(self._listen(index)) for index in range(len(self._workers))]
         try:
-            while not all(member.has_ended for member in self._members):
+            while not all(worker.has_ended for worker in self._workers):
                 self._changed.clear()
                 if self._context.stopping is None:
                     await self._hand_out()
@@ -162,226 +139,130 @@ class _Fleet:
             await asyncio.gather(stopping, *listening, return_exceptions=True)
 
     async def _hand_out(self) -> None:
-        """Give each actor as many requests as it can use."""
-        for member in self._members:
+        """Hand each actor as many requests as it can use; end all actors when no request is left."""
+        for worker in self._workers:
             block: list[Request] = []
-            wanted = 2 * member.window + SPARE if member.is_open and not member.has_ended else 0
-            size_bytes = sum(len(request.body) for request in member.in_hand.values()) if wanted else 0
-            while len(member.in_hand) < wanted and size_bytes < IN_HAND_BYTES:
+            wanted = 2 * worker.window + SPARE_REQUESTS if worker.takes_requests and not worker.has_ended else 0
+            size_bytes = sum(len(request.body) for request in worker.handed.values()) if wanted else 0
+            while len(worker.handed) < wanted and size_bytes < HANDED_BYTES_MAX:
                 if (request := await self._next()) is None:
                     break
                 block.append(request)
-                member.in_hand[request.key] = request
+                worker.handed[request.key] = request
                 size_bytes += len(request.body)
             if block:
-                member.actor.take.remote(_encoder.encode(block))
-        if self._exhausted and not self._returned and not any(member.in_hand for member in self._members):
-            for member in self._members:
-                if not member.has_ended:
-                    member.actor.finish.remote()
+                worker.actor.take.remote(_encoder.encode(block))
+        if self._is_exhausted and not self._waiting and not any(worker.handed for worker in self._workers):
+            for worker in self._workers:
+                if not worker.has_ended:
+                    worker.actor.finish.remote()
 
     async def _next(self) -> Request | None:
-        """The next request that the budget has room for; None if there is none, or some must land first."""
-        if not self._returned and not self._exhausted:
+        """The next request, with its highest cost reserved; None if there is none, or if outcomes must come first.
+
+        Raises Stopped if the budget has no room for it and nothing in flight could make room.
+        """
+        if not self._waiting and not self._is_exhausted:
             request = await anext(self._requests, None)
-            self._exhausted = request is None
+            self._is_exhausted = request is None
             if request is not None:
-                self._returned.append(request)
-        if not self._returned or self._context.stopping is not None:
+                self._waiting.append(request)
+        if not self._waiting or self._context.stopping is not None:
             return None
-        await self._context.note_reservation(self._returned[0])
-        if self._context.budget.reserve(self._returned[0]) is None:
-            if not any(member.in_hand for member in self._members):
-                raise self._context.budget.exhausted(self._returned[0])
+        await self._context.note_reservation(self._waiting[0])
+        if self._context.budget.reserve(self._waiting[0]) is None:
+            if not any(worker.handed for worker in self._workers):
+                raise self._context.budget.exhausted(self._waiting[0])
             return None
-        return self._returned.popleft()
+        return self._waiting.popleft()
 
-    async def _listen(self, at: int) -> None:
-        """Hear one actor out, and the one that takes its place should it die."""
-        while not self._members[at].has_ended:
-            member = self._members[at]
+    async def _listen(self, index: int) -> None:
+        """Handle the events of one actor, and of those that replace it."""
+        while not self._workers[index].has_ended:
+            worker = self._workers[index]
             try:
-                await self._hear(member, events_decoder.decode(await member.actor.events.remote()))
+                await self._handle(worker, events_decoder.decode(await worker.actor.events.remote()))
             except self._ray.exceptions.RayActorError as error:
-                self._bury(at, error)
+                self._replace_worker(index, error)
             finally:
-                self._changed.set()  # whatever happened, and an error above all
+                self._changed.set()  # after an error above all: `work` raises it
 
-    async def _hear(self, member: _Member, events: list[Event]) -> None:
+    async def _handle(self, worker: WorkerHandle, events: list[Event]) -> None:
+        """Record the outcomes among the events, together, and acknowledge them; apply all other events."""
         for event in events:
-            self._take_in(member, event)
+            self._apply(worker, event)
         recorded = [event for event in events if isinstance(event, Recorded)]
         if not recorded:
             return
         follow_ups = await asyncio.gather(*(self._context.record(each.request, each.outcome) for each in recorded))
         for each, follow_up in zip(recorded, follow_ups, strict=True):
-            del member.in_hand[each.request.key]
+            del worker.handed[each.request.key]
             self._context.budget.settle(self._context.budget.worst(each.request) or 0.0, 0.0)
             if follow_up is not None:
-                self._returned.appendleft(follow_up)
-        self._deaths = 0
-        for other in self._members:
-            other.is_open = True
-        member.actor.acknowledge.remote(_encoder.encode([each.request.key for each in recorded]))
+                self._waiting.appendleft(follow_up)
+        self._crashes = 0
+        for other in self._workers:
+            other.takes_requests = True
+        worker.actor.acknowledge.remote(_encoder.encode([each.request.key for each in recorded]))
 
-    def _take_in(self, member: _Member, event: Event) -> None:
-        """All but what is to be recorded."""
+    def _apply(self, worker: WorkerHandle, event: Event) -> None:
+        """Act on any event but `Recorded`. Raises RuntimeError or BadJob if the actor ended with one."""
         match event:
             case AttemptCounted(cost, held, broke_off):
                 self._context.budget.settle(0.0, held or cost or 0.0)
                 self._context.count_attempt(cost, held=held, broke_off=broke_off)
-                if held and self._context.budget.is_passed:  # an actor tries again without asking for more
-                    self._context.stop(self._context.budget.exhausted(next(iter(member.in_hand.values()))))
+                if held and self._context.budget.is_passed:  # an actor retries without asking the run for more
+                    self._context.stop(self._context.budget.exhausted(next(iter(worker.handed.values()))))
             case Said(text):
                 self._context.say(text)
-            case Rejected(refusal):
-                self._context.log_rejection(refusal)
-            case LimitsLearned(model, learnt):
-                member.windows[model] = learnt.window
-                self._context.save_learned(model, _scaled(learnt, self._job.run.workers))
+            case Rejected(rejection):
+                self._context.log_rejection(rejection)
+            case LimitsLearned(model, learned):
+                worker.windows[model] = learned.window
+                self._context.save_learned(model, scaled(learned, self._job.run.workers))
             case ActorEnded(message, exit_code, crash):
-                member.has_ended = True
+                worker.has_ended = True
                 if crash:
-                    raise RuntimeError(f"An actor came to an error that was not foreseen:\n{crash}")
+                    raise RuntimeError(f"Unexpected error in a Ray actor:\n{crash}")
                 if exit_code == Exit.USAGE:
-                    raise BadJob(f"In a Ray actor, where the variables of its own node count: {message}")
+                    raise BadJob(f"In a Ray actor, which has the environment variables of its own node: {message}")
                 if message and self._context.stopping is None:
                     self._context.stop(Stopped(message, Exit(exit_code)))
 
-    def _bury(self, at: int, error: Exception) -> None:
-        """An actor died: what it had in hand goes to others, and another takes its place."""
-        member = self._members[at]
-        self._deaths += 1
-        for request in member.in_hand.values():  # each may have been in flight
+    def _replace_worker(self, index: int, error: Exception) -> None:
+        """After an actor died, start another, and hand its requests out again; stop if too many have died."""
+        worker = self._workers[index]
+        self._crashes += 1
+        for request in worker.handed.values():  # each may have been in flight
             worst = self._context.budget.worst(request) or 0.0
             self._context.budget.settle(worst, worst)
             self._context.count_attempt(0.0, held=worst, broke_off=True)
-        if self._context.stopping is not None or self._deaths > DEATHS_MOST:
-            member.has_ended = True
+        if self._context.stopping is not None or self._crashes > CRASHES_MAX:
+            worker.has_ended = True
             self._context.stop(
-                Stopped(f"The Ray actors die one after the other. {HINT}\nRay says: {one_line(str(error))[:500]}")
+                Stopped(
+                    f"{self._crashes:,} Ray actors died with no answer in between. Each node needs the same version of "
+                    f"this program, and one free CPU: see Ray's logs.\nRay says: {one_line(str(error))[:500]}"
+                )
             )
             return
-        self._context.say(
-            f"A Ray actor died; the {len(member.in_hand):,} requests that it had in hand are asked again."
-        )
-        self._returned.extendleft(reversed(member.in_hand.values()))
-        self._members[at] = self._hire()
-        self._members[at].is_open = member.is_open
+        self._context.say(f"A Ray actor died: the {len(worker.handed):,} requests that it was handed are sent again.")
+        self._waiting.extendleft(reversed(worker.handed.values()))
+        self._workers[index] = self._new_worker()
+        self._workers[index].takes_requests = worker.takes_requests
 
-    async def _pass_on_stops(self) -> None:
+    async def _forward_stop(self) -> None:
+        """Once a stop is requested, stop all actors; end those that do not report their end in time."""
         await self._context.stop_requested.wait()
-        for member in self._members:
-            member.actor.stop.remote()
+        for worker in self._workers:
+            worker.actor.stop.remote()
         self._changed.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._context.drain_aborted.wait()
-                for member in self._members:
-                    member.actor.abort_drain.remote()
+                for worker in self._workers:
+                    worker.actor.abort_drain.remote()
         await asyncio.sleep(DRAIN_SECONDS / 2)
-        for member in self._members:  # one that says nothing any more is not waited for
-            member.has_ended = True
+        for worker in self._workers:
+            worker.has_ended = True
         self._changed.set()
-
-
-def _ray(address: str) -> Any:  # noqa: ANN401 - a module
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", START_SECONDS)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves this machine but requests
-    if not address and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on every address of this machine, and whoever may speak to it may have it run anything
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        import ray  # noqa: PLC0415 - takes seconds, and few jobs need it
-    except ImportError:
-        raise BadJob(
-            'run.how = "ray" needs Ray:  pip install "batch-prompt-pipeline[ray]"\nNothing was sent.'
-        ) from None
-    return ray
-
-
-async def _reach(address: str) -> None:
-    """Raises BadJob if nobody listens at a cluster's address."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # such as `auto`
-    try:
-        async with asyncio.timeout(REACH_SECONDS):
-            _, writer = await asyncio.open_connection(host, int(port))
-    except (OSError, TimeoutError) as error:
-        why = str(error) or f"no answer within {REACH_SECONDS:.0f} s"
-        raise BadJob(f"There is no Ray cluster at {address} (run.address): {why}\nNothing was sent.") from None
-    writer.close()
-
-
-class RaySession:
-    """What this process began with Ray, and ends again: its place in a cluster, or a Ray of this machine alone."""
-
-    def __init__(self, ray: Any) -> None:  # noqa: ANN401 - a module
-        self._ray = ray
-        self._folder = ""
-        self._begun, self._ending = threading.Event(), threading.Event()
-        self.error: BaseException | None = None
-
-    def begin(self, address: str, workers: int) -> None:
-        """Start it beside the event loop, as it takes half a minute. A daemon: nobody need wait for it to the end."""
-        threading.Thread(target=self._live, args=(address, workers), daemon=True).start()
-
-    @property
-    def is_over(self) -> bool:
-        """It has started, or come to an `error`."""
-        return self._begun.is_set()
-
-    def _live(self, address: str, workers: int) -> None:
-        given: dict[str, Any] = {"address": address}
-        if not address:
-            self._folder = tempfile.mkdtemp(prefix="ray-")
-            given = {"address": "local", "num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
-            given |= {"_node_ip_address": "127.0.0.1", "_temp_dir": self._folder, "object_store_memory": OBJECTS_BYTES}
-        try:
-            self._ray.init(**given, log_to_driver=False, logging_level="ERROR")
-        except BaseException as error:  # noqa: BLE001 - whatever Ray has to say, SystemExit too, is the user's to read
-            self.error = error
-        self._begun.set()
-        self._ending.wait()  # what a thread started for Ray, Linux kills when the thread is over
-
-    def end(self) -> None:
-        """Leave nothing running, and nothing behind."""
-        self._ray.shutdown()
-        self._ending.set()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _far_job(job: Job, share: float) -> bytes:
-    """The job as an actor is told it: its share of the limits, and no file; it goes there directly, and into no log."""
-    settings = {**job.without_secrets(), "limits": _share_of(job.limits, share)}
-    settings["endpoint"] |= {"headers": job.endpoint.headers, "api_key_default": job.endpoint.api_key_default}
-    waits = {"wait_for_endpoint": job.this_run.wait_for_endpoint}
-    return _encoder.encode({**settings, "this_run": waits})
-
-
-def _share_of(limits: Limits, share: float) -> dict[str, Any]:
-    """What an actor keeps to; the run's desk holds the cap, and hands out what it has room for."""
-    return {
-        **limits.model_dump(by_alias=True),
-        "requests_per_minute": _times(limits.requests_per_minute, share),
-        "tokens_per_minute": _times(limits.tokens_per_minute, share),
-        "concurrency": "auto" if limits.concurrency == "auto" else max(1, int(limits.concurrency * share)),
-        "max_cost": None if limits.max_cost is None else 1e12,
-        "max_runtime": None,
-        "max_failures": None,
-    }
-
-
-def _scaled(learnt: LearnedLimits, by: float) -> LearnedLimits:
-    return LearnedLimits(
-        _times(learnt.requests_per_minute, by),
-        _times(learnt.tokens_per_minute, by),
-        math.ceil(learnt.window * by),
-        learnt.age_seconds,
-    )
-
-
-def _times(number: float | None, by: float) -> float | None:
-    return None if number is None else number * by

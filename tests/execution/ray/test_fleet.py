@@ -1,4 +1,4 @@
-"""Answering on many machines, with a Ray of this one: what the contract of `test_executors.py` does not show."""
+"""The run's side of Ray, with a Ray on this machine: what the contract of `test_execution.py` does not show."""
 
 import os
 import signal
@@ -13,35 +13,12 @@ from typing import Any
 import polars as pl
 import pytest
 from chat_server import USAGE, Canned, ChatServer, Seen, answer_to, completion
-from ray_session import RayHere
+from ray_session import ROWS, RayHere, job, words
 
-from pipeline import BadJob, Job, run
+from pipeline import BadJob, run
 from pipeline.records import Exit
 
-ROWS = 60
-ONE = 12e-6 + 6 * 3e-6  # US dollars, of an answer
-
-
-def job(folder: Path, url: str, **settings: Any) -> Job:
-    """Settings with `__` for the dot."""
-    pl.DataFrame({"q": [f"question {number}" for number in range(ROWS)]}).write_csv(folder / "in.csv")
-    given = {
-        "endpoint.base_url": url,
-        "endpoint.model": "m",
-        "prompt.template": "{{ q }}",
-        "prices.input": 1.0,
-        "prices.output": 3.0,
-        "run.how": "ray",
-        **{name.replace("__", "."): value for name, value in settings.items()},
-    }
-    return Job.load([folder / "in.csv"], folder / "out.parquet", settings=given)
-
-
-def words(folder: Path, url: str, *more: str) -> list[str]:
-    """The same job as a command line."""
-    sets = ["run.how=ray", "prices.input=1.0", "prices.output=3.0", *more]
-    line = ["run", str(folder / "in.csv"), "-o", str(folder / "out.parquet"), "--base-url", url, "-m", "m"]
-    return [*line, "-p", "{{ q }}", *(word for each in sets for word in ("--set", each))]
+ANSWER_COST = 12e-6 + 6 * 3e-6  # US dollars
 
 
 def check(folder: Path) -> None:
@@ -50,7 +27,7 @@ def check(folder: Path) -> None:
 
 
 def processes() -> Iterator[tuple[int, bytes]]:
-    """All processes, and their command lines."""
+    """The process ids and command lines of all processes."""
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
@@ -60,14 +37,14 @@ def processes() -> Iterator[tuple[int, bytes]]:
 
 
 def actors(of: RayHere) -> list[int]:
-    """Those of this Ray alone."""
+    """The process ids of the actors of this Ray alone."""
     ours = [pid for pid, line in processes() if b"raylet" in line and of.logs.encode() in line]
     named = [pid for pid, line in processes() if line.startswith(b"ray::Worker")]
     return [pid for pid in named if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) in ours]
 
 
 class Counting:
-    """An endpoint that counts how often it answered what, and when."""
+    """Replies as usual; counts how often each prompt was answered, and when."""
 
     def __init__(self, seconds: float = 0.0, at: int = 0, then: Any = None) -> None:
         self.billed: Counter[str] = Counter()
@@ -93,7 +70,7 @@ def test_an_actor_that_is_killed_costs_at_most_what_it_had_in_flight_and_unstore
     assert (summary.exit_code, summary.rows.ok) == (Exit.DONE, ROWS), summary
     check(tmp_path)
     assert ROWS <= sum(counting.billed.values()) <= ROWS + 2 * width
-    assert summary.run.maybe_paid, "nobody tells whether they were billed"
+    assert summary.run.maybe_paid, "nobody reports whether they were billed"
 
 
 def test_the_key_is_in_no_log_of_ray_in_no_process_list_and_not_in_the_job_folder(
@@ -111,7 +88,7 @@ def test_the_key_is_in_no_log_of_ray_in_no_process_list_and_not_in_the_job_folde
     assert not [path for path in files if key.encode() in path.read_bytes()]
 
 
-def test_a_key_that_an_actor_does_not_have_is_told_before_anything_is_sent(
+def test_a_key_that_an_actor_does_not_have_is_reported_before_anything_is_sent(
     tmp_path: Path, ray_here: RayHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KEY_OF_THIS_PROCESS_ALONE", "sk-123456789")
@@ -134,7 +111,7 @@ def test_limits_hold_for_all_actors_together(tmp_path: Path, ray_here: RayHere) 
 def test_a_cap_holds_for_all_actors_together(tmp_path: Path, ray_here: RayHere) -> None:
     counting = Counting()
     with ChatServer(counting) as server:
-        summary = run(job(tmp_path, server.url, limits__max_cost=30 * ONE, parameters__max_tokens=10))
+        summary = run(job(tmp_path, server.url, limits__max_cost=30 * ANSWER_COST, parameters__max_tokens=10))
     assert summary.exit_code is Exit.AT_LIMIT, summary
     assert 0 < sum(counting.billed.values()) <= 30
     assert summary.rows.ok == sum(counting.billed.values())
@@ -170,22 +147,3 @@ def test_an_endpoint_that_nobody_answers_at_stops_the_job(tmp_path: Path, ray_he
     summary = run(job(tmp_path, "http://127.0.0.1:9/v1"))
     assert summary.exit_code is Exit.TRY_LATER
     assert "Cannot reach the endpoint" in summary.message
-
-
-def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    job(tmp_path, "http://127.0.0.1:9/v1")
-    line = words(tmp_path, "http://127.0.0.1:9/v1", "run.address=127.0.0.1:9")
-    began = time.monotonic()
-    told = subprocess.run([sys.executable, "-m", "pipeline", *line], capture_output=True, text=True, check=False)
-    assert told.returncode == Exit.USAGE
-    assert "There is no Ray cluster at 127.0.0.1:9" in told.stderr
-    assert time.monotonic() - began < 30
-
-
-def test_without_ray_the_command_that_installs_it_is_named(tmp_path: Path) -> None:
-    job(tmp_path, "http://127.0.0.1:9/v1")
-    program = "import sys; sys.modules['ray'] = None; from pipeline.cli import main; main()"
-    line = [sys.executable, "-c", program, *words(tmp_path, "http://127.0.0.1:9/v1")]
-    told = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert told.returncode == Exit.USAGE
-    assert 'pip install "batch-prompt-pipeline[ray]"' in told.stderr
