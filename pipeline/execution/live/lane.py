@@ -26,7 +26,7 @@ SAVE_LEARNED_SECONDS = 5.0
 """How often the learned limits are saved, so that a killed run leaves them behind."""
 
 DELAYED_MAX = 1000
-"""While this many requests wait to be tried again, no new ones are drawn: a bad hour must not load the whole table."""
+"""While this many requests wait to be sent again, no new ones are drawn: an outage must not load the whole table."""
 
 FIRST_ROWS = 5
 """How many rows are tried, in turn, before the first answer."""
@@ -179,8 +179,6 @@ class Lane:
             self._learned_saved_at = now
             self._context.save_learned(self._model, self._throttle.learned())
 
-    # choosing the next request
-
     async def _next(self) -> OpenRequest | None:
         """Wait until a request may leave, and mark it as sent; None when no request is left, or after a stop."""
         async with self._choosing:
@@ -268,8 +266,6 @@ class Lane:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
 
-    # one attempt
-
     async def _attempt(self, item: OpenRequest) -> None:
         """Make one attempt, and act on its reply: record an outcome, or put the request back into a queue."""
         item.tries.sent += 1
@@ -356,8 +352,6 @@ class Lane:
         while self._unconfirmed:
             item, failure = self._unconfirmed.pop()
             await self._record(item, failure)
-
-    # money
 
     def _settle(self, item: OpenRequest, result: Answer | Rejection) -> None:
         """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be."""

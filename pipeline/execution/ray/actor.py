@@ -38,7 +38,7 @@ class AttemptCounted(Record, frozen=True, tag="attempt"):
     broke_off: bool
 
 
-class Said(Record, frozen=True, tag="said"):
+class ScreenLine(Record, frozen=True, tag="line"):
     """A line for the screen."""
 
     text: str
@@ -67,7 +67,7 @@ class ActorEnded(Record, frozen=True, tag="ended"):
     """The traceback of an unexpected error."""
 
 
-Event = Recorded | AttemptCounted | Said | LimitsLearned | Rejected | ActorEnded
+Event = Recorded | AttemptCounted | ScreenLine | LimitsLearned | Rejected | ActorEnded
 
 events_decoder = msgspec.json.Decoder(list[Event])
 
@@ -151,7 +151,7 @@ class ActorContext(StopState):
 
     def say(self, text: str) -> None:
         """Have the run write a line to the screen and the log."""
-        self.post(Said(text))
+        self.post(ScreenLine(text))
 
     def log_rejection(self, rejection: Rejection) -> None:
         """Have the run log a rejected attempt."""

@@ -1,6 +1,6 @@
 """The run's side of Ray: hand requests to the actors, record what they report, replace an actor that dies.
 
-Only this process writes the store. An outcome counts once it is recorded here, and the actor is then told so. The
+Only this process writes the store. An outcome counts once it is recorded here, and the actor is then notified. The
 requests that an actor had when it died go to other actors, except those whose outcome was recorded.
 """
 
@@ -18,7 +18,17 @@ from ...pacing import WINDOW_FIRST
 from ...records import BadJob, Exit, Request, Stopped
 from ...text import one_line
 from ..context import DRAIN_SECONDS, RunContext
-from .actor import ActorEnded, AttemptCounted, Event, LimitsLearned, Recorded, Rejected, Said, Worker, events_decoder
+from .actor import (
+    ActorEnded,
+    AttemptCounted,
+    Event,
+    LimitsLearned,
+    Recorded,
+    Rejected,
+    ScreenLine,
+    Worker,
+    events_decoder,
+)
 from .share import job_for_actor, scaled, share_of_limits
 from .start import RaySession, import_ray, start_session
 
@@ -213,7 +223,7 @@ class Fleet:
                 self._context.count_attempt(cost, held=held, broke_off=broke_off)
                 if held and self._context.budget.is_passed:  # an actor retries without asking the run for more
                     self._context.stop(self._context.budget.exhausted(next(iter(worker.handed.values()))))
-            case Said(text):
+            case ScreenLine(text):
                 self._context.say(text)
             case Rejected(rejection):
                 self._context.log_rejection(rejection)

@@ -17,7 +17,7 @@ from pipeline.execution.ray.actor import (
     LimitsLearned,
     Recorded,
     Rejected,
-    Said,
+    ScreenLine,
     Worker,
     events_decoder,
 )
@@ -78,7 +78,7 @@ def test_a_rejection_and_a_line_for_the_screen_are_reported(server: ChatServer) 
         context.say("hello")
         return events_decoder.decode(await context.take_events())
 
-    assert asyncio.run(speak()) == [Rejected(Rejection("retry", "rate", "busy")), Said("hello")]
+    assert asyncio.run(speak()) == [Rejected(Rejection("retry", "rate", "busy")), ScreenLine("hello")]
 
 
 def test_an_outcome_counts_as_recorded_only_once_the_run_acknowledges_it(server: ChatServer) -> None:

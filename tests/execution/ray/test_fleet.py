@@ -136,11 +136,11 @@ def test_ctrl_c_lets_what_is_in_flight_land(tmp_path: Path, ray_here: RayHere) -
 
 
 def test_a_run_whose_time_is_over_stops(tmp_path: Path, ray_here: RayHere) -> None:
-    with ChatServer(Counting(0.5)) as server:
-        summary = run(job(tmp_path, server.url, limits__max_runtime="10s", limits__concurrency=2))
+    with ChatServer(Counting(1.0)) as server:
+        summary = run(job(tmp_path, server.url, limits__max_runtime="20s", limits__concurrency=2))
     assert summary.exit_code is Exit.AT_LIMIT
     assert 0 < summary.rows.ok < ROWS
-    assert summary.seconds < 10 + 20
+    assert summary.seconds < 20 + 20
 
 
 def test_an_endpoint_that_nobody_answers_at_stops_the_job(tmp_path: Path, ray_here: RayHere) -> None:
