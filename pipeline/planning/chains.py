@@ -31,23 +31,23 @@ class Step(NamedTuple):
     request: Request
     outcome: Outcome
     status: Status
-    held: ParsedAnswer | None
+    parsed: ParsedAnswer | None
 
 
 class Chain:
     """The requests of one opinion, as far as they have outcomes, and the one that is to be asked next."""
 
-    __slots__ = ("missing", "steps")
+    __slots__ = ("steps", "unanswered")
 
     def __init__(self, first: Request) -> None:
         self.steps: list[Step] = []
-        self.missing: Request | None = first
+        self.unanswered: Request | None = first
         """Asked next, if it is asked at all; None if nothing is to follow."""
 
     @property
-    def shown(self) -> Step | None:
+    def result(self) -> Step | None:
         """The step whose outcome is the opinion's: a failure never takes an answer's place. None if it is pending."""
-        if self.missing is not None:
+        if self.unanswered is not None:
             return None
         for step in reversed(self.steps):
             if isinstance(step.outcome, Answer):
@@ -57,12 +57,12 @@ class Chain:
     @property
     def status(self) -> Status:
         """What became of the opinion, so far."""
-        return "pending" if self.shown is None else self.shown.status
+        return "pending" if self.result is None else self.result.status
 
     @property
-    def next(self) -> Request:
+    def next_request(self) -> Request:
         """What would be asked: what is missing, or the last step once more."""
-        return self.missing if self.missing is not None else self.steps[-1].request
+        return self.unanswered if self.unanswered is not None else self.steps[-1].request
 
 
 class Chains:
@@ -89,5 +89,5 @@ class Chains:
         outcome = read_outcome(stored)
         status, held = self._checker.check(outcome)
         chain.steps.append(Step(request, outcome, status, held))
-        chain.missing = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
-        return chain.missing
+        chain.unanswered = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        return chain.unanswered

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from ..costs import token_bytes
 from ..folder import last_start, last_summary, retried_since
-from ..job import Job
+from ..job import Job, ThisRun
 from ..prompts import Prompts
 from ..records import (
     ANSWERED,
@@ -71,11 +71,11 @@ class Plan(Record, frozen=True):
     """Those that would be asked, or asked further: so many opinions will be settled."""
     asked_again: int
     """Of these, such as have an outcome already."""
-    equal: int
+    duplicates: int
     """Those equal to one that would be asked."""
-    unaskable: int
+    rows_without_request: int
     """Rows that no request can be made of."""
-    why_unaskable: str
+    first_row_error: str
     """Why the first of them cannot be asked."""
     request_bytes: int
     """Of all requests to ask, together."""
@@ -85,9 +85,9 @@ class Plan(Record, frozen=True):
     """Answers in the job folder that fit no row of this table."""
     ask: pl.Series
     """For each request, whether its opinion would be asked."""
-    walked: pl.Series
+    continued: pl.Series
     """For each of these, whether it has an outcome that is gone on from."""
-    kept: int = 0
+    reused: int = 0
     """Requests that are answered by what was said to an earlier contract."""
 
 
@@ -96,13 +96,12 @@ def keys_path(folder: Path) -> Path:
     return folder / "keys.parquet"
 
 
-def select_rows(job: Job, table: Table) -> Table:
+def select_rows(this_run: ThisRun, table: Table) -> Table:
     """The rows that this run is about: all, the first few, or a few by chance."""
-    wanted = job.this_run
-    if wanted.limit is not None:
-        return table.head(wanted.limit)
-    if wanted.sample is not None:
-        return table.sample(wanted.sample, wanted.seed)
+    if this_run.limit is not None:
+        return table.head(this_run.limit)
+    if this_run.sample is not None:
+        return table.sample(this_run.sample, this_run.seed)
     return table
 
 
@@ -142,7 +141,7 @@ def make_plan(  # noqa: PLR0913, PLR0917 - what is asked, of what, by what is kn
         stored, paid = _stored(digest, reader), _paid(job, reader)
         walked = _walked(job, part, first & stored.has(FOLLOWED_UP), paid, reader)
         plan = _compare(job, part, digest, first, stored, paid, walked)
-        return structs.replace(plan, kept=old.taken)
+        return structs.replace(plan, reused=old.taken)
     finally:
         part.unlink(missing_ok=True)
 
@@ -184,14 +183,14 @@ def _compare(  # noqa: PLR0913, PLR0917 - two columns of the requests, what is s
         answered=int(known.sum()),
         to_ask=int(ask.sum()),
         asked_again=int((ask & ~goes_on & has_outcome).sum()) + walked.again,
-        equal=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.samples_per_row,
-        unaskable=unaskable,
-        why_unaskable=errors["why"][0] or "",
+        duplicates=len(digest) - int(known.sum()) - int(ask.sum()) - unaskable * job.samples_per_row,
+        rows_without_request=unaskable,
+        first_row_error=errors["why"][0] or "",
         request_bytes=int(asked_bytes),
         stored=stored.answers,
         unused=max(0, stored.answers - int(used)),
         ask=ask,
-        walked=goes_on,
+        continued=goes_on,
     )
 
 
@@ -211,18 +210,18 @@ def _walked(job: Job, part: Path, wanted: pl.Series, paid: pl.Series, reader: Re
     walked, to_ask, again, followed = [digests_of_text([])], [digests_of_text([])], 0, 0
     for keys in _chosen(part, wanted):
         found = chains.follow([Request(key=key, body=b"") for key in keys])
-        last = are_in(digests_of_text([chain.next.key for chain in found]), paid)
+        last = are_in(digests_of_text([chain.next_request.key for chain in found]), paid)
         asked = [_is_to_ask(chain, job, is_paid=is_paid) for chain, is_paid in zip(found, last, strict=True)]
         walked.append(digests_of_text(keys))
         to_ask.append(walked[-1].filter(pl.Series(asked, dtype=pl.Boolean)))
-        again += sum(ask and chain.missing is None for ask, chain in zip(asked, found, strict=True))
+        again += sum(ask and chain.unanswered is None for ask, chain in zip(asked, found, strict=True))
         followed += sum(isinstance(step.outcome, Answer) for chain in found for step in chain.steps[1:])
     return _Walked(pl.concat(walked), pl.concat(to_ask), again, followed)
 
 
 def _is_to_ask(chain: Chain, job: Job, *, is_paid: bool) -> bool:
     """What is missing is asked; what passes is asked again; what is settled only if the user wants it, and once."""
-    if chain.missing is not None:
+    if chain.unanswered is not None:
         return True
     last = chain.steps[-1].outcome
     passes = isinstance(last, Failure) and not last.lasting
@@ -251,7 +250,7 @@ async def pending_requests(
     planned = read_slices(keys, ["key"], size * plan.samples_per_row)
     for frame, keyed in zip(table.slices(prompts.columns, size), planned, strict=True):
         ask = plan.ask.slice(at, keyed.height)
-        goes_on = plan.walked.slice(at, keyed.height).to_list()
+        goes_on = plan.continued.slice(at, keyed.height).to_list()
         at += keyed.height
         rows = ask.reshape((-1, plan.samples_per_row)).arr.any()
         is_asked, planned_keys = ask.to_list(), keyed["key"].to_list()
@@ -261,7 +260,7 @@ async def pending_requests(
                     continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()
-                yield chains.follow([request])[0].next if goes_on[place] else request
+                yield chains.follow([request])[0].next_request if goes_on[place] else request
 
 
 def _as_planned(requests: list[Request] | Failure) -> list[Request]:
@@ -344,10 +343,10 @@ def _keys_of_last(job: Job, table: Table, prompts: Prompts, old: EarlierAnswers)
         return None
     if end is not None and end.exit_code is Exit.NEEDS_PERSON:  # perhaps as a row gave another prompt than was planned
         return None
-    keys, wanted = keys_path(job.folder), job.this_run
+    keys, this_run = keys_path(job.folder), job.this_run
     pilot = (last.limit, last.sample, last.seed)
     before = _told(last.version, pilot, last.table, last.input_hash, last.seen_by_model, settings=last.settings)
-    pilot, path = (wanted.limit, wanted.sample, wanted.seed), str(table.path.absolute())
+    pilot, path = (this_run.limit, this_run.sample, this_run.seed), str(table.path.absolute())
     now = _told(__version__, pilot, path, table.content_hash, job.seen_by_model(), settings=job.without_secrets())
     if before != now or not keys.exists() or keys_hash(keys) != last.keys_hash:
         return None

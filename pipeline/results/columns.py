@@ -85,7 +85,7 @@ class OutputTable:
             yield frame.hstack(self._added(keys, frame[named].to_list() if named is not None else ()))
             seen(frame.height)
 
-    def added(self) -> pl.DataFrame:
+    def added_columns(self) -> pl.DataFrame:
         """The added columns alone, of all rows at once: of a pilot, which is small."""
         size = max(1, ROWS_AT_ONCE // self._opinions) * self._opinions
         return pl.concat(self._added(keys) for keys in read_slices(self._keys, size=size))
@@ -137,12 +137,12 @@ class OutputTable:
         if "confidence" in self._dtypes:
             cells["confidence"] = [None if step is None else self._confidence(step) for step in shown]
         if self._shapes:
-            typed = [{} if step is None else self._typed(step.held) for step in shown]
+            typed = [{} if step is None else self._typed(step.parsed) for step in shown]
             cells |= {name: [row.get(name) for row in typed] for name in self._shapes}
         return cells
 
     def _confidence(self, step: Step) -> float | None:
-        return confidence(step.outcome, self._label(step.held)) if isinstance(step.outcome, Answer) else None
+        return confidence(step.outcome, self._label(step.parsed)) if isinstance(step.outcome, Answer) else None
 
     def _label(self, held: ParsedAnswer | None) -> str | None:
         if held is None or self._job.answer.labels is None:
@@ -184,7 +184,7 @@ def _error(step: Step) -> str | None:
     """Why there is no answer, or none that fits."""
     if isinstance(step.outcome, Failure):
         return f"{step.outcome.kind}: {step.outcome.reason}"
-    return f"invalid: {step.held.error}" if step.status == "invalid" and step.held is not None else None
+    return f"invalid: {step.parsed.error}" if step.status == "invalid" and step.parsed is not None else None
 
 
 def _paid_for(opinions: list[Chain], firsts: list[bool]) -> list[Outcome] | None:
@@ -215,8 +215,8 @@ def _tally(cells: dict[str, list[Any]], paid: list[list[Outcome] | None], used: 
 def _unaskable(reason: str) -> Chain:
     """The walk of a row that no request can be made of."""
     chain = Chain(Request(key="", body=b""))
-    chain.steps.append(Step(chain.next, Failure(kind="prompt", reason=reason, cost=0.0), "failed", None))
-    chain.missing = None
+    chain.steps.append(Step(chain.next_request, Failure(kind="prompt", reason=reason, cost=0.0), "failed", None))
+    chain.unanswered = None
     return chain
 
 
@@ -236,7 +236,7 @@ def choose(opinions: Sequence[Chain], names: Sequence[str]) -> Chosen:
 
     `names`: the properties that are compared; without any it is the whole text.
     """
-    shown = [step for chain in opinions if (step := chain.shown) is not None]
+    shown = [step for chain in opinions if (step := chain.result) is not None]
     if len(shown) < len(opinions):
         return PENDING
     if len(shown) == 1:
@@ -259,20 +259,20 @@ def comparable(job: Job, shapes: dict[str, Shape]) -> list[str]:
 
 def _compared(step: Step, names: Sequence[str]) -> str:
     """What an answer holds in these, as text; without any, the text itself."""
-    if step.held is None or step.held.error is not None or not names:
+    if step.parsed is None or step.parsed.error is not None or not names:
         return step.outcome.text if isinstance(step.outcome, Answer) else ""
-    values = [step.held.values.get(name) for name in names]
+    values = [step.parsed.values.get(name) for name in names]
     return json.dumps([sorted(value, key=json.dumps) if isinstance(value, list) else value for value in values])
 
 
 def _said(chain: Chain, job: Job) -> str | None:
     """One opinion as text: its label, or its JSON, or all that was said; None for none."""
-    step = chain.shown
+    step = chain.result
     if step is None or isinstance(step.outcome, Failure):
         return None
-    if step.held is None or step.held.error is not None:
+    if step.parsed is None or step.parsed.error is not None:
         return step.outcome.text
-    value = step.held.values[job.answer.label_property] if job.answer.labels is not None else step.held.values
+    value = step.parsed.values[job.answer.label_property] if job.answer.labels is not None else step.parsed.values
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -297,9 +297,9 @@ def confidence(answer: Answer, label: str | None) -> float | None:
 
 def _repaired(step: Step) -> str | None:
     """How an answer that fits came to fit, if not by itself."""
-    if step.status != "ok" or step.held is None:
+    if step.status != "ok" or step.parsed is None:
         return None
-    return "asked again" if step.request.repair else step.held.repair_kind or None
+    return "asked again" if step.request.repair else step.parsed.repair_kind or None
 
 
 def _dtypes(job: Job) -> dict[str, pl.DataType]:

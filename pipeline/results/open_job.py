@@ -45,7 +45,7 @@ def open_job(name: str | Path) -> OpenJob:
         reader = _reader(folder)
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
-    return OpenJob(job, select_rows(job, table), reader, [str(table.path), *originals], began.input_hash)
+    return OpenJob(job, select_rows(job.this_run, table), reader, [str(table.path), *originals], began.input_hash)
 
 
 def _reader(folder: Path) -> Reader:

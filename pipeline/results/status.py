@@ -218,12 +218,12 @@ def _errors(folder: Path, chains: Chains, troubled: Any) -> list[ErrorCount]:  #
 
 def _told(chain: Chain) -> tuple[str, str]:
     """The kind and the words of one error."""
-    shown = chain.shown
+    shown = chain.result
     if shown is None:  # asked again in between, or another of its opinions is the row's
         return "pending", ""
     if isinstance(shown.outcome, Failure):
         return shown.outcome.kind, shown.outcome.reason
-    error = shown.held.error if shown.held is not None else None
+    error = shown.parsed.error if shown.parsed is not None else None
     return shown.status, error or shown.outcome.refusal or shown.outcome.text
 
 

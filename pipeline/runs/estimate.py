@@ -46,7 +46,7 @@ def estimate_job(job: Job) -> JobEstimate:
         reader = open_things.enter_context(contextlib.closing(_reader(job, folder)))
         progress = Progress(quiet=job.this_run.verbosity < 0)
         with progress.counting("reading the input"):
-            table = select_rows(job, open_table(job.inputs, folder))
+            table = select_rows(job.this_run, open_table(job.inputs, folder))
         output_schema(job, table)
         contract_of(job)
         ledger, found = read_ledger(reader), read_learned_limits(reader)
@@ -84,8 +84,12 @@ def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
     plan, between, expected = found.plan, found.between, found.expected
     yield headline(job, plan)
     facts = [f"{plan.to_ask:,} to ask", f"{plan.answered:,} answered before"]
-    facts += [f"{plan.equal:,} equal to others"] if plan.equal else []
-    facts += [f"{plan.unaskable:,} cannot be asked ({one_line(plan.why_unaskable)})"] if plan.unaskable else []
+    facts += [f"{plan.duplicates:,} equal to others"] if plan.duplicates else []
+    facts += (
+        [f"{plan.rows_without_request:,} cannot be asked ({one_line(plan.first_row_error)})"]
+        if plan.rows_without_request
+        else []
+    )
     yield f"  requests  {', '.join(facts)}"
     if not plan.to_ask:
         return

@@ -120,7 +120,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         filed = name_by_weights(job)
         with progress.counting("reading the input"):
             whole = open_table(job.inputs, job.folder)
-        table = select_rows(job, whole)
+        table = select_rows(job.this_run, whole)
         check_row_count(job.output_path, table.rows)
         schema = output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
@@ -179,13 +179,13 @@ def drafts(folder: Path) -> Iterator[Path]:
 def plan_line(job: Job, plan: Plan, context: LocalContext) -> str:
     """`80,000 rows → api.openai.com, gpt-x · 75,000 answered before, 4,415 to ask · about $2.10, 25 min, cap $5.00`."""
     facts = [f"{plan.answered:,} answered before"] if plan.answered else []
-    if plan.kept:
-        facts.append(f"{plan.kept:,} of them to an earlier [answer] that still fit")
+    if plan.reused:
+        facts.append(f"{plan.reused:,} of them to an earlier [answer] that still fit")
     facts.append(f"{plan.to_ask:,} to ask")
-    if plan.equal:
-        facts.append(f"{plan.equal:,} equal to others")
-    if plan.unaskable:
-        facts.append(f"{plan.unaskable:,} cannot be asked ({plan.why_unaskable})")
+    if plan.duplicates:
+        facts.append(f"{plan.duplicates:,} equal to others")
+    if plan.rows_without_request:
+        facts.append(f"{plan.rows_without_request:,} cannot be asked ({plan.first_row_error})")
     _, price, seconds = make_forecast(job, forecast_inputs(context), plan.request_bytes, plan.to_ask)
     guesses = []
     if plan.to_ask:
@@ -403,7 +403,9 @@ def _told_by_pilot(ready: PreparedRun, rest: int) -> str:
     plain = ready.job.output.model_copy(update={"columns": None, "prefix": ""})
     job = ready.job.model_copy(update={"output": plain})
     cells = OutputTable(job, ready.table, keys_path(job.folder), ready.reader)
-    return pilot_text(summarize_pilot(job, ready.context.learned_by_model(), cells.added(), rest), rest, ready.command)
+    return pilot_text(
+        summarize_pilot(job, ready.context.learned_by_model(), cells.added_columns(), rest), rest, ready.command
+    )
 
 
 def unbalanced(*books: tuple[str, float, float]) -> Stopped | None:

@@ -100,7 +100,7 @@ def test_the_first_of_equal_rows_is_asked_and_the_others_are_equal_to_it(make: C
     rows = make("a", "b", "a", "a", "c", "b")
     plan = rows.plan()
     assert plan.ask.to_list() == [True, True, False, False, True, False]
-    assert (plan.rows, plan.to_ask, plan.equal, plan.answered, plan.unaskable) == (6, 3, 3, 0, 0)
+    assert (plan.rows, plan.to_ask, plan.duplicates, plan.answered, plan.rows_without_request) == (6, 3, 3, 0, 0)
     assert plan.request_bytes == sum(len(rows.request(prompt).body) for prompt in "abc")
 
 
@@ -108,7 +108,7 @@ def test_what_is_answered_is_not_asked_nor_are_its_equals(make: Callable[..., Be
     rows = make("a", "b", "a", "c")
     rows.record(a=OK)
     plan = rows.plan()
-    assert (plan.answered, plan.to_ask, plan.equal) == (2, 2, 0)
+    assert (plan.answered, plan.to_ask, plan.duplicates) == (2, 2, 0)
     assert rows.asked(plan) == [rows.request("b"), rows.request("c")]
 
 
@@ -148,8 +148,8 @@ def test_retry_asks_those_of_the_named_statuses_again(
 def test_a_row_that_cannot_be_asked_has_its_reason_and_no_request(make: Callable[..., Bench]) -> None:
     rows = make("a", None, " ", "b", None)
     plan = rows.plan()
-    assert (plan.rows, plan.to_ask, plan.equal, plan.unaskable) == (5, 2, 0, 3)
-    assert plan.why_unaskable == "the prompt is null"
+    assert (plan.rows, plan.to_ask, plan.duplicates, plan.rows_without_request) == (5, 2, 0, 3)
+    assert plan.first_row_error == "the prompt is null"
     assert rows.asked(plan) == [rows.request("a"), rows.request("b")]
     assert rows.tally() == Tally(failed=3, pending=2)
 
@@ -164,7 +164,7 @@ def test_a_job_of_which_no_row_can_be_asked_is_a_bad_one(tmp_path: Path, make: C
 def test_a_table_without_rows_is_planned(make: Callable[..., Bench]) -> None:
     rows = make()
     plan = rows.plan()
-    assert (plan.rows, plan.to_ask, plan.answered, plan.equal, plan.unaskable) == (0, 0, 0, 0, 0)
+    assert (plan.rows, plan.to_ask, plan.answered, plan.duplicates, plan.rows_without_request) == (0, 0, 0, 0, 0)
     assert rows.asked(plan) == []
     assert rows.tally() == Tally()
 
@@ -202,7 +202,7 @@ def test_an_answer_that_does_not_fit_is_tallied_as_invalid(make: Callable[..., B
 )
 def test_a_pilot_plans_its_rows_alone(make: Callable[..., Bench], this_run: dict[str, int], rows: int) -> None:
     whole = make(*"abcdef")
-    table = select_rows(whole.job(**this_run), whole.table)
+    table = select_rows(ThisRun(**this_run), whole.table)
     plan = whole.plan(table=table, **this_run)
     assert (plan.rows, plan.to_ask, whole.tally().rows) == (rows, rows, rows)
     asked = whole.asked(plan, table)
@@ -214,7 +214,7 @@ def test_a_pilot_plans_its_rows_alone(make: Callable[..., Bench], this_run: dict
 
 def test_a_sample_is_the_same_for_the_same_seed(make: Callable[..., Bench]) -> None:
     whole = make(*map(str, range(50)))
-    drawn = [select_rows(whole.job(sample=5, seed=seed), whole.table) for seed in (1, 1, 2)]
+    drawn = [select_rows(ThisRun(sample=5, seed=seed), whole.table) for seed in (1, 1, 2)]
     first, again, other = [whole.asked(whole.plan(table=table), table) for table in drawn]
     assert first == again != other
 
@@ -259,7 +259,7 @@ def plan_anew(source: Path, said: str = "", this_run: ThisRun | None = None, **s
     prompts.said = said
     Store(job.folder / "store").close()
     with closing(Reader(job.folder / "store")) as reader:
-        plan = make_plan(job, select_rows(job, whole), prompts, reader, job.folder)
+        plan = make_plan(job, select_rows(job.this_run, whole), prompts, reader, job.folder)
     history.record_start(job, ["run"], whole.content_hash, whole.path, keys_hash(keys_path(job.folder)))
     return prompts.rows, plan
 
@@ -273,7 +273,11 @@ def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tm
 
     made, again = plan_anew(table, **{"limits.concurrency": 7, "output.prefix": "x"})
     assert made == RENDERED_AT_ONCE
-    assert (again.to_ask, again.equal, again.request_bytes) == (first.to_ask, first.equal, first.request_bytes)
+    assert (again.to_ask, again.duplicates, again.request_bytes) == (
+        first.to_ask,
+        first.duplicates,
+        first.request_bytes,
+    )
     assert known.equals(pl.read_parquet(keys))
 
     for changed in ({"endpoint.model": "n"}, {"parameters.x": 1}, {"parameters.x": True}, {"prompt.system": "Hm."}):
@@ -309,7 +313,7 @@ def test_every_row_is_counted_once_and_what_is_asked_is_what_is_not_known(
                 rows.plan(retry=retry)
             return
         plan = rows.plan(retry=retry)
-        assert plan.answered + plan.to_ask + plan.equal + plan.unaskable == plan.rows == len(prompts)
+        assert plan.answered + plan.to_ask + plan.duplicates + plan.rows_without_request == plan.rows == len(prompts)
         assert rows.asked(plan) == [rows.request(prompt) for prompt in expected]
         assert plan.request_bytes == sum(len(rows.request(prompt).body) for prompt in expected)
         assert plan.stored == sum(isinstance(each, Answer) for each in outcomes.values())

@@ -42,7 +42,7 @@ class Begun(AbstractContextManager["Begun"]):
         self.job = Job.load(inputs, folder / output, settings={**MINIMAL, **settings}, this_run=this_run)
         make_job_folder(self.job.folder)
         whole = open_table(inputs, self.job.folder)
-        self.table: Table = select_rows(self.job, whole)
+        self.table: Table = select_rows(self.job.this_run, whole)
         self.prompts = Prompts(self.job, list(self.table.schema))
         self._store = Store(self.job.folder / "store")
         self._reader = Reader(self.job.folder / "store")

@@ -38,7 +38,7 @@ def test_a_guess_of_what_it_costs_lies_in_its_range_and_every_model_is_named(fol
 
 def test_before_the_first_answer_it_is_a_guess_between_wide_bounds(folder: Path) -> None:
     found = estimate_job(job(folder, "http://127.0.0.1:9/v1", **PRICED))
-    assert (found.plan.to_ask, found.plan.equal) == (90, 10)
+    assert (found.plan.to_ask, found.plan.duplicates) == (90, 10)
     low, high = found.between.low, found.between.high
     assert (low.prompt_tokens, high.prompt_tokens) == (found.plan.request_bytes / 5, found.plan.request_bytes / 2)
     assert (low.completion_tokens, high.completion_tokens) == (90, 90 * 20)
