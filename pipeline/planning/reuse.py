@@ -1,4 +1,4 @@
-"""Answers to an earlier contract of the job that fit the present one: `answer.keep_old`."""
+"""Reuse of answers to an earlier contract of the job that fit the present one: the setting `answer.keep_old`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,49 +12,51 @@ from .chains import Chains
 
 
 class EarlierAnswers:
-    """The answers that were given in a job folder when its contract, and nothing else, was another."""
+    """The answers in a job folder to requests that differ from the present ones in their contract alone."""
 
     def __init__(self, job: Job, prompts: Prompts, reader: Reader) -> None:
         self._chains, self._reader = Chains(job, reader), reader
         contracts = earlier_contracts(job) if job.answer.keep_old else ()
         self._earlier = [prompts.under(contract) for contract in contracts]
-        self.taken = 0
-        """Requests whose answer is an old one."""
+        self.reused = 0
+        """Number of requests so far whose answer is one to an earlier contract."""
 
-    def keys(self, rows: Sequence[Row], keys: Sequence[str | None]) -> list[str | None]:
-        """Where each answer lies: under its own key, or if there is none under an earlier one that fits.
+    def keys_to_use(self, rows: Sequence[Row], keys: Sequence[str | None]) -> list[str | None]:
+        """The key under which to find the answer of each request: its own, or that of an earlier contract.
 
-        `keys`: of all requests of the rows, equally many of each.
+        `keys` are the keys of all requests of `rows`, equally many for each row. An earlier key is used where the store
+        has no outcome under the own key, and the chain under the earlier key ends with a valid answer. The contract of
+        the latest run is tried first.
         """
-        kept = list(keys)
+        chosen = list(keys)
         for prompts in self._earlier:
-            found = self._reader.get_many([key for key in kept if key is not None])
-            answered = {key for key, stored in zip(filter(None, kept), found, strict=True) if stored is not None}
-            missing = [place for place, key in enumerate(kept) if key is not None and key not in answered]
+            found = self._reader.get_many([key for key in chosen if key is not None])
+            answered = {key for key, stored in zip(filter(None, chosen), found, strict=True) if stored is not None}
+            missing = [place for place, key in enumerate(chosen) if key is not None and key not in answered]
             old = {place: key for place in missing if (key := _key_at(prompts, rows, place, len(keys))) is not None}
             chains = self._chains.follow([Request(key, b"") for key in old.values()])
             for place, chain in zip(old, chains, strict=True):
-                if chain.status == "ok":  # as it is, or after it was asked again
-                    kept[place] = old[place]
-                    self.taken += 1
-        return kept
+                if chain.status == "ok":
+                    chosen[place] = old[place]
+                    self.reused += 1
+        return chosen
 
 
 def _key_at(prompts: Prompts, rows: Sequence[Row], place: int, places: int) -> str | None:
-    """The key of one of the rows' requests, by its place among them all."""
-    row, opinion = divmod(place, places // len(rows))
+    """The key of the request at `place` among all `places` requests of the rows."""
+    row, sample = divmod(place, places // len(rows))
     requests = prompts.requests(rows[row])
-    return None if isinstance(requests, Failure) else requests[opinion].key
+    return None if isinstance(requests, Failure) else requests[sample].key
 
 
 def earlier_contracts(job: Job) -> Iterator[dict[str, Any]]:
-    """The contracts of earlier runs that were as this one in all else that the model sees, the last one first."""
+    """The contracts of earlier runs that differ from this one in nothing else the model sees; the latest first."""
     now = job.seen_by_model()
-    told = [now["answer"]]
+    known = [now["answer"]]
     for run in reversed(read_history(job.folder)):
         before = run.seen_by_model if isinstance(run, RunStart) else {}
         changed = {name for name in now if now[name] != before.get(name)}
         contract = before.get("answer")
-        if changed == {"answer"} and isinstance(contract, dict) and contract not in told:
-            told.append(contract)
+        if changed == {"answer"} and isinstance(contract, dict) and contract not in known:
+            known.append(contract)
             yield contract

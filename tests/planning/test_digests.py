@@ -18,20 +18,20 @@ def digests(numbers: list[int | None]) -> pl.Series:
     return digests_of(pl.Series("key", keys, dtype=pl.Binary))
 
 
-@given(numbers=NUMBERS, at_once=PARTS)
+@given(numbers=NUMBERS, part_size=PARTS)
 def test_the_first_of_equals_stands_before_all_others_however_few_are_looked_at_at_once(
-    numbers: list[int | None], at_once: int
+    numbers: list[int | None], part_size: int
 ) -> None:
     wanted = [number is not None and number not in numbers[:place] for place, number in enumerate(numbers)]
-    assert first_of_equals(digests(numbers), at_once).to_list() == wanted
+    assert first_of_equals(digests(numbers), part_size).to_list() == wanted
 
 
-@given(numbers=NUMBERS, among=NUMBERS, at_once=PARTS)
+@given(numbers=NUMBERS, among=NUMBERS, part_size=PARTS)
 def test_what_is_among_others_is_found_however_few_are_looked_at_at_once(
-    numbers: list[int | None], among: list[int | None], at_once: int
+    numbers: list[int | None], among: list[int | None], part_size: int
 ) -> None:
     wanted = [number is not None and number in among for number in numbers]
-    assert are_in(digests(numbers), digests(among), at_once).to_list() == wanted
+    assert are_in(digests(numbers), digests(among), part_size).to_list() == wanted
 
 
 @pytest.mark.parametrize("key", [b"\x00" * 32, b"\xff" * 32, b"\x00" * 15 + b"\x80" + b"\x00" * 16])

@@ -17,17 +17,10 @@ from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder
 from pipeline.job.job import Job, ThisRun
 from pipeline.planning.chains import Chains
-from pipeline.planning.plan import (
-    KEYS_SCHEMA,
-    RENDERED_AT_ONCE,
-    Plan,
-    keys_hash,
-    keys_path,
-    make_plan,
-    pending_requests,
-    select_rows,
-    tally_statuses,
-)
+from pipeline.planning.keys import KEYS_SCHEMA, REQUESTS_PER_SLICE, keys_hash, keys_path
+from pipeline.planning.pending import pending_requests
+from pipeline.planning.plan import Plan, make_plan, select_rows
+from pipeline.planning.statuses import tally_statuses
 from pipeline.prompts.prompts import Prompts
 from pipeline.prompts.templates import Row
 from pipeline.records import STATUSES, Answer, BadJob, Exit, Failure, Outcome, Request, Stopped, Summary, Tally
@@ -156,7 +149,7 @@ def test_a_row_that_cannot_be_asked_has_its_reason_and_no_request(make: Callable
 
 def test_a_job_of_which_no_row_can_be_asked_is_a_bad_one(tmp_path: Path, make: Callable[..., Bench]) -> None:
     rows = make(None, "", None)
-    with pytest.raises(BadJob, match=r"Not one of 3 rows can be asked. The first: the prompt is null"):
+    with pytest.raises(BadJob, match=r"None of the 3 rows can be asked. The first: the prompt is null"):
         rows.plan()
     assert not (tmp_path / "keys.part.parquet").exists()
 
@@ -265,14 +258,14 @@ def plan_anew(source: Path, said: str = "", this_run: ThisRun | None = None, **s
 
 
 def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tmp_path: Path) -> None:
-    count, table, keys = RENDERED_AT_ONCE + 10, tmp_path / "in.csv", tmp_path / "out.csv.job" / "keys.parquet"
+    count, table, keys = REQUESTS_PER_SLICE + 10, tmp_path / "in.csv", tmp_path / "out.csv.job" / "keys.parquet"
     pl.DataFrame({"prompt": [f"{row // 2}" for row in range(count)]}).write_csv(table)
     made, first = plan_anew(table)
     assert made == count
     known = pl.read_parquet(keys)
 
     made, again = plan_anew(table, **{"limits.concurrency": 7, "output.prefix": "x"})
-    assert made == RENDERED_AT_ONCE
+    assert made == REQUESTS_PER_SLICE
     assert (again.to_ask, again.duplicates, again.request_bytes) == (
         first.to_ask,
         first.duplicates,
@@ -285,13 +278,13 @@ def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tm
     assert plan_anew(table)[0] == count
     assert plan_anew(table, this_run=ThisRun(limit=count - 1))[0] == count - 1
     assert plan_anew(table)[0] == count
-    assert plan_anew(table, said="Another version says: ")[0] == RENDERED_AT_ONCE + count
+    assert plan_anew(table, said="Another version says: ")[0] == REQUESTS_PER_SLICE + count
     keys.write_bytes(b"cut")
     assert plan_anew(table)[0] == count
     # such as for a row whose prompt was another than planned: the keys are at fault
     history.record_end(keys.parent, Summary(Exit.NEEDS_PERSON, "", "", Tally(), Tally(), 0.0, 0.0, wrote=False))
     assert plan_anew(table)[0] == count
-    assert plan_anew(table)[0] == RENDERED_AT_ONCE
+    assert plan_anew(table)[0] == REQUESTS_PER_SLICE
     # the same bytes by another ending may be other rows
     assert plan_anew(table.rename(tmp_path / "in.tsv"))[0] == count
     pl.DataFrame({"prompt": [f"{row // 3}" for row in range(count)]}).write_csv(tmp_path / "in.tsv")

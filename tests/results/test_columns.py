@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, settings_id
-from pipeline.planning.plan import keys_path, make_plan
+from pipeline.planning.keys import keys_path
+from pipeline.planning.plan import make_plan
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Tally, Usage
 from pipeline.results.columns import FIXED, ROWS_AT_ONCE, OutputTable, output_schema

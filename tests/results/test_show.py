@@ -19,7 +19,9 @@ from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder
 from pipeline.job.job import Job, ThisRun
 from pipeline.planning.chains import Chains
-from pipeline.planning.plan import Plan, keys_hash, keys_path, make_plan, pending_requests, select_rows
+from pipeline.planning.keys import keys_hash, keys_path
+from pipeline.planning.pending import pending_requests
+from pipeline.planning.plan import Plan, make_plan, select_rows
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, BadJob, Failure, Outcome, Status, Tally, Usage
 from pipeline.results.show import export_table, show_rows

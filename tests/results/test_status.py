@@ -16,7 +16,8 @@ from pipeline.execution.local_context import LocalContext
 from pipeline.folder.folder import make_job_folder
 from pipeline.folder.history import record_start
 from pipeline.folder.lock import hold_lock
-from pipeline.planning.plan import keys_hash, keys_path, make_plan
+from pipeline.planning.keys import keys_hash, keys_path
+from pipeline.planning.plan import make_plan
 from pipeline.progress import Pause, Progress
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Exit, Process, Tally, Usage

@@ -32,7 +32,7 @@ def test_a_guess_of_what_it_costs_lies_in_its_range_and_every_model_is_named(fol
     settings = {"parameters.max_tokens": 50, "parameters.seed": 1, "answer.samples": 2, "answer.models": ["a", "b"]}
     prices = {"prices.input": 0.0, "prices.output": 1.0}
     lines = told(job(folder, "http://127.0.0.1:9/v1", **{"prompt.template": "{{ q }}", **prices, **settings}))
-    assert lines[0] == "100 rows, 4 opinions each → 127.0.0.1:9, a + b"
+    assert lines[0] == "100 rows, 4 samples each → 127.0.0.1:9, a + b"
     assert "money     about $0.02 ($0.00036 to $0.02)" in lines[3]
 
 
@@ -52,7 +52,7 @@ def test_before_the_first_answer_it_is_a_guess_between_wide_bounds(folder: Path)
 
 def test_all_who_are_asked_are_named_and_each_opinion_is_a_request(folder: Path) -> None:
     lines = told(job(folder, "http://127.0.0.1:9/v1", **{"answer.models": ["a", "b"]}))
-    assert lines[0] == "100 rows, 2 opinions each → 127.0.0.1:9, a + b"
+    assert lines[0] == "100 rows, 2 samples each → 127.0.0.1:9, a + b"
     assert lines[1] == "  requests  180 to ask, 0 answered before, 20 equal to others"
 
 
