@@ -1,6 +1,6 @@
 """Stored outcomes: which of a plan's requests have one, by the mark it has in the store.
 
-A mark is the status of an outcome before its text is checked against the contract, or TEMPORARY (`records`).
+A mark is the status that an outcome had when it was stored; that of a failure whose cause passes is TEMPORARY.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The status of every row of the last plan, found without reading the answers that need no check."""
+"""The status of every row of the last plan, found by reading only the answers that may have a follow-up."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ def tally_statuses(job: Job, folder: Path, reader: Reader) -> Tally:
 def row_statuses(job: Job, folder: Path, reader: Reader) -> pl.Series:
     """The status of each row of the last plan, in row order, as an Enum of all statuses.
 
-    Answers are read only where the status depends on more than the mark in the store: those marked FOLLOWED_UP.
+    The mark in the store is the status, except of an answer that may have a follow-up: there the chain is followed.
     """
     keys = keys_path(folder)
     chains, samples = Chains(job, reader), samples_per_row(keys)

@@ -1,25 +1,27 @@
-"""What is asked after an answer is found again from its first request, whatever came between; nothing is paid twice."""
+"""The follow-ups of an answer are found again from its first request after a kill or a stop; nothing is paid twice."""
 
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion
+from planned_table import PlannedTable
 
 from pipeline import Job, Summary, ThisRun, run
-from pipeline.records import Exit
+from pipeline.records import Answer, Exit, Failure
 
 GOOD, BAD = Canned(body=completion('{"label": "yes"}')), Canned(body=completion("Hm, perhaps."))
 PRICES = {"prices.input": 1.0, "prices.output": 1.0}
 
 
 def asked_before(seen: Seen) -> int:
-    """How many times this row's answer was asked for before."""
+    """How many answers to this row the request repeats."""
     return sum(message["role"] == "assistant" for message in seen.body["messages"])
 
 
@@ -44,7 +46,7 @@ def table(summary: Summary) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("answered", [1, 2])
-def test_a_run_that_is_killed_between_an_answer_and_its_repair_goes_on_from_the_repair(
+def test_a_run_that_is_killed_between_an_answer_and_its_repair_continues_with_the_repair(
     tmp_path: Path, answered: int
 ) -> None:
     killed = False
@@ -75,7 +77,7 @@ def test_a_run_that_is_killed_between_an_answer_and_its_repair_goes_on_from_the_
     assert out["cost"].sum() == pytest.approx(summary.spent) == pytest.approx(4 * (answered + 1) * 18e-6)
 
 
-def test_what_never_fits_is_invalid_after_all_repairs_and_is_counted_once(tmp_path: Path) -> None:
+def test_an_answer_that_never_fits_is_invalid_after_all_repairs_and_is_counted_once(tmp_path: Path) -> None:
     source = rows(tmp_path / "in.csv", 5)
     with ChatServer(lambda _seen, _attempt: BAD) as server:
         summary = run(job(server.url, source))
@@ -90,7 +92,7 @@ def test_what_never_fits_is_invalid_after_all_repairs_and_is_counted_once(tmp_pa
     assert out["attempts"].to_list() == [3] * 5
 
 
-def test_a_retry_of_what_is_invalid_asks_the_last_step_alone_again(tmp_path: Path) -> None:
+def test_a_retry_of_invalid_rows_sends_only_the_last_request_of_each_chain_again(tmp_path: Path) -> None:
     repair_kind = False
     source = rows(tmp_path / "in.csv", 3)
     with ChatServer(lambda seen, _attempt: GOOD if repair_kind and asked_before(seen) == 2 else BAD) as server:
@@ -102,7 +104,7 @@ def test_a_retry_of_what_is_invalid_asks_the_last_step_alone_again(tmp_path: Pat
     assert table(summary)["cost"].sum() == pytest.approx(summary.spent)
 
 
-def test_a_repair_that_fails_leaves_the_first_answer_in_its_place(tmp_path: Path) -> None:
+def test_a_repair_that_fails_does_not_replace_the_first_answer(tmp_path: Path) -> None:
     def reply(seen: Seen, _attempt: int) -> Canned:
         return Canned(status=413, body=b"{}") if asked_before(seen) else BAD
 
@@ -117,7 +119,7 @@ def test_a_repair_that_fails_leaves_the_first_answer_in_its_place(tmp_path: Path
     assert out["answer"].to_list() == ["Hm, perhaps."] * 2
 
 
-def test_more_repairs_go_on_where_fewer_ended(tmp_path: Path) -> None:
+def test_a_larger_number_of_repairs_continues_where_the_smaller_ended(tmp_path: Path) -> None:
     source = rows(tmp_path / "in.csv", 2)
     with ChatServer(lambda seen, _attempt: GOOD if asked_before(seen) == 3 else BAD) as server:
         assert run(job(server.url, source, answer__repairs=1)).rows.invalid == 2
@@ -126,7 +128,7 @@ def test_more_repairs_go_on_where_fewer_ended(tmp_path: Path) -> None:
         assert server.arrived == 8
 
 
-def test_a_stopped_run_tells_a_row_between_two_asks_as_pending(tmp_path: Path) -> None:
+def test_a_row_whose_repair_is_unanswered_is_pending_when_the_run_stops(tmp_path: Path) -> None:
     def reply(seen: Seen, _attempt: int) -> Canned | None:
         if asked_before(seen) and row_of(seen) == "row 1":
             return Canned(status=402, body=b"{}")
@@ -139,7 +141,7 @@ def test_a_stopped_run_tells_a_row_between_two_asks_as_pending(tmp_path: Path) -
     assert (summary.rows.ok, summary.rows.pending) == (1, 1)
 
 
-def test_a_truncated_answer_is_asked_for_once_more_with_more_room(tmp_path: Path) -> None:
+def test_a_truncated_answer_is_asked_again_once_with_more_tokens(tmp_path: Path) -> None:
     def reply(seen: Seen, _attempt: int) -> Canned:
         room = seen.body["max_tokens"] > 8
         return GOOD if room else Canned(body=completion('{"label": "y', finish_reason="length"))
@@ -151,3 +153,30 @@ def test_a_truncated_answer_is_asked_for_once_more_with_more_room(tmp_path: Path
         assert [seen.body["max_tokens"] for seen in server.log].count(64) == 3
         assert server.arrived == 6
     assert summary.rows.ok == 3
+
+
+BAD_ANSWER, GOOD_ANSWER = Answer(text="Hm."), Answer(text='{"label": "yes"}')
+
+
+def test_a_chain_has_a_step_for_each_stored_request_and_its_last_answer_is_the_result(
+    make: Callable[..., PlannedTable],
+) -> None:
+    rows = make("a", "b", "c", **{"answer.labels": ["yes", "no"]})
+    firsts = [rows.request(prompt) for prompt in "abc"]
+    rows.record_chains((firsts[0], [BAD_ANSWER, GOOD_ANSWER]), (firsts[1], [BAD_ANSWER]))
+    repaired, waiting, new = rows.chains(*firsts)
+    assert [(step.outcome.status, step.status) for step in repaired.steps] == [("ok", "invalid"), ("ok", "ok")]
+    assert (repaired.unanswered, repaired.result, repaired.status) == (None, repaired.steps[1], "ok")
+    assert repaired.next_request == repaired.steps[1].request
+    assert (waiting.result, waiting.status, len(waiting.steps)) == (None, "pending", 1)
+    assert waiting.next_request == waiting.unanswered
+    assert waiting.next_request.repair == 1
+    assert (new.steps, new.next_request, new.status) == ([], firsts[2], "pending")
+
+
+def test_a_failed_follow_up_leaves_the_answer_before_it_as_the_result(make: Callable[..., PlannedTable]) -> None:
+    rows = make("a", **{"answer.labels": ["yes", "no"]})
+    first = rows.request("a")
+    rows.record_chains((first, [BAD_ANSWER, Failure(kind="too_long", reason="413")]))
+    [chain] = rows.chains(first)
+    assert (len(chain.steps), chain.result, chain.status) == (2, chain.steps[0], "invalid")

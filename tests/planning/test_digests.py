@@ -1,4 +1,4 @@
-"""Of many keys, a part at a time: which are among others, which are the first of their equals."""
+"""Keys are looked up among others, and the first of equals is found, whatever the size of a part."""
 
 from hashlib import sha256
 
@@ -19,15 +19,13 @@ def digests(numbers: list[int | None]) -> pl.Series:
 
 
 @given(numbers=NUMBERS, part_size=PARTS)
-def test_the_first_of_equals_stands_before_all_others_however_few_are_looked_at_at_once(
-    numbers: list[int | None], part_size: int
-) -> None:
+def test_the_first_of_equals_is_found_whatever_the_size_of_a_part(numbers: list[int | None], part_size: int) -> None:
     wanted = [number is not None and number not in numbers[:place] for place, number in enumerate(numbers)]
     assert first_of_equals(digests(numbers), part_size).to_list() == wanted
 
 
 @given(numbers=NUMBERS, among=NUMBERS, part_size=PARTS)
-def test_what_is_among_others_is_found_however_few_are_looked_at_at_once(
+def test_what_is_among_others_is_found_whatever_the_size_of_a_part(
     numbers: list[int | None], among: list[int | None], part_size: int
 ) -> None:
     wanted = [number is not None and number in among for number in numbers]
@@ -35,7 +33,7 @@ def test_what_is_among_others_is_found_however_few_are_looked_at_at_once(
 
 
 @pytest.mark.parametrize("key", [b"\x00" * 32, b"\xff" * 32, b"\x00" * 15 + b"\x80" + b"\x00" * 16])
-def test_a_key_at_the_end_of_what_numbers_can_say_is_found(key: bytes) -> None:
+def test_the_lowest_and_highest_keys_are_found(key: bytes) -> None:
     only = digests_of(pl.Series("key", [key, key], dtype=pl.Binary))
     assert first_of_equals(only, 1).to_list() == [True, False]
     assert digests_of_text([key.hex()]).to_list() == only.to_list()[:1]
