@@ -1,9 +1,10 @@
-"""A job's results, read at any moment: its table, its rows as text, its status and its history."""
+"""The results of a job, readable at any time: its table, its rows as text, its status and its runs."""
 
 from .columns import OutputTable, output_metadata, output_schema, with_all_columns
+from .export import export_table
 from .open_job import OpenJob, open_job
 from .runs import history_text, job_history
-from .show import export_table, numbered_rows, show_rows
+from .show import numbered_rows, show_rows
 from .status import job_status, status_text
 
 __all__ = [

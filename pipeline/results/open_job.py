@@ -1,4 +1,4 @@
-"""A job's folder opened to be looked at: its settings, its rows and their answers, also while it runs."""
+"""A job opened for reading: its settings, its rows and the reader of its store, also while it runs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,43 +12,47 @@ from ..tables import Table, open_table
 
 
 class OpenJob(NamedTuple):
-    """What a job folder holds. The reader is to be closed."""
+    """The content of a job folder. Close the reader after use."""
 
     job: Job
-    """As it was last run."""
+    """The job with the settings of its last run."""
     table: Table
     """The rows of the last run."""
     reader: Reader
     inputs: list[str]
-    """The files that no output may stand in for."""
+    """The files that no output may replace."""
     input_hash: str
-    """Of the input files' content, whatever snapshot the rows are now read from."""
+    """The hash of the input files' content; the rows may be read from a snapshot of them."""
 
 
 def open_job(name: str | Path) -> OpenJob:
-    """Open the job that JOB names. Raises BadJob if nothing was run there, or its input has changed since."""
+    """Open a job by the path of its output or its folder.
+
+    Raises BadJob if there is no such job, nothing was run, the input has changed since, or the last run is planning.
+    """
     folder = find_job_folder(name)
-    began = last_start(folder)
-    if began is None:
+    start = last_start(folder)
+    if start is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
-    job = job_of_start(folder, began)
-    originals = [str(Path(began.directory, name)) for name in began.inputs if name != "-"]
+    job = job_of_start(folder, start)
+    originals = [str(Path(start.directory, name)) for name in start.inputs if name != "-"]
     table = open_table(job.inputs, folder)
-    if folder not in table.path.parents and table.content_hash != began.input_hash:
-        raise BadJob(f"{table.path} has changed since it was last run: run it again, then look.")
+    if folder not in table.path.parents and table.content_hash != start.input_hash:
+        raise BadJob(f"{table.path} has changed since the last run. Run the job again, then repeat this command.")
     keys = keys_path(folder)
-    if not keys.exists() or keys_hash(keys) != began.keys_hash:
+    if not keys.exists() or keys_hash(keys) != start.keys_hash:
         raise BadJob(
-            f"{folder}: the last run is just beginning, or was cut short as it began: run it again, then look."
+            f"{folder}: the last run has just started, or was killed as it started. Every answer so far is kept. "
+            "Run the job again, then repeat this command."
         )
     try:
-        reader = _reader(folder)
+        reader = _open_reader(folder)
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
-    return OpenJob(job, select_rows(job.this_run, table), reader, [str(table.path), *originals], began.input_hash)
+    return OpenJob(job, select_rows(job.this_run, table), reader, [str(table.path), *originals], start.input_hash)
 
 
-def _reader(folder: Path) -> Reader:
+def _open_reader(folder: Path) -> Reader:
     try:
         return Reader(folder / "store")
     except StoreHalfWritten:

@@ -1,4 +1,4 @@
-"""The history of a job's runs, as records and as text."""
+"""The runs of a job, oldest first: as records (`history --json`) and as text."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ import msgspec
 
 from ..folder import RunEnd, RunStart, find_job_folder, lock_holder, read_history
 from ..records import STATUSES, Process, Record, Tally
-from ..text import duration, money, one_line
+from ..text import clip, compact_json, duration, money, one_line
 
-SHOWN = 100
-"""Characters of a message or a setting that a line repeats."""
+LINE_CHARACTERS = 100
+"""The longest command, setting or message that a line of text repeats; longer ones are clipped."""
 
 
 class RunRecord(Record, frozen=True, omit_defaults=False):
@@ -21,27 +21,31 @@ class RunRecord(Record, frozen=True, omit_defaults=False):
 
     began: datetime
     by: Process
+    """The user, host and process id."""
     version: str
     command: list[str] | None
-    """The words after `pipeline`; null from Python."""
+    """The words of the command line after `pipeline`; null for a run from Python."""
     changed: dict[str, tuple[Any, Any]]
-    """Settings that differ from those of the run before, by dotted name: old, new."""
+    """The settings that differ from the run before, by dotted name: old and new value."""
     ended: datetime | None = None
-    """Null of one that was killed, or runs yet."""
+    """Null for a run that was killed or is still running."""
     running: bool = False
     exit_code: int | None = None
     message: str = ""
+    """Why the run stopped; empty if it finished."""
     rows: dict[str, int] | None = None
+    """Number of rows of the table by status, at the end of the run."""
     asked: int | None = None
+    """Number of requests that this run settled."""
     spent: float | None = None
-    """US dollars, of this run alone."""
+    """US dollars that this run alone spent."""
     seconds: float | None = None
 
 
 def job_history(name: str | Path) -> list[RunRecord]:
-    """Every run in a job folder, oldest first. Raises BadJob if there is no such job."""
+    """Read every run of a job, oldest first. Raises BadJob if there is no such job."""
     folder = find_job_folder(name)
-    held_by = lock_holder(folder)
+    holder = lock_holder(folder)
     found: list[RunRecord] = []
     before: Mapping[str, Any] | None = None
     for line in read_history(folder):
@@ -55,16 +59,16 @@ def job_history(name: str | Path) -> list[RunRecord]:
             before = now
         elif found:
             found[-1] = _ended(found[-1], line)
-    if found and found[-1].ended is None and held_by is not None and held_by.alive is not False:
+    if found and found[-1].ended is None and holder is not None and holder.alive is not False:
         found[-1] = msgspec.structs.replace(found[-1], running=True)
     return found
 
 
-def _settings(began: RunStart) -> dict[str, Any]:
-    """By dotted name; and what else decides a run."""
-    flat = {f"{section}.{key}": value for section, keys in began.settings.items() for key, value in keys.items()}
-    extra = {"--limit": began.limit, "--sample": began.sample, "--retry": ",".join(began.retry) or None}
-    return {**flat, **extra, "input": began.input_hash[:12], "output": began.output}
+def _settings(start: RunStart) -> dict[str, Any]:
+    """All that decides a run, by name: its settings (dotted), its selection of rows, its input and its output."""
+    settings = {f"{section}.{key}": value for section, keys in start.settings.items() for key, value in keys.items()}
+    selection = {"--limit": start.limit, "--sample": start.sample, "--retry": ",".join(start.retry) or None}
+    return {**settings, **selection, "input": start.input_hash[:12], "output": start.output}
 
 
 def _ended(run: RunRecord, end: RunEnd) -> RunRecord:
@@ -86,22 +90,22 @@ def _counts(tally: Tally) -> dict[str, int]:
 
 
 def history_text(runs: list[RunRecord]) -> Iterator[str]:
-    """A few lines for each run."""
+    """The lines of text for these runs: who, when and how it ended; the command; changed settings; the message."""
     if not runs:
         yield "Nothing was ever run here."
     for number, run in enumerate(runs, 1):
         who = one_line(f"{run.by.user}@{run.by.host}")
-        yield f"{number} · {run.began.astimezone():%Y-%m-%d %H:%M} · {who} · version {run.version} · {_outcome(run)}"
-        yield f"    {_short('pipeline ' + shlex.join(run.command)) if run.command is not None else '(from Python)'}"
+        yield f"{number} · {run.began.astimezone():%Y-%m-%d %H:%M} · {who} · version {run.version} · {_result(run)}"
+        yield f"    {_value('pipeline ' + shlex.join(run.command)) if run.command is not None else '(from Python)'}"
         for name, (old, new) in run.changed.items():
-            yield f"    {one_line(name)}: {_short(old)} → {_short(new)}"
+            yield f"    {one_line(name)}: {_value(old)} → {_value(new)}"
         if run.message:
-            yield f"    {_short(run.message)}"
+            yield f"    {_value(run.message)}"
 
 
-def _outcome(run: RunRecord) -> str:
+def _result(run: RunRecord) -> str:
     if run.running:
-        return "runs"
+        return "running"
     if run.ended is None:
         return "killed"
     counts = ", ".join(f"{number:,} {name}" for name, number in (run.rows or {}).items() if number)
@@ -109,8 +113,7 @@ def _outcome(run: RunRecord) -> str:
     return ", ".join([*facts, money(run.spent or 0)]) + (f" · {counts}" if counts else "")
 
 
-def _short(value: object) -> str:
-    text = one_line(
-        value if isinstance(value, str) else "none" if value is None else msgspec.json.encode(value).decode()
-    )
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+def _value(value: object) -> str:
+    """A setting or a message on one line, clipped."""
+    text = value if isinstance(value, str) else "none" if value is None else compact_json(value).decode()
+    return clip(one_line(text), LINE_CHARACTERS)

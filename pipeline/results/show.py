@@ -1,4 +1,4 @@
-"""A job looked at from any terminal: it is read, never asked, and may run meanwhile."""
+"""A job's rows as text: prompt, answer and error of each. Only reads, so it works also while the job runs."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -8,20 +8,22 @@ from typing import Any
 import polars as pl
 
 from ..planning import keys_path
-from ..progress import Progress
 from ..prompts import Prompts
-from ..records import Status, Tally
-from ..tables import PLAIN, SpreadsheetOptions, check_output, check_row_count, write_table
+from ..records import Status
 from ..text import money, printable
-from .columns import OutputTable, output_metadata, output_schema, with_all_columns
+from .columns import OutputTable, with_all_columns
 from .open_job import open_job
 
 
 def show_rows(name: str | Path, *, status: Status | None, row: int | None, most: int) -> Iterator[str]:
-    """Prompts, answers and errors of a job's rows as text: those of one status, one row (from 1), or the first."""
+    """The text of each selected row, up to `most`: those of one status, one row by its number (from 1), or the first.
+
+    `name` is the path of the job's output or folder. If no row is selected, the only text says so. Raises BadJob as
+    `open_job` does.
+    """
     job, table, reader, *_ = open_job(name)
     prompts = Prompts(job, list(table.schema))
-    # what is shown may not be among the columns that the output wants, or go by the name of one of the input
+    # a row is shown with all its columns, also those that the output leaves out or that the input has by the same name
     whole = with_all_columns(job, table)
     prefix = whole.output.prefix
     shown = 0
@@ -30,40 +32,29 @@ def show_rows(name: str | Path, *, status: Status | None, row: int | None, most:
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
-                yield _told(number, prompts.shown(cells), typed, added)
+                yield _row_text(number, prompts.shown(cells), typed, added)
                 shown += 1
             if number == row or shown == most:
                 break
     if not shown:
-        yield _nothing(table.rows, status, row)
+        yield _nothing_text(table.rows, status, row)
 
 
-def export_table(name: str | Path, output: Path | None, dress: SpreadsheetOptions = PLAIN) -> tuple[Path, Tally]:
-    """Write the table as far as it is known, in order and atomically; returns where, and its rows by status."""
-    job, table, reader, inputs, _ = open_job(name)
-    path = output or job.output_path
-    check_output(path, inputs, dress)
-    check_row_count(path, table.rows)
-    cells = OutputTable(job, table, keys_path(job.folder), reader)
-    with contextlib.closing(reader), Progress().counting("writing", table.rows) as seen:
-        write_table(cells.frames(seen), output_schema(job, table), path, output_metadata(job), dress=dress)
-    return path, cells.tally
+def numbered_rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row of these frames as a dict, with its number from 1."""
+    return enumerate((row for frame in frames for row in frame.iter_rows(named=True)), 1)
 
 
-def _nothing(rows: int, status: Status | None, row: int | None) -> str:
+def _nothing_text(rows: int, status: Status | None, row: int | None) -> str:
     if not rows:
         return "The input has no rows."
     if row is None:
         return f"None of {rows:,} rows is {status}."
-    return f"No such row: there are {rows:,}." if row > rows else f"Row {row:,} is not {status}."
+    return f"There is no row {row:,}: the table has {rows:,}." if row > rows else f"Row {row:,} is not {status}."
 
 
-def numbered_rows(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with its number, from 1."""
-    return enumerate((row for frame in frames for row in frame.iter_rows(named=True)), 1)
-
-
-def _told(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:
+def _row_text(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:
+    """A row as text: a line of facts, its prompt, its typed values or raw answer, and its error."""
     facts = [f"row {number:,}", cells["status"]]
     if cells["total_tokens"] is not None:
         facts.append(f"{cells['total_tokens']:,} tokens")

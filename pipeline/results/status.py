@@ -1,4 +1,7 @@
-"""Where a job stands, and what was run in it: read from any terminal, without asking, locking or writing anything."""
+"""The status of a job, running or not, as a record (`status --json`) and as text.
+
+It is read from the job folder alone, from any process: nothing is sent, locked or written.
+"""
 
 import contextlib
 import shlex
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import polars as pl
 
 from ..folder import Holder, RunEnd, RunStart, find_job_folder, job_of_start, lock_holder, read_history
 from ..job import default_job_folder
@@ -15,145 +19,151 @@ from ..planning import Chain, Chains, keys_and_errors, keys_hash, keys_path, row
 from ..progress import learned_text
 from ..records import STATUSES, UNUSABLE, BadJob, Exit, Failure, LearnedLimits, Process, Record, Request, Stopped
 from ..store import Reader, RunStatus, latest_learned_limits, read_ledger, read_open_batches, read_run_status
-from ..text import duration, money, one_line, short_count
+from ..text import clip, duration, money, one_line, short_count
 
 State = Literal["preparing", "running", "stopping", "finished", "stopped", "dead", "unknown"]
 
 RATE_SECONDS = 60
-"""The rate now is that of the last minute."""
+"""The time over which the present rate is measured."""
 ERRORS_SHOWN = 5
-SHOWN = 100
-"""Characters of a message or a setting that a line repeats."""
+"""The number of kinds of error that are listed."""
+LINE_CHARACTERS = 100
+"""The longest error message that a line of text repeats; longer ones are clipped."""
 
 
 class ErrorCount(Record, frozen=True, omit_defaults=False):
-    """One kind of error: how many rows ended so, and one of them."""
+    """One kind of error: the number of rows that have it, and the first of them."""
 
     kind: str
     rows: int
     row: int
-    """From 1."""
+    """The number of the first row with this error, from 1."""
     message: str
-    """Of that row."""
+    """The error of that row."""
 
 
 class Batch(Record, frozen=True, omit_defaults=False):
-    """One batch that is with the provider."""
+    """One open batch at the provider."""
 
     id: str
     requests: int
     done: int
-    """As the provider said last."""
+    """Requests that the provider reported as finished."""
     made: datetime | None
 
 
 class JobStatus(Record, frozen=True, omit_defaults=False):
-    """Where a job stands: what `status --json` prints. Times are UTC; what is not known is null."""
+    """The status of a job, as `status --json` prints it. Times are UTC; a value that is not known is null."""
 
     state: State
-    """preparing: reads its input · running · stopping: waits for what is in flight · finished · stopped: it says why ·
-    dead: its process was killed · unknown: it runs where it cannot be seen from here, or was killed there."""
+    """preparing: reads and plans its input · running · stopping: waits for the requests in flight · finished ·
+    stopped: ended early, see `message` · dead: its process was killed · unknown: it runs, or was killed, on a host or
+    in a container that cannot be checked from here."""
     folder: str
     output: str | None = None
     by: Process | None = None
-    """Who runs it, or ran it last: `user`, `host`, `pid`."""
+    """The `user`, `host` and `pid` of the present or the last run."""
     since: datetime | None = None
-    """When that run began."""
+    """When that run started."""
     ended: datetime | None = None
     exit_code: int | None = None
     message: str = ""
-    """Why it stopped, or why its answers cannot be read just now."""
+    """Why the run stopped, or why its answers cannot be read now."""
     rows: dict[str, int] | None = None
-    """Of the table, by status."""
+    """Number of rows of the table by status."""
     to_ask: int | None = None
-    """Requests that this run began with, …"""
+    """Number of requests that the run set out to settle."""
     asked: int | None = None
-    """… and so many of them that have an outcome."""
+    """Number of those that are settled."""
     rows_per_second: float | None = None
-    """In the last minute."""
+    """Over the last minute."""
     rows_per_second_overall: float | None = None
-    """Of this run."""
+    """Over the whole run."""
     seconds_left: float | None = None
     last_stored: datetime | None = None
     """When the latest outcome was stored."""
     prompt_tokens: int = 0
-    """Over the job folder's life, as `output_tokens` (hidden reasoning included), `spent` and `held`."""
+    """Prompt tokens over the life of the job folder."""
     output_tokens: int = 0
+    """Output tokens over the life of the job folder, hidden reasoning included."""
     spent: float = 0.0
-    """US dollars."""
+    """US dollars spent over the life of the job folder."""
     held: float = 0.0
-    """US dollars at most that may have been billed and were never told: they count against the cap."""
+    """US dollars at most that may have been billed without being reported; they count against the cap."""
     unpriced: int = 0
-    """Attempts whose cost is not known, and not in `spent`."""
+    """Attempts whose cost is not known; `spent` does not include them."""
     spent_this_run: float | None = None
     max_cost: float | None = None
+    """The cap on spending in US dollars."""
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
-    """In force, by name."""
+    """The limits in force, by name."""
     learnt: LearnedLimits | None = None
-    """What was found out about the endpoint's pace."""
+    """The limits of the endpoint that were learned last."""
     wait_seconds: float = 0.0
-    """For so long nothing leaves, …"""
+    """How long no request will be sent."""
     cause: str = ""
-    """… and why."""
+    """Why no request is sent; empty if the endpoint asked to wait."""
     batches: list[Batch] = msgspec.field(default_factory=list)
-    """What is with the provider's Batch API, whether a run is at work or not."""
+    """The open batches at the provider, also while no run is at work."""
     errors: list[ErrorCount] = msgspec.field(default_factory=list)
-    """The five commonest."""
+    """The most frequent kinds of error, up to five."""
 
 
 def job_status(name: str | Path) -> JobStatus:
-    """Where a job stands, running or not. Raises BadJob if there is none of this name."""
+    """Read the status of a job by the path of its output or its folder. Raises BadJob if there is no such job."""
     folder = find_job_folder(name)
     lines = read_history(folder)
-    began = next((line for line in reversed(lines) if isinstance(line, RunStart)), None)
-    held_by = lock_holder(folder)
-    if began is None and held_by is None:
+    start = next((line for line in reversed(lines) if isinstance(line, RunStart)), None)
+    holder = lock_holder(folder)
+    if start is None and holder is None:
         raise BadJob(f"{folder}: nothing was ever run here.")
     end = lines[-1] if lines and isinstance(lines[-1], RunEnd) else None
-    standing = JobStatus(state=_state(began, end, held_by), folder=str(folder))
-    if began is not None:
-        standing = _as_begun(standing, began)
-    if held_by is not None and standing.state in ("preparing", "running", "unknown"):
-        standing = msgspec.structs.replace(standing, by=held_by.process, since=held_by.since)
+    status = JobStatus(state=_state(start, end, holder), folder=str(folder))
+    if start is not None:
+        status = _with_start(status, start)
+    if holder is not None and status.state in ("preparing", "running", "unknown"):
+        status = msgspec.structs.replace(status, by=holder.process, since=holder.since)
     elif end is not None:
         code, message = end.summary.exit_code, end.summary.message
-        standing = msgspec.structs.replace(standing, ended=end.at, exit_code=int(code), message=message)
+        status = msgspec.structs.replace(status, ended=end.at, exit_code=int(code), message=message)
     try:
         with contextlib.closing(Reader(folder / "store")) as reader:
-            return _read(standing, folder, reader, began, end)
+            return _with_store(status, folder, reader, start, end)
     except (FileNotFoundError, Stopped) as error:
-        return msgspec.structs.replace(standing, message=f"{standing.message} {error}".strip())
+        return msgspec.structs.replace(status, message=f"{status.message} {error}".strip())
 
 
-def _state(began: RunStart | None, end: RunEnd | None, held_by: Holder | None) -> State:
-    if held_by is not None and held_by.alive is None:
+def _state(start: RunStart | None, end: RunEnd | None, holder: Holder | None) -> State:
+    if holder is not None and holder.alive is None:
         return "unknown"
-    if held_by is not None and held_by.alive:
-        return "preparing" if began is None or end is not None or began.at < held_by.since else "running"
+    if holder is not None and holder.alive:
+        return "preparing" if start is None or end is not None or start.at < holder.since else "running"
     if end is None:
         return "dead"
     return "finished" if end.summary.exit_code in (Exit.DONE, Exit.INCOMPLETE) else "stopped"
 
 
-def _as_begun(standing: JobStatus, began: RunStart) -> JobStatus:
-    limits = began.settings.get("limits", {})
+def _with_start(status: JobStatus, start: RunStart) -> JobStatus:
+    limits = start.settings.get("limits", {})
     return msgspec.structs.replace(
-        standing,
-        output=began.output,
-        by=Process(began.user, began.host, began.pid),
-        since=began.at,
+        status,
+        output=start.output,
+        by=Process(start.user, start.host, start.pid),
+        since=start.at,
         limits=limits,
         max_cost=limits.get("max_cost"),
     )
 
 
-def _read(standing: JobStatus, folder: Path, reader: Reader, began: RunStart | None, end: RunEnd | None) -> JobStatus:
-    """All that the store knows."""
-    ledger, now = read_ledger(reader), read_run_status(reader)
-    if now is not None and (began is None or now.began < began.at):
-        now = None  # an earlier run's
-    standing = msgspec.structs.replace(
-        standing,
+def _with_store(
+    status: JobStatus, folder: Path, reader: Reader, start: RunStart | None, end: RunEnd | None
+) -> JobStatus:
+    """Add what the store knows: ledger, learned limits, batches, the noted run status, rows and errors."""
+    ledger, noted = read_ledger(reader), read_run_status(reader)
+    if noted is not None and (start is None or noted.began < start.at):
+        noted = None  # an earlier run's
+    status = msgspec.structs.replace(
+        status,
         last_stored=reader.last_stored(),
         prompt_tokens=ledger.usage.prompt_tokens or 0,
         output_tokens=ledger.usage.billed_output_tokens or 0,
@@ -163,168 +173,169 @@ def _read(standing: JobStatus, folder: Path, reader: Reader, began: RunStart | N
         learnt=latest_learned_limits(reader),
         batches=[Batch(s.batch_id, s.requests, s.done, s.made_at) for s in read_open_batches(reader.note).sheets],
     )
-    if now is not None:
-        standing = _as_it_runs(standing, reader, now, end)
-    if began is None or not keys_path(folder).exists() or keys_hash(keys_path(folder)) != began.keys_hash:
-        return standing
+    if noted is not None:
+        status = _with_run_status(status, reader, noted, end)
+    if start is None or not keys_path(folder).exists() or keys_hash(keys_path(folder)) != start.keys_hash:
+        return status
     try:
-        job = job_of_start(folder, began)
-    except BadJob:  # of another version: its rows are not told apart
-        return standing
+        job = job_of_start(folder, start)
+    except BadJob:  # run by another version: its rows' statuses cannot be computed
+        return status
     statuses = row_statuses(job, folder, reader)
     counts = dict(statuses.value_counts().iter_rows())
-    troubled = statuses.is_in(UNUSABLE)
+    unusable = statuses.is_in(UNUSABLE)
     return msgspec.structs.replace(
-        standing,
+        status,
         rows={name: counts.get(name, 0) for name in STATUSES},
-        errors=_errors(folder, Chains(job, reader), troubled) if troubled.any() else [],
+        errors=_errors(folder, Chains(job, reader), unusable) if unusable.any() else [],
     )
 
 
-def _as_it_runs(standing: JobStatus, reader: Reader, now: RunStatus, end: RunEnd | None) -> JobStatus:
-    asked = end.summary.run if end is not None else now.asked
-    seconds = (now.at - now.began).total_seconds()
+def _with_run_status(status: JobStatus, reader: Reader, noted: RunStatus, end: RunEnd | None) -> JobStatus:
+    """Add progress, rates and pause of the present or last run, from the status that it noted."""
+    asked = end.summary.run if end is not None else noted.asked
+    seconds = (noted.at - noted.began).total_seconds()
     overall = asked.rows / seconds if seconds > 0 else None
-    changes: dict[str, Any] = {"to_ask": now.to_ask, "asked": asked.rows, "rows_per_second_overall": overall}
-    changes |= {"spent_this_run": asked.cost, "limits": now.limits, "max_cost": now.limits.get("max_cost")}
-    if standing.state in ("running", "unknown"):
-        moment = datetime.now(tz=UTC)
-        age = (moment - now.at).total_seconds()
-        minute = min(RATE_SECONDS, max(1.0, (moment - now.began).total_seconds()))
-        rate = reader.count_since(moment - timedelta(seconds=minute)) / minute
+    changes: dict[str, Any] = {"to_ask": noted.to_ask, "asked": asked.rows, "rows_per_second_overall": overall}
+    changes |= {"spent_this_run": asked.cost, "limits": noted.limits, "max_cost": noted.limits.get("max_cost")}
+    if status.state in ("running", "unknown"):
+        now = datetime.now(tz=UTC)
+        age = (now - noted.at).total_seconds()
+        minute = min(RATE_SECONDS, max(1.0, (now - noted.began).total_seconds()))
+        rate = reader.count_since(now - timedelta(seconds=minute)) / minute
         pace = rate or overall
         changes |= {
-            "state": "stopping" if now.stopping and standing.state == "running" else standing.state,
+            "state": "stopping" if noted.stopping and status.state == "running" else status.state,
             "rows_per_second": rate,
-            "seconds_left": (now.to_ask - asked.rows) / pace if pace else None,
-            "wait_seconds": max(0.0, now.wait_seconds - age),
-            "cause": now.cause,
-            "message": now.stopping,
+            "seconds_left": (noted.to_ask - asked.rows) / pace if pace else None,
+            "wait_seconds": max(0.0, noted.wait_seconds - age),
+            "cause": noted.cause,
+            "message": noted.stopping,
         }
-    return msgspec.structs.replace(standing, **changes)
+    return msgspec.structs.replace(status, **changes)
 
 
-def _errors(folder: Path, chains: Chains, troubled: Any) -> list[ErrorCount]:  # noqa: ANN401 - a polars Series
-    """The commonest kinds of error among these rows."""
-    rows = keys_and_errors(folder, troubled)
-    walked = iter(chains.follow([Request(key, b"") for key in rows["key"] if key is not None]))
+def _errors(folder: Path, chains: Chains, unusable: pl.Series) -> list[ErrorCount]:
+    """The most frequent kinds of error among the rows whose place in `unusable` is true."""
+    rows = keys_and_errors(folder, unusable)
+    followed = iter(chains.follow([Request(key, b"") for key in rows["key"] if key is not None]))
     found: dict[str, ErrorCount] = {}
     for row, key, error in rows.iter_rows():
-        kind, message = ("prompt", error) if key is None else _told(next(walked))
+        kind, message = ("prompt", error) if key is None else _error_of(next(followed))
         first = found.get(kind) or ErrorCount(kind, 0, row, message)
         found[kind] = msgspec.structs.replace(first, rows=first.rows + 1)
-    return sorted(found.values(), key=lambda trouble: -trouble.rows)[:ERRORS_SHOWN]
+    return sorted(found.values(), key=lambda error: -error.rows)[:ERRORS_SHOWN]
 
 
-def _told(chain: Chain) -> tuple[str, str]:
-    """The kind and the words of one error."""
-    shown = chain.result
-    if shown is None:  # asked again in between, or another of its opinions is the row's
+def _error_of(chain: Chain) -> tuple[str, str]:
+    """The kind and the message of a sample's error."""
+    step = chain.result
+    if step is None:  # asked again since the statuses were read, or the row has its status from another sample
         return "pending", ""
-    if isinstance(shown.outcome, Failure):
-        return shown.outcome.kind, shown.outcome.reason
-    error = shown.parsed.error if shown.parsed is not None else None
-    return shown.status, error or shown.outcome.refusal or shown.outcome.text
+    if isinstance(step.outcome, Failure):
+        return step.outcome.kind, step.outcome.reason
+    error = step.parsed.error if step.parsed is not None else None
+    return step.status, error or step.outcome.refusal or step.outcome.text
 
 
 # ---- as text
 
 
-def status_text(standing: JobStatus, now: datetime | None = None) -> str:
-    """For a person, in a few lines."""
-    moment = now or datetime.now(tz=UTC)
-    lines = [_headline(standing, moment)]
-    if standing.message:
-        lines.append(f"  {standing.message.splitlines()[0]}")
-    if standing.to_ask and standing.asked is not None:
-        lines.append(_line("asked", _pace(standing)))
-    if standing.batches:
-        done, requests = (sum(getattr(batch, name) for batch in standing.batches) for name in ("done", "requests"))
-        facts = f"{len(standing.batches):,} with the provider, {done:,} of {requests:,} requests done"
+def status_text(status: JobStatus, now: datetime | None = None) -> str:
+    """The status as a few lines of text, the last of which say what to type next; times are relative to `now`."""
+    lines = [_headline(status, now or datetime.now(tz=UTC))]
+    if status.message:
+        lines.append(f"  {status.message.splitlines()[0]}")
+    if status.to_ask and status.asked is not None:
+        lines.append(_line("asked", _progress(status)))
+    if status.batches:
+        done, requests = (sum(getattr(batch, name) for batch in status.batches) for name in ("done", "requests"))
+        facts = f"{len(status.batches):,} with the provider, {done:,} of {requests:,} requests done"
         lines.append(_line("batch", [facts]))
-    if standing.wait_seconds >= 1:
-        lines.append(_line("waits", [f"{duration(standing.wait_seconds)}: {standing.cause or 'the endpoint said so'}"]))
-    if standing.rows is not None:
-        counts = ", ".join(f"{number:,} {name}" for name, number in standing.rows.items() if number)
-        lines.append(_line("rows", [f"{counts or '0 rows'} = {sum(standing.rows.values()):,}"]))
-    tokens = f"{short_count(standing.prompt_tokens)} in, {short_count(standing.output_tokens)} out"
-    lines.append(_line("tokens", [tokens, *_spend(standing)]))
-    lines.append(_line("limits", [*_limits(standing.limits), *filter(None, [learned_text(standing.learnt)])]))
-    for at, trouble in enumerate(standing.errors):
-        said = one_line(trouble.message)
-        said = said if len(said) <= SHOWN else said[: SHOWN - 1] + "…"
-        lines.append(_line("" if at else "errors", [f"{trouble.rows:,} {trouble.kind}; row {trouble.row:,}: {said}"]))
-    return "\n".join([*lines, *_next(standing)])
+    if status.wait_seconds >= 1:
+        cause = status.cause or "the endpoint asked to wait"
+        lines.append(_line("paused", [f"{duration(status.wait_seconds)}: {cause}"]))
+    if status.rows is not None:
+        counts = ", ".join(f"{number:,} {name}" for name, number in status.rows.items() if number)
+        lines.append(_line("rows", [f"{counts or '0 rows'} = {sum(status.rows.values()):,}"]))
+    tokens = f"{short_count(status.prompt_tokens)} in, {short_count(status.output_tokens)} out"
+    lines.append(_line("tokens", [tokens, *_spending(status)]))
+    lines.append(_line("limits", [*_limits(status.limits), *filter(None, [learned_text(status.learnt)])]))
+    for at, error in enumerate(status.errors):
+        message = clip(one_line(error.message), LINE_CHARACTERS)
+        lines.append(_line("" if at else "errors", [f"{error.rows:,} {error.kind}; row {error.row:,}: {message}"]))
+    return "\n".join([*lines, *_next_commands(status)])
 
 
 def _line(name: str, facts: list[str]) -> str:
     return f"  {name:<7}{' · '.join(facts)}"
 
 
-def _headline(standing: JobStatus, moment: datetime) -> str:
-    who = one_line(f"{standing.by.user}@{standing.by.host}, process {standing.by.pid}") if standing.by else ""
-    name = one_line(standing.output or standing.folder)
-    ago = f"{duration((moment - standing.since).total_seconds())} ago" if standing.since else ""
-    match standing.state:
+def _headline(status: JobStatus, now: datetime) -> str:
+    def since(moment: datetime | None) -> str:
+        return duration((now - moment).total_seconds()) if moment is not None else ""
+
+    who = one_line(f"{status.by.user}@{status.by.host}, process {status.by.pid}") if status.by else ""
+    running = since(status.since)
+    match status.state:
         case "preparing":
-            text = f"preparing: reads its input since {ago.removesuffix(' ago')} ({who})"
+            text = f"preparing: reading its input for {running} ({who})"
         case "running" | "stopping":
-            text = f"{standing.state}, begun {ago} by {who}"
+            text = f"{status.state}, started {running} ago by {who}"
         case "unknown":
-            seen = standing.last_stored
-            last = f"; its latest answer came {duration((moment - seen).total_seconds())} ago" if seen else ""
-            text = f"held by {who}, which cannot be seen from here, since {ago.removesuffix(' ago')}{last}"
+            last = f"; its latest answer came {since(status.last_stored)} ago" if status.last_stored else ""
+            text = f"locked for {running} by {who}, which cannot be checked from here{last}"
         case "dead":
-            text = f"killed: the run begun {ago} by {who} has no end, and its process is gone"
+            text = f"killed: the run started {running} ago by {who} did not end, and its process is gone"
         case _:
-            then = f" {duration((moment - standing.ended).total_seconds())} ago" if standing.ended else ""
-            text = f"{standing.state}{then}, exit code {standing.exit_code} ({who})"
-    return f"{name} · {text}"
+            then = f" {since(status.ended)} ago" if status.ended else ""
+            text = f"{status.state}{then}, exit code {status.exit_code} ({who})"
+    return f"{one_line(status.output or status.folder)} · {text}"
 
 
-def _pace(standing: JobStatus) -> list[str]:
-    asked, to_ask = standing.asked or 0, standing.to_ask or 0
+def _progress(status: JobStatus) -> list[str]:
+    asked, to_ask = status.asked or 0, status.to_ask or 0
     facts = [f"{asked:,} of {to_ask:,} ({asked / to_ask:.0%})"]
-    if standing.rows_per_second is not None:
-        facts.append(f"{standing.rows_per_second:,.1f} rows/s in the last minute")
-    if standing.rows_per_second_overall is not None:
-        facts.append(f"{standing.rows_per_second_overall:,.1f} over all")
-    if standing.seconds_left is not None:
-        facts.append(f"{duration(standing.seconds_left)} left")
+    if status.rows_per_second is not None:
+        facts.append(f"{status.rows_per_second:,.1f} rows/s in the last minute")
+    if status.rows_per_second_overall is not None:
+        facts.append(f"{status.rows_per_second_overall:,.1f} overall")
+    if status.seconds_left is not None:
+        facts.append(f"{duration(status.seconds_left)} left")
     return facts
 
 
 def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{limits.get('concurrency', 'auto')} at once"
+    yield f"concurrency {limits.get('concurrency', 'auto')}"
     for name, unit in (("requests_per_minute", "requests/min"), ("tokens_per_minute", "tokens/min")):
         if limits.get(name) is not None:
             yield f"{limits[name]:,.10g} {unit}"
     if limits.get("max_runtime") is not None:
-        yield f"for {limits['max_runtime']}"
+        yield f"at most {limits['max_runtime']}"
 
 
-def _spend(standing: JobStatus) -> list[str]:
-    spent = f"{money(standing.spent)} in all"
-    if standing.spent_this_run is not None:
-        spent = f"{money(standing.spent_this_run)} this run, {spent}"
-    facts = [f"{standing.unpriced:,} requests at an unknown price, else {spent}" if standing.unpriced else spent]
-    if standing.held:
-        facts.append(f"{money(standing.held)} more at most")
-    if standing.max_cost is not None:
-        facts.append(f"cap {money(standing.max_cost)}")
+def _spending(status: JobStatus) -> list[str]:
+    spent = f"{money(status.spent)} in all"
+    if status.spent_this_run is not None:
+        spent = f"{money(status.spent_this_run)} this run, {spent}"
+    facts = [f"{spent}, without {status.unpriced:,} requests at an unknown price" if status.unpriced else spent]
+    if status.held:
+        facts.append(f"up to {money(status.held)} more may be billed")
+    if status.max_cost is not None:
+        facts.append(f"cap {money(status.max_cost)}")
     return facts
 
 
-def _next(standing: JobStatus) -> Iterator[str]:
-    """What to type next."""
-    job = _job_name(standing)
-    if standing.state in ("dead", "stopped"):
+def _next_commands(status: JobStatus) -> Iterator[str]:
+    job = _job_name(status)
+    if status.state in ("dead", "stopped"):
         yield f"  Every answer so far is kept. Go on: pipeline resume {job}"
-    bad = [name for name in UNUSABLE if standing.rows and standing.rows[name]]
-    if bad:
-        yield f"  Look: pipeline show {job} --status {bad[0]}"
+    unusable = [name for name in UNUSABLE if status.rows and status.rows[name]]
+    if unusable:
+        yield f"  Look: pipeline show {job} --status {unusable[0]}"
 
 
-def _job_name(standing: JobStatus) -> str:
-    folder, output = Path(standing.folder), standing.output
-    return shlex.quote(output if output and default_job_folder(Path(output)) == folder else standing.folder)
+def _job_name(status: JobStatus) -> str:
+    """The name to type for this job: its output if the job folder is beside it, else the folder."""
+    folder, output = Path(status.folder), status.output
+    return shlex.quote(output if output and default_job_folder(Path(output)) == folder else status.folder)

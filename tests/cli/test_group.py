@@ -186,7 +186,7 @@ def test_show_prints_prompts_and_answers_as_text(here: Path, server: ChatServer)
     shown = typed("show", "out.csv", "-n", "2").stdout
     assert f"    Say one\n  → {answer_to('Say one')}\n" in shown
     assert "row 3" not in shown
-    assert "No such row: there are 3." in typed("show", "out.csv", "--row", "9").stdout
+    assert "There is no row 9: the table has 3." in typed("show", "out.csv", "--row", "9").stdout
     assert "None of 3 rows is failed." in typed("show", "out.csv", "--status", "failed").stdout
     assert typed("show", "out.csv", "--status", "nonsense").returncode == 2
 

@@ -15,7 +15,7 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion
 
 from pipeline.folder.history import find_job_folder
-from pipeline.results import show as review
+from pipeline.results.show import show_rows
 
 KEY = 'sk-canary/4711+QWERTY="&zx'
 HEADER_KEY = "hdr-nightingale-0815-uiop"
@@ -173,7 +173,7 @@ def test_a_key_that_is_said_again_in_every_way_is_nowhere_but_at_its_endpoint(tm
     assert [other.returncode for other in others] == [0, 0, 0]
     said = [text for each in (again, *others) for text in (each.stdout, each.stderr)]
     assert not leaks(*said, *seen_lines, *produced(tmp_path))
-    told = "".join(review.show_rows(find_job_folder(tmp_path / "out.csv"), status=None, row=None, most=99))
+    told = "".join(show_rows(find_job_folder(tmp_path / "out.csv"), status=None, row=None, most=99))
     assert "you sent" in told
     assert "***" in told
 

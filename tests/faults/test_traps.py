@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 
 from pipeline import BadJob, Job, ThisRun, run
 from pipeline.records import Exit
-from pipeline.results import show as review
+from pipeline.results.export import export_table
 
 
 def job(server: ChatServer, source: Path, output: Path, **flags: Any) -> Job:
@@ -110,7 +110,7 @@ def test_an_answer_of_every_kind_of_text_comes_back_from_every_format(tmp_path: 
     with ChatServer(reply) as server:
         assert run(job(server, tmp_path / "in.csv", tmp_path / "out.csv")).exit_code is Exit.DONE
     for suffix, read in (("parquet", pl.read_parquet), ("ndjson", pl.read_ndjson), ("arrow", pl.read_ipc)):
-        review.export_table(tmp_path / "out.csv", tmp_path / f"o.{suffix}")
+        export_table(tmp_path / "out.csv", tmp_path / f"o.{suffix}")
         assert read(tmp_path / f"o.{suffix}")["answer"].to_list() == cells
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         assert [row["answer"] for row in csv.DictReader(file)] == cells
@@ -256,10 +256,10 @@ def test_every_type_of_parquet_is_asked_as_it_reads_and_comes_back(tmp_path: Pat
         assert run(made).exit_code is Exit.DONE
         assert_frame_equal(read(tmp_path / f"out.{suffix}").select(source.columns), source)
     assert prompts(server) == {"|".join(["a", *asked.values()]), "b"}
-    review.export_table(tmp_path / "out.parquet", tmp_path / "out.csv")
+    export_table(tmp_path / "out.parquet", tmp_path / "out.csv")
     first = csv_cells((tmp_path / "out.csv").read_bytes())[1]
     assert first[1 : len(TYPED) + 1] == [text if cell is None else cell for _, text, cell in TYPED.values()]
-    review.export_table(tmp_path / "out.parquet", tmp_path / "out.ndjson")
+    export_table(tmp_path / "out.parquet", tmp_path / "out.ndjson")
     line = json.loads((tmp_path / "out.ndjson").read_text("utf-8").splitlines()[0])
     assert (line["past 2^64"], line["bytes"], line["a decimal"]) == (2**100, "/wA=", "1.10")
 
@@ -283,7 +283,7 @@ def test_an_output_of_any_name_is_that_file_and_not_a_pattern(tmp_path: Path, se
     for _ in range(2):
         assert run(job(server, tmp_path / "in[2.csv", tmp_path / name)).exit_code is Exit.DONE
     assert (tmp_path / name).is_file()
-    review.export_table(tmp_path / name, tmp_path / "other.csv")
+    export_table(tmp_path / name, tmp_path / "other.csv")
     assert pl.read_csv(tmp_path / "other.csv")["answer"].to_list() == [answer_to("a")]
     assert server.arrived == 1
 

@@ -24,7 +24,8 @@ from pipeline.planning.pending import pending_requests
 from pipeline.planning.plan import Plan, make_plan, select_rows
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, BadJob, Failure, Outcome, Status, Tally, Usage
-from pipeline.results.show import export_table, show_rows
+from pipeline.results.export import export_table
+from pipeline.results.show import show_rows
 from pipeline.runs.preview import preview_requests
 from pipeline.store.writer import Reader, Store
 from pipeline.tables.table import Table, open_table
@@ -131,7 +132,7 @@ def test_one_row_is_shown_by_its_number(begin: Begin, reviews: str) -> None:
     assert text.startswith("row 2 · failed")
     assert shown(job, "failed", row=2) == [text]
     assert shown(job, "ok", row=2) == ["Row 2 is not ok."]
-    assert shown(job, row=5) == ["No such row: there are 4."]
+    assert shown(job, row=5) == ["There is no row 5: the table has 4."]
 
 
 def test_a_table_without_rows_is_said_to_be_empty(begin: Begin, tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_a_parquet_that_has_changed_since_is_refused(begin: Begin, tmp_path: Pat
     pl.DataFrame({"prompt": ["a"]}).write_parquet(tmp_path / "in.parquet")
     job = begin("in.parquet")
     pl.DataFrame({"prompt": ["b"]}).write_parquet(tmp_path / "in.parquet")
-    with pytest.raises(BadJob, match=r"in\.parquet has changed since it was last run"):
+    with pytest.raises(BadJob, match=r"in\.parquet has changed since the last run"):
         shown(job)
     with pytest.raises(BadJob, match="has changed"):
         export_table(job.job.folder, None)

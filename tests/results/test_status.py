@@ -161,8 +161,8 @@ def test_a_pause_a_stop_and_the_cap_are_told_of_a_job_that_says_so(tmp_path: Pat
     assert standing.state == "running"
     assert 80 < standing.wait_seconds <= 90
     text = status_text(standing)
-    assert "waits  90 s: after HTTP 503" in text or "waits  89 s: after HTTP 503" in text
-    assert "$1.50 in all · $0.50 more at most · cap $5.00" in text
+    assert "paused 90 s: after HTTP 503" in text or "paused 89 s: after HTTP 503" in text
+    assert "$1.50 in all · up to $0.50 more may be billed · cap $5.00" in text
     assert "12 pending = 12" in text
 
 
@@ -172,7 +172,9 @@ def test_a_folder_that_is_held_where_it_cannot_be_seen_is_told_so(tmp_path: Path
     (folder / "lock.json").write_text(json.dumps(name))
     standing = job_status(folder)
     assert standing.state == "unknown"
-    assert "held by mia@node7, process 12, which cannot be seen from here, since 60 min" in status_text(standing, NOON)
+    assert "locked for 60 min by mia@node7, process 12, which cannot be checked from here" in status_text(
+        standing, NOON
+    )
 
 
 def test_a_job_in_words(tmp_path: Path) -> None:
@@ -197,11 +199,11 @@ def test_a_job_in_words(tmp_path: Path) -> None:
         errors=[ErrorCount("timeout", 3, 17, "no whole answer\nwithin 600 s")],
     )
     assert status_text(standing, NOON).splitlines() == [
-        f"{tmp_path / 'out.csv'} · running, begun 12 min ago by mia@node7, process 12",
-        "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 over all · 14 min left",
+        f"{tmp_path / 'out.csv'} · running, started 12 min ago by mia@node7, process 12",
+        "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 overall · 14 min left",
         "  rows   75,300 ok, 3 failed, 4,697 pending = 80,000",
         "  tokens 0.8M in, 100k out · $0.86 this run, $37.40 in all · cap $50.00",
-        "  limits auto at once · 600 requests/min",
+        "  limits concurrency auto · 600 requests/min",
         "  errors 3 timeout; row 17: no whole answer within 600 s",
         f"  Look: pipeline show {tmp_path / 'out.csv'} --status failed",
     ]

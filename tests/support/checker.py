@@ -18,7 +18,7 @@ from fault_script import ANSWERS, Script, Sent
 from pipeline.job.job import Job
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, Summary
-from pipeline.results import show as review
+from pipeline.results.export import export_table
 from pipeline.store.notes import read_ledger, read_outcome
 from pipeline.store.writer import Reader
 from pipeline.tables.table import open_table
@@ -71,9 +71,9 @@ def check(job: Job, script: Script, kills: int, width: int, turned_away: int = 0
     source = pl.read_csv(job.inputs[0], infer_schema=False)
     assert output.select(source.columns).equals(source)
     for name in ("again.csv", "once more.csv"):
-        review.export_table(job.folder, job.folder / name)
+        export_table(job.folder, job.folder / name)
     assert (job.folder / "again.csv").read_bytes() == (job.folder / "once more.csv").read_bytes()
-    review.export_table(job.folder, job.folder / "again.parquet")
+    export_table(job.folder, job.folder / "again.parquet")
     assert pl.read_parquet(job.folder / "again.parquet").equals(output)
 
     # the sums

@@ -1,0 +1,28 @@
+"""Export of a job's table with the answers it has so far, in any format, also while the job runs."""
+
+import contextlib
+from pathlib import Path
+
+from ..planning import keys_path
+from ..progress import Progress
+from ..records import Tally
+from ..tables import PLAIN, SpreadsheetOptions, check_output, check_row_count, write_table
+from .columns import OutputTable, output_metadata, output_schema
+from .open_job import open_job
+
+
+def export_table(name: str | Path, output: Path | None, options: SpreadsheetOptions = PLAIN) -> tuple[Path, Tally]:
+    """Write the table of a job's last run in input order, atomically; rows without an outcome are pending.
+
+    `name` is the path of the job's output or folder; `output` is the file to write, or None for the job's own output.
+    Returns the path that was written and the tally of its rows. Raises BadJob as `open_job` does, and if `output` is an
+    input or cannot be written.
+    """
+    job, table, reader, inputs, _ = open_job(name)
+    path = output or job.output_path
+    check_output(path, inputs, options)
+    check_row_count(path, table.rows)
+    cells = OutputTable(job, table, keys_path(job.folder), reader)
+    with contextlib.closing(reader), Progress().counting("writing", table.rows) as on_rows:
+        write_table(cells.frames(on_rows), output_schema(job, table), path, output_metadata(job), dress=options)
+    return path, cells.tally
