@@ -1,4 +1,4 @@
-"""Where a job stands is told of any job, running, stopped or dead, and what was run in it."""
+"""The status of any job, running, stopped or dead, is read from its folder."""
 
 import json
 import signal
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
+from started_job import question_job
 
-from pipeline import BadJob, Job, ThisRun, run
 from pipeline.execution.local_context import LocalContext
+from pipeline import BadJob, run
 from pipeline.folder.folder import make_job_folder
 from pipeline.folder.history import record_start
 from pipeline.folder.lock import hold_lock
@@ -21,20 +22,13 @@ from pipeline.planning.plan import make_plan
 from pipeline.progress import Pause, Progress
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Exit, Process, Tally, Usage
-from pipeline.results.runs import RunRecord, history_text, job_history
-from pipeline.results.status import ErrorCount, JobStatus, job_status, status_text
+from pipeline.results.runs import history_text, job_history
+from pipeline.results.status import Batch, ErrorCount, JobStatus, job_status, status_text
 from pipeline.store.writer import Reader, Store
 from pipeline.tables.table import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-
-
-def job(folder: Path, url: str = "http://127.0.0.1:9/v1", rows: int = 12, **settings: Any) -> Job:
-    source = folder / "in.csv"
-    source.write_text("q\n" + "".join(f"question {n}\n" for n in range(rows)))
-    flags = {"endpoint.base_url": url, "endpoint.model": "m", "prompt.template": "Say {{ q }}", **settings}
-    return Job.load([source], folder / "out.csv", settings=flags, this_run=ThisRun(verbosity=-1))
 
 
 def answer_some(seen: Seen, _attempt: int) -> Canned | None:
@@ -47,39 +41,39 @@ def answer_some(seen: Seen, _attempt: int) -> Canned | None:
     return None
 
 
-def test_a_finished_job_is_told_with_its_commonest_errors_and_an_example_of_each(tmp_path: Path) -> None:
+def test_a_finished_job_is_shown_with_its_most_frequent_errors_and_an_example_of_each(tmp_path: Path) -> None:
     with ChatServer(answer_some) as server:
-        summary = run(job(tmp_path, server.url))
+        summary = run(question_job(tmp_path, server.url))
     assert summary.exit_code is Exit.INCOMPLETE
-    standing = job_status(tmp_path / "out.csv")
-    assert (standing.state, standing.exit_code) == ("finished", 3)
-    assert standing.rows == {
+    status = job_status(tmp_path / "out.csv")
+    assert (status.state, status.exit_code) == ("finished", 3)
+    assert status.rows == {
         "ok": 8, "truncated": 0, "filtered": 0, "refused": 1, "invalid": 0, "failed": 3, "pending": 0
     }  # fmt: skip
-    assert (standing.to_ask, standing.asked) == (12, 12)
-    assert standing.prompt_tokens == summary.run.usage.prompt_tokens
-    assert [(each.kind, each.rows, each.row) for each in standing.errors] == [("too_long", 3, 1), ("refused", 1, 4)]
-    assert "maximum context length" in standing.errors[0].message
-    assert standing.errors[1].message == "I would rather not."
-    text = status_text(standing)
+    assert (status.to_ask, status.asked) == (12, 12)
+    assert status.prompt_tokens == summary.run.usage.prompt_tokens
+    assert [(each.kind, each.rows, each.row) for each in status.errors] == [("too_long", 3, 1), ("refused", 1, 4)]
+    assert "maximum context length" in status.errors[0].message
+    assert status.errors[1].message == "I would rather not."
+    text = status_text(status)
     assert "8 ok, 1 refused, 3 failed = 12" in text
     assert f"Look: pipeline show {tmp_path / 'out.csv'} --status failed" in text
 
 
-def test_rows_that_cannot_be_asked_are_errors_too_and_those_of_an_older_table_are_none(tmp_path: Path) -> None:
+def test_rows_that_cannot_be_asked_are_errors_and_rows_of_an_older_table_are_not(tmp_path: Path) -> None:
     with ChatServer(answer_some) as server:
-        asked = job(tmp_path, server.url)
+        asked = question_job(tmp_path, server.url)
         run(asked)
         (tmp_path / "in.csv").write_text("q\nquestion 7\n\nquestion 2\n")
         run(asked)
-    standing = job_status(tmp_path / "out.csv.job")
-    assert [(each.kind, each.rows, each.row) for each in standing.errors] == [("prompt", 1, 2), ("too_long", 1, 3)]
-    assert "prints a null" in standing.errors[0].message
+    status = job_status(tmp_path / "out.csv.job")
+    assert [(each.kind, each.rows, each.row) for each in status.errors] == [("prompt", 1, 2), ("too_long", 1, 3)]
+    assert "prints a null" in status.errors[0].message
 
 
-def test_a_running_job_is_told_from_another_process_and_a_killed_one_is_dead(tmp_path: Path) -> None:
+def test_a_running_job_is_seen_from_another_process_and_a_killed_one_is_dead(tmp_path: Path) -> None:
     with ChatServer(delay_seconds=0.05) as server:
-        asked = job(tmp_path, server.url, rows=2000)
+        asked = question_job(tmp_path, server.url, rows=2000)
         words = ["run", "in.csv", "-o", "out.csv", "--base-url", server.url, "-m", "m", "-p", "Say {{ q }}"]
         line = [*PIPELINE, *words, "--concurrency", "4"]
         with subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
@@ -97,20 +91,20 @@ def test_a_running_job_is_told_from_another_process_and_a_killed_one_is_dead(tmp
             assert told["limits"]["concurrency"] == 4
             assert job_history(asked.folder)[-1].running
             process.kill()
-    standing = job_status(asked.folder)
-    assert standing.state == "dead"
-    assert "killed" in status_text(standing)
-    assert f"Go on: pipeline resume {tmp_path / 'out.csv'}" in status_text(standing)
-    assert standing.rows is not None
-    assert standing.rows["ok"] >= 90
+    status = job_status(asked.folder)
+    assert status.state == "dead"
+    assert "killed" in status_text(status)
+    assert f"Go on: pipeline resume {tmp_path / 'out.csv'}" in status_text(status)
+    assert status.rows is not None
+    assert status.rows["ok"] >= 90
     (killed,) = job_history(asked.folder)
     assert (killed.ended, killed.running) == (None, False)
     assert next(history_text([killed])).endswith("· killed")
 
 
-def test_watch_ends_with_the_run_and_at_ctrl_c_without_a_word(tmp_path: Path) -> None:
+def test_watch_ends_with_the_run_and_quietly_at_ctrl_c(tmp_path: Path) -> None:
     with ChatServer() as server:
-        asked = job(tmp_path, server.url)
+        asked = question_job(tmp_path, server.url)
         run(asked)
     watch = [*PIPELINE, "status", "out.csv", "--watch"]
     seen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -140,8 +134,8 @@ def test_there_is_no_job_of_a_wrong_name(tmp_path: Path) -> None:
         job_history(tmp_path / "nowhere.csv")
 
 
-def test_a_pause_a_stop_and_the_cap_are_told_of_a_job_that_says_so(tmp_path: Path) -> None:
-    waiting = job(
+def test_a_pause_and_the_cap_of_a_running_job_are_shown(tmp_path: Path) -> None:
+    waiting = question_job(
         tmp_path, **{"limits.max_cost": 5.0, "parameters.max_tokens": 5, "prices.input": 1, "prices.output": 1}
     )
     make_job_folder(waiting.folder)
@@ -156,29 +150,27 @@ def test_a_pause_a_stop_and_the_cap_are_told_of_a_job_that_says_so(tmp_path: Pat
         context.show_progress(Pause(90.0, "after HTTP 503"))
         context.count_attempt(0.25)
         store.close()
-        standing = job_status(waiting.folder)
+        status = job_status(waiting.folder)
     reader.close()
-    assert standing.state == "running"
-    assert 80 < standing.wait_seconds <= 90
-    text = status_text(standing)
+    assert status.state == "running"
+    assert 80 < status.wait_seconds <= 90
+    text = status_text(status)
     assert "paused 90 s: after HTTP 503" in text or "paused 89 s: after HTTP 503" in text
     assert "$1.50 in all · up to $0.50 more may be billed · cap $5.00" in text
     assert "12 pending = 12" in text
 
 
-def test_a_folder_that_is_held_where_it_cannot_be_seen_is_told_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_locked_on_another_host_is_reported_as_such(tmp_path: Path) -> None:
     folder = make(tmp_path)
     name = {"user": "mia", "host": "node7", "pid": 12, "since": "2026-11-24 11:00:00+00:00", "boot": "another"}
     (folder / "lock.json").write_text(json.dumps(name))
-    standing = job_status(folder)
-    assert standing.state == "unknown"
-    assert "locked for 60 min by mia@node7, process 12, which cannot be checked from here" in status_text(
-        standing, NOON
-    )
+    status = job_status(folder)
+    assert status.state == "unknown"
+    assert "locked for 60 min by mia@node7, process 12, which cannot be checked from here" in status_text(status, NOON)
 
 
-def test_a_job_in_words(tmp_path: Path) -> None:
-    standing = JobStatus(
+def test_the_status_as_text(tmp_path: Path) -> None:
+    status = JobStatus(
         state="running",
         folder=str(tmp_path / "out.csv.job"),
         output=str(tmp_path / "out.csv"),
@@ -198,7 +190,7 @@ def test_a_job_in_words(tmp_path: Path) -> None:
         limits={"concurrency": "auto", "requests_per_minute": 600.0},
         errors=[ErrorCount("timeout", 3, 17, "no whole answer\nwithin 600 s")],
     )
-    assert status_text(standing, NOON).splitlines() == [
+    assert status_text(status, NOON).splitlines() == [
         f"{tmp_path / 'out.csv'} · running, started 12 min ago by mia@node7, process 12",
         "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 overall · 14 min left",
         "  rows   75,300 ok, 3 failed, 4,697 pending = 80,000",
@@ -209,43 +201,19 @@ def test_a_job_in_words(tmp_path: Path) -> None:
     ]
 
 
-def test_the_shape_of_the_json_is_pinned() -> None:
-    """Scripts hang on it: a key may be added, none may go."""
+def test_no_key_of_the_json_is_removed_or_renamed() -> None:
+    """Scripts read it: a key may be added."""
     assert JobStatus.__struct_fields__ == (
         "state", "folder", "output", "by", "since", "ended", "exit_code", "message", "rows", "to_ask", "asked",
         "rows_per_second", "rows_per_second_overall", "seconds_left", "last_stored", "prompt_tokens", "output_tokens",
         "spent", "held", "unpriced", "spent_this_run", "max_cost", "limits", "learnt", "wait_seconds", "cause",
         "batches", "errors",
     )  # fmt: skip
-    assert RunRecord.__struct_fields__ == (
-        "began", "by", "version", "command", "changed", "ended", "running", "exit_code", "message", "rows", "asked",
-        "spent", "seconds",
-    )  # fmt: skip
 
 
-def test_history_tells_what_changed_between_the_runs(tmp_path: Path) -> None:
+def test_reading_a_status_writes_nothing_but_the_index_shared_by_readers_of_sqlite(tmp_path: Path) -> None:
     with ChatServer() as server:
-        run(job(tmp_path, server.url), command=["run", "in.csv", "-o", "out.csv"])
-        changed = job(tmp_path, server.url, **{"parameters.temperature": 0, "limits.concurrency": 3})
-        run(changed.model_copy(update={"this_run": ThisRun(verbosity=-1, assume_yes=True, limit=5)}))
-    first, second = job_history(tmp_path / "out.csv")
-    assert first.changed == {}
-    assert second.changed == {
-        "parameters.temperature": (None, 0), "limits.concurrency": ("auto", 3), "--limit": (None, 5)
-    }  # fmt: skip
-    assert (second.exit_code, second.asked, second.rows and second.rows["ok"]) == (0, 5, 5)
-    lines = list(history_text([first, second]))
-    assert lines[0].startswith("1 · ")
-    assert "exit 0 after" in lines[0]
-    assert lines[1] == "    pipeline run in.csv -o out.csv"
-    assert "    limits.concurrency: auto → 3" in lines
-    done = subprocess.run([*PIPELINE, "history", tmp_path / "out.csv", "--json"], capture_output=True, check=True)
-    assert len(json.loads(done.stdout)) == 2
-
-
-def test_to_look_writes_nothing_but_the_index_that_all_readers_of_sqlite_share(tmp_path: Path) -> None:
-    with ChatServer() as server:
-        run(job(tmp_path, server.url))
+        run(question_job(tmp_path, server.url))
 
     def stamps() -> dict[Path, int]:
         files = [path for path in (tmp_path / "out.csv.job").rglob("*") if path.is_file()]
@@ -255,3 +223,43 @@ def test_to_look_writes_nothing_but_the_index_that_all_readers_of_sqlite_share(t
     job_status(tmp_path / "out.csv")
     job_history(tmp_path / "out.csv")
     assert stamps() == before
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ({"state": "preparing"}, "preparing: reading its input for 5 min (a@b, process 7)"),
+        ({"state": "stopping"}, "stopping, started 5 min ago by a@b, process 7"),
+        (
+            {"state": "unknown", "last_stored": NOON - timedelta(seconds=30)},
+            "locked for 5 min by a@b, process 7, which cannot be checked from here; its latest answer came 30 s ago",
+        ),
+        (
+            {"state": "dead"},
+            "killed: the run started 5 min ago by a@b, process 7 did not end, and its process is gone",
+        ),
+        (
+            {"state": "stopped", "ended": NOON - timedelta(minutes=2), "exit_code": 4},
+            "stopped 2 min ago, exit code 4 (a@b, process 7)",
+        ),
+    ],
+)
+def test_each_state_has_its_headline(status: dict[str, Any], line: str) -> None:
+    by, since = Process("a", "b", 7), NOON - timedelta(minutes=5)
+    text = status_text(JobStatus(folder="/jobs/a.job", by=by, since=since, **status), NOON)
+    assert text.splitlines()[0] == f"/jobs/a.job · {line}"
+    assert ("Go on: pipeline resume /jobs/a.job" in text) == (status["state"] in ("dead", "stopped"))
+
+
+def test_limits_batches_and_unknown_prices_are_shown() -> None:
+    status = JobStatus(
+        state="running", folder="/jobs/a.job", spent=1.0, unpriced=3, wait_seconds=12.0,
+        limits={"concurrency": 8, "tokens_per_minute": 90_000, "max_runtime": "8h"},
+        batches=[Batch("b1", 1_000, 250, None), Batch("b2", 500, 0, None)],
+    )  # fmt: skip
+    assert status_text(status, NOON).splitlines()[1:] == [
+        "  batch  2 with the provider, 250 of 1,500 requests done",
+        "  paused 12 s: the endpoint asked to wait",
+        "  tokens 0 in, 0 out · $1.00 in all, without 3 requests at an unknown price",
+        "  limits concurrency 8 · 90,000 tokens/min · at most 8h",
+    ]
