@@ -44,6 +44,9 @@ SECRET = re.compile("key|token|secret|passw", re.IGNORECASE)
 ILLEGAL_INSTRUCTION, KILLED = -4, -9
 """How a child's end by SIGILL and SIGKILL is told; Windows has no name for the latter."""
 
+PACKAGE_PARENT = Path(__file__).parents[__name__.count(".")]
+"""The folder that holds the package `pipeline`: the child imports it from there, as the parent did."""
+
 LOAD_ERROR = "error loading model: "
 """What llama.cpp's log has before the reason."""
 
@@ -171,8 +174,10 @@ def _load(model: str, name: str, api_key: str, parallel: int) -> Any:  # noqa: A
 
 @contextlib.contextmanager
 def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
-    home = str(Path(__file__).parent.parent.parent)
-    code = f"import sys; sys.path.append({home!r}); from {__name__} import serve_until_parent_ends as serve; serve()"
+    code = (
+        f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); "
+        f"from {__name__} import serve_until_parent_ends; serve_until_parent_ends()"
+    )
     child = subprocess.Popen(  # noqa: S603 - this program itself, and no text of others
         [sys.executable, "-P", "-c", code],  # -P: a file in the user's folder must not pass for a library
         stdin=subprocess.PIPE,

@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import httpx
@@ -140,6 +142,10 @@ def test_the_sha256_follows_the_file(tmp_path: Path) -> None:
         gguf_sha256(tmp_path / "gone.gguf")
 
 
+def test_the_child_imports_the_package_from_where_the_parent_did() -> None:
+    assert local_model.PACKAGE_PARENT.joinpath(*local_model.__name__.split(".")).with_suffix(".py").is_file()
+
+
 def test_it_answers_with_usage_and_without_naming_the_path(served: LocalServer, gguf: Path) -> None:
     reply = ask(served, "Say hello.", max_tokens=5)
     assert reply.status_code == 200
@@ -236,20 +242,29 @@ def test_ctrl_c_leaves_it_answering_for_the_parent_to_drain(tmp_path: Path) -> N
     assert (tmp_path / "status").read_text() == "200"
 
 
+def open_when_read(pipe: Path, parent: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Open a FIFO for writing as soon as someone reads it. Fails, in place of waiting forever, if the parent ends."""
+    while parent.poll() is None:
+        with suppress(OSError):  # ENXIO: no reader yet
+            return os.fdopen(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK), "wb")
+        time.sleep(0.02)
+    pytest.fail(str(parent.communicate()))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_is_heard_while_it_loads(tmp_path: Path) -> None:
-    # a pipe in the model's place: to open it is to wait for llama.cpp to open it too, which then waits for a byte
+    # a FIFO in place of the model: llama.cpp opens it and then waits for a byte that never comes
     pipe = tmp_path / "slow.gguf"
     os.mkfifo(pipe)
     loading = f"""
 from pathlib import Path
-from pipeline import local_model
+from pipeline.endpoint import local_model
 local_model.gguf_sha256 = lambda _path: "not read, for the pipe is for llama.cpp"
 with local_model.serve(Path({str(pipe)!r})):
     print("loaded")
 """
     with subprocess.Popen([sys.executable, "-c", loading], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as parent:
-        with pipe.open("wb"):
+        with open_when_read(pipe, parent):
             parent.send_signal(signal.SIGINT)
             assert parent.wait(timeout=10) == -signal.SIGINT
         assert parent.communicate()[0] == b""
