@@ -1,8 +1,13 @@
-"""HTTP to the endpoint: one attempt out, one reply in, and what the reply means."""
+"""HTTP to the endpoint: one attempt out, one reply in, and whether the reply is an answer or a rejection."""
 
-from .client import BatchApi, Client
+from .batch_api import BatchApi
+from .client import Client
+from .error_bodies import clean_message
+from .lenient_json import parse_json
 from .local_model import find_gguf, gguf_sha256, serve
-from .replies import clean_message, parse_json, read_allowance, read_reply, rejects_response_format
+from .rate_limits import read_allowance
+from .rejections import rejects_response_format
+from .replies import read_reply
 
 __all__ = [
     "BatchApi",

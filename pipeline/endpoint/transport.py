@@ -1,7 +1,7 @@
-"""What carries requests: aiohttp behind httpx's own seam, at about a quarter of the CPU of httpx's own transport.
+"""An httpx transport that sends requests with aiohttp, at about a quarter of the CPU of httpx's own transport.
 
-What is not wanted is off: redirects, cookies, decompression (what a body unpacks to is counted as it is read),
-passwords of a .netrc, time limits (one deadline stands over the whole attempt), and any retry: a POST is sent once.
+Turned off are redirects, cookies, decompression (`exchange` decompresses, up to a size limit), passwords from .netrc,
+timeouts (`exchange` sets one deadline for the whole attempt) and retries: a POST is sent once.
 """
 
 import asyncio
@@ -15,36 +15,41 @@ import aiohttp
 import httpx
 
 HEAD_BYTES_MAX = 64 * 1024
-"""A status line or a header longer than this is none."""
+"""The longest status line or header that is accepted."""
+
 LOOP_TURNS = 2
-"""So many, and the loop has heard that a connection ended while it was idle, which is then not used again."""
+"""How many turns of the event loop it takes to notice that an idle connection was closed, so that it is not reused."""
+
 LARGE_BYTES = 1024 * 1024
-NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+"""The size from which a request body is sent in pieces."""
+
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
+"""Turns off aiohttp's default timeouts."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Any number of requests at once, a connection for each, kept for the next one.
+    """Sends any number of requests at once, each on a connection of its own, which is kept alive and reused.
 
-    Raises httpx's own errors: UnsupportedProtocol · ConnectError and ProxyError, and nothing was sent · ReadError if
-    the connection ended before the answer did · RemoteProtocolError for what is not HTTP.
+    Raises httpx's errors: UnsupportedProtocol for a bad URL; ConnectError and ProxyError where nothing was sent;
+    ReadError if the connection ended before the response did; RemoteProtocolError for a response that is not HTTP.
     """
 
     def __init__(self, tls: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
-        """`proxy`: whom to send through; nothing else of the environment counts."""
+        """`proxy`: the proxy to send through. The environment's proxy variables are not read."""
         self._tls, self._proxy = tls, None if proxy is None else str(proxy.url)
-        # beside the address, which aiohttp's errors repeat
-        password = b":".join(proxy.raw_auth) if proxy is not None and proxy.raw_auth is not None else None
-        self._for_proxy = {} if password is None else {"proxy-authorization": f"Basic {b64encode(password).decode()}"}
+        # kept out of the proxy's URL, since aiohttp's errors repeat that
+        login = b":".join(proxy.raw_auth) if proxy is not None and proxy.raw_auth is not None else None
+        self._proxy_headers = {} if login is None else {"proxy-authorization": f"Basic {b64encode(login).decode()}"}
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response as soon as its head is there; its body comes as it is on the wire."""
-        session = self._session = self._session or self._opened()  # made here: it belongs to the loop that runs
+        """Return the response once its headers are read; its body is streamed as it comes, not decompressed."""
+        session = self._session = self._session or self._open_session()  # made here: it belongs to the running loop
         for _ in range(LOOP_TURNS):
             await asyncio.sleep(0)
         headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw]
-        if request.url.scheme == "http":  # of a request over TLS the proxy sees the address alone
-            headers += self._for_proxy.items()
+        if request.url.scheme == "http":  # over TLS, the proxy's headers go with its CONNECT alone
+            headers += self._proxy_headers.items()
         try:
             response = await session.request(
                 request.method,
@@ -52,32 +57,32 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 headers=headers,
                 data=_content(request),
                 allow_redirects=False,
-                proxy_headers=self._for_proxy,
+                proxy_headers=self._proxy_headers,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _in_httpx_words(error) from error
+            raise _as_httpx_error(error) from error
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
-            await asyncio.sleep(0)  # they close in the loop's next turn
+            await asyncio.sleep(0)  # the sockets are closed in the loop's next turn
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, ttl_dns_cache=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             proxy=self._proxy,
-            timeout=NO_LIMIT,
+            timeout=NO_TIMEOUT,
             max_line_size=HEAD_BYTES_MAX,
             max_field_size=HEAD_BYTES_MAX,
         )
 
 
 def _content(request: httpx.Request) -> bytes | io.BytesIO | AsyncIterable[bytes]:
-    """The body at once; a large one in pieces, between which others have their turn; a file as it is read."""
+    """Return the body as bytes; a large one as a file, whose pieces do not block the loop; a stream as it is."""
     stream = request.stream
     if not isinstance(stream, httpx.ByteStream):
         return cast(httpx.AsyncByteStream, stream)
@@ -86,7 +91,7 @@ def _content(request: httpx.Request) -> bytes | io.BytesIO | AsyncIterable[bytes
 
 
 class _Body(httpx.AsyncByteStream):
-    """A response's body; closed before its end, it takes its connection with it."""
+    """A response's body. Its connection is reused if the body was read to its end, else closed."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -100,21 +105,21 @@ class _Body(httpx.AsyncByteStream):
             raise httpx.ReadError(str(error) or type(error).__name__) from error
 
     async def aclose(self) -> None:
-        if not self._response.content.at_eof():  # at its end it has given its connection back
+        if not self._response.content.at_eof():  # at its end, aiohttp has taken the connection back
             self._response.close()
 
 
-def _in_httpx_words(error: Exception) -> Exception:
-    """The same error as httpx would raise it."""
-    said = str(error) or type(error).__name__
+def _as_httpx_error(error: Exception) -> Exception:
+    """Translate an error into the one that httpx raises in its place."""
+    message = str(error) or type(error).__name__
     match error:
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return httpx.ProxyError(said)
+            return httpx.ProxyError(message)
         case aiohttp.ClientConnectorError() | aiohttp.ClientSSLError():
-            return httpx.ConnectError(said)
+            return httpx.ConnectError(message)
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | UnicodeError():
-            return httpx.UnsupportedProtocol(said)
+            return httpx.UnsupportedProtocol(message)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
-            return httpx.ReadError(said)
+            return httpx.ReadError(message)
         case _:
-            return httpx.RemoteProtocolError(said)
+            return httpx.RemoteProtocolError(message)

@@ -162,7 +162,7 @@ def test_a_schema_is_enforced_by_grammar(served: LocalServer) -> None:
     assert json.loads(reply.json()["choices"][0]["message"]["content"])["label"] in ("zebra", "walrus")
 
 
-def test_a_prompt_beyond_the_context_is_refused_and_the_next_is_answered(served: LocalServer) -> None:
+def test_a_prompt_beyond_the_context_is_rejected_and_the_next_is_answered(served: LocalServer) -> None:
     reply = ask(served, "word " * 3000)
     assert reply.status_code == 400
     assert "2048" in reply.json()["error"]["message"]
@@ -270,7 +270,7 @@ with local_model.serve(Path({str(pipe)!r})):
         assert parent.communicate()[0] == b""
 
 
-def test_a_model_cut_short_is_refused_in_the_words_of_llama_cpp(gguf: Path, tmp_path: Path) -> None:
+def test_a_model_cut_short_is_rejected_in_the_words_of_llama_cpp(gguf: Path, tmp_path: Path) -> None:
     with gguf.open("rb") as whole:
         (tmp_path / "cut.gguf").write_bytes(whole.read(5_000_000))
     with pytest.raises(BadJob, match="corrupted or incomplete") as caught, serve(tmp_path / "cut.gguf"):

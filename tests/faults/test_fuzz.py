@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from seen_replies import AMETHYST_GOOD, ERRORS
 
 from pipeline.answers.contract import Contract
-from pipeline.endpoint.replies import KINDS, read_reply
+from pipeline.endpoint.rejections import KINDS
+from pipeline.endpoint.replies import read_reply
 from pipeline.folder import history
 from pipeline.job.job import Job
 from pipeline.records import Answer, BadJob, Failure, Rejection, Reply, Stopped, Tally, Usage

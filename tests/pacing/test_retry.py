@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.endpoint.replies import KINDS
+from pipeline.endpoint.rejections import KINDS
 from pipeline.pacing.retry import ALIKE, ALIKE_BY_TEXT, ATTEMPTS, BLAMELESS_TRIES, Attempts, RetryAfter, RetryPolicy
 from pipeline.records import Exit, Failure, Rejection, Stopped
 

@@ -23,7 +23,7 @@ def reply(status: int = 200, body: Any = b"", headers: dict[str, str] | None = N
     return Reply(status=status, headers=headers or {}, body=raw, seconds=0.5, **more)
 
 
-def refused(*arguments: Any, **more: Any) -> Rejection:
+def rejected(*arguments: Any, **more: Any) -> Rejection:
     meaning = read_reply(reply(*arguments, **more))
     assert isinstance(meaning, Rejection)
     return meaning
@@ -243,3 +243,14 @@ ERRORS: list[tuple[str, int, dict[str, str], Any, str, float | None]] = [
         None,
     ),
 ]
+
+# fault → verdict, pressure, whether it may have been paid (rows 1, 2 and 22 of the table of meanings)
+FAULTS = {
+    "connect": ("retry", "window", False),
+    "tls": ("stop", None, False),
+    "url": ("stop", None, False),
+    "timeout": ("retry", "window", True),
+    "cut": ("retry", None, True),
+    "protocol": ("retry", None, False),
+    "too_large": ("row", None, True),
+}

@@ -1,0 +1,140 @@
+"""Find the message, the codes and the details in an error body, in whichever shape a provider sends it."""
+
+import re
+
+from ..records import Record, Reply
+from ..text import clip, one_line
+from .lenient_json import find_fields, find_objects, parse_json, parse_nested
+from .rate_limits import body_wait
+
+MESSAGE_CHARACTERS = 500
+"""The longest message that is kept of an error."""
+
+SEARCHED_CHARACTERS = 4_000
+"""How much of a message is cleaned, and searched for phrases."""
+
+PREVIEW_BYTES = 2_000
+"""How much of a body is read to recognise HTML, or to show its beginning."""
+
+PREVIEW_CHARACTERS = 200
+"""How much of a body without a message is shown in the message's place."""
+
+DEPTH_MAX = 5
+"""How deep an error may be nested in other errors."""
+
+LIST_ITEMS_MAX = 5
+"""How many messages of a list are shown."""
+
+
+class ErrorDetails(Record, frozen=True):
+    """What an error body says."""
+
+    message: str = ""
+    """The message for a person, uncleaned, at most SEARCHED_CHARACTERS long."""
+    upstream_message: str = ""
+    """A gateway's copy of its provider's message. It is shown, but no rule reads it: it is not about our account."""
+    codes: frozenset[str] = frozenset()
+    """Error codes, types and reasons, in lower case."""
+    status: int | None = None
+    """A code that is an HTTP error status."""
+    quota_ids: tuple[str, ...] = ()
+    """Gemini's `quotaId` of each violated quota, in lower case."""
+    is_moderation: bool = False
+    """OpenRouter's metadata of a moderation is there."""
+    wait_seconds: float | None = None
+    """How long the body asks to wait."""
+
+    @property
+    def shown_message(self) -> str:
+        """Both messages, cleaned."""
+        return clean_message(": ".join(filter(None, (self.message, self.upstream_message))))
+
+
+def clean_message(text: str) -> str:
+    """Make one line of at most 500 characters, without control, invisible and bidi characters or terminal sequences."""
+    return clip(one_line(text[:SEARCHED_CHARACTERS]), MESSAGE_CHARACTERS)
+
+
+def is_html(reply: Reply) -> bool:
+    """Tell whether a reply is a web page, by its beginning or its content type."""
+    start = reply.body[:PREVIEW_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--")):
+        return True
+    return start.startswith(b"<") and "html" in reply.headers.get("content-type", "")
+
+
+def body_preview(body: bytes) -> str:
+    """Return the first 200 characters of a body that has no message, cleaned."""
+    return clean_message(body[:PREVIEW_BYTES].decode("utf-8", "replace"))[:PREVIEW_CHARACTERS]
+
+
+def error_document(body: bytes) -> object:
+    """Return an error body's JSON, else the error object amid its text, else the fields found in that text."""
+    document = parse_nested(parse_json(body))
+    if isinstance(document, (dict, list)):
+        return document
+    known = {"error", "errors", "message", "detail", "code"}
+    found = next((each for each in find_objects(body) if known & each.keys()), None)
+    return found or {"error": find_fields(body)}
+
+
+def error_objects(document: object, depth: int = DEPTH_MAX) -> list[dict[str, object]]:
+    """List the object that an error is in, then the more specific errors nested in it, outermost first."""
+    value = parse_nested(document)
+    if isinstance(value, list):
+        value = next((item for item in value if isinstance(item, dict)), None)
+    if depth == 0 or not isinstance(value, dict):
+        return []
+    keys = ("error", "errors", "detail", "innererror", "inner_error", "innerError", "message")
+    return [value, *(each for key in keys for each in error_objects(value.get(key), depth - 1))]
+
+
+def read_error_details(document: object) -> ErrorDetails:
+    """Collect what an error's JSON says, at whichever depth it stands. Raises RecursionError at extreme nesting."""
+    errors = error_objects(document)
+    details = [detail for error in errors for detail in _objects(error.get("details"))]
+    metadata = [meta for error in errors if isinstance(meta := error.get("metadata"), dict)]
+    names = ("code", "type", "status", "reason", "error_type", "error_code")
+    values = [each.get(name) for each in (*errors, *details) for name in names]
+    message = _message(document)[:SEARCHED_CHARACTERS]
+    return ErrorDetails(
+        message=message,
+        upstream_message=_message(next((meta["raw"] for meta in metadata if meta.get("raw")), "")),
+        codes=frozenset(value.lower() for value in values if isinstance(value, str)),
+        status=next((int(str(value)) for value in values if _is_error_status(value)), None),
+        quota_ids=tuple(
+            str(violation.get("quotaId", "")).lower()
+            for detail in details
+            for violation in _objects(detail.get("violations"))
+        ),
+        is_moderation=any("flagged_input" in meta or "reasons" in meta for meta in metadata),
+        wait_seconds=body_wait(metadata, details, message),
+    )
+
+
+def _message(value: object, depth: int = DEPTH_MAX) -> str:
+    """Return the message for a person in an error of any shape, "" if there is none."""
+    inner = parse_nested(value)
+    if isinstance(inner, str):
+        return inner
+    if depth == 0:
+        return ""
+    if isinstance(inner, list):
+        return "; ".join(filter(None, (_message(item, depth - 1) for item in inner[:LIST_ITEMS_MAX])))
+    if not isinstance(inner, dict):
+        return ""
+    # An error that is only a word ("Bad Request") says less than the message beside it.
+    keys = ("error", "message") if isinstance(inner.get("error"), (dict, list)) else ("message",)
+    found = (_message(inner.get(key), depth - 1) for key in (*keys, "msg", "detail", "error", "errors"))
+    message = next((text for text in found if text.strip()), "")
+    if message and isinstance(place := inner.get("loc"), list):  # FastAPI
+        return f"{'.'.join(str(step) for step in place[:8] if isinstance(step, (str, int)))}: {message}"
+    return message
+
+
+def _objects(value: object) -> list[dict[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _is_error_status(value: object) -> bool:
+    return isinstance(value, (int, str)) and re.fullmatch(r"[45][0-9][0-9]", str(value)[:4]) is not None

@@ -1,0 +1,100 @@
+"""One HTTP exchange: send a request, read its reply until the deadline, and name the fault if it failed.
+
+Nothing is raised, retried or judged here.
+"""
+
+import asyncio
+import ssl
+import time
+import zlib
+from collections.abc import Awaitable
+from typing import BinaryIO, cast
+
+import httpx
+
+from ..records import Fault, Reply
+from .redact import Redactor
+
+BODY_BYTES_MAX = 32 * 1024 * 1024
+"""The largest body that is read, after decompression."""
+
+GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
+"""How zlib is asked for the gzip format."""
+
+
+async def exchange(
+    sending: Awaitable[httpx.Response], deadline_seconds: float, redactor: Redactor, into: BinaryIO | None = None
+) -> Reply:
+    """Await a response and read its body, within one deadline for all of it. Secrets are redacted in the whole reply.
+
+    A failed exchange is a Reply with a `fault`, and with as much of the status, headers and body as arrived.
+    `into`: a file that the body of a 200 is written to, in place of the reply's body. An error in writing it is raised.
+    """
+    began = time.perf_counter()
+    status, headers, body = 0, {}, bytearray()
+    fault: Fault = ""
+    detail = ""
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            response = await sending
+            status, headers = response.status_code, _plain_headers(response.headers)
+            stream = cast(httpx.AsyncByteStream, response.stream)
+            try:
+                if into is not None and status == 200:
+                    async for part in response.aiter_bytes():
+                        into.write(part)
+                else:
+                    fault = await _read_body(stream, headers.get("content-encoding", ""), body)
+            finally:
+                await stream.aclose()
+    except TimeoutError:
+        fault, detail = "timeout", f"no whole answer within {deadline_seconds:g} s"
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
+        fault, detail = _fault_of(error, has_status=status > 0), str(error) or type(error).__name__
+    seconds = time.perf_counter() - began
+    header_text = "\n".join(headers.values())
+    if redactor.redact_text(header_text) != header_text:
+        headers = {name: redactor.redact_text(value) for name, value in headers.items()}
+    content = redactor.redact_bytes(bytes(body), is_cut=bool(fault))
+    return Reply(status, headers, content, seconds, fault, redactor.redact_text(detail))
+
+
+def _plain_headers(headers: httpx.Headers) -> dict[str, str]:
+    """Map names in lower case to values; of several headers with one name the last counts."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+
+
+async def _read_body(stream: httpx.AsyncByteStream, encoding: str, body: bytearray) -> Fault:
+    """Append a stream to `body`, decompressed. Stops just above the size limit, even amid a decompression bomb."""
+    is_gzip = encoding.strip().lower() in ("gzip", "x-gzip")
+    unzip = zlib.decompressobj(GZIP_WINDOW_BITS) if is_gzip else None
+    async for part in stream:
+        room = BODY_BYTES_MAX + 1 - len(body)
+        if unzip is None:
+            body += part[:room]
+        elif not unzip.eof:
+            body += unzip.decompress(part, room)
+        if len(body) > BODY_BYTES_MAX:
+            return "too_large"
+    return "cut" if unzip is not None and not unzip.eof else ""
+
+
+def _fault_of(error: Exception, *, has_status: bool) -> Fault:
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError)):
+        return "url"
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return "tls" if _is_tls(error) else "connect"
+    if isinstance(error, httpx.TimeoutException):
+        return "timeout"
+    # a connection that ends before the first byte of a reply may have carried a request that is billed all the same
+    if has_status or isinstance(error, httpx.NetworkError) or "disconnected" in str(error):
+        return "cut"
+    return "protocol"
+
+
+def _is_tls(error: BaseException) -> bool:
+    """Tell whether TLS can never succeed here: a bad certificate, or a server without TLS; not a lost connection."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLSyscallError))

@@ -1,0 +1,214 @@
+"""Classify an attempt that gave no answer: its kind, and what the kind means for the row, the job and the throttle.
+
+Rules over codes and phrases see only what `error_bodies` extracted, never the raw body: bodies echo prompts, and a
+prompt may contain any phrase. Rules that need the job's history (has anything succeeded, how often did this happen)
+are in `pacing`, which starts from the kind.
+"""
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from ..records import Pressure, Record, Rejection, Reply, Usage, Verdict
+from .error_bodies import ErrorDetails, body_preview, is_html
+from .rate_limits import header_wait
+
+
+class Kind(Record, frozen=True):
+    """What follows from the kind of a rejection alone."""
+
+    verdict: Verdict
+    """Where the job's history decides: `stop` if the kind stops a job once it recurs, `retry` if after a few attempts
+    the row fails."""
+    pressure: Pressure | None
+    """What the throttle learns from it."""
+    meaning: str
+    """The cause and, for a stop, the remedy: shown where the server sent no message."""
+    maybe_paid: bool = False
+    """The endpoint may have done the work, and billed it, before the attempt failed."""
+
+
+KINDS: dict[str, Kind] = {
+    "connect": Kind("retry", "window", "the endpoint could not be reached"),
+    "tls": Kind("stop", None, "the endpoint's certificate could not be verified: check base_url and the clock"),
+    "url": Kind("stop", None, "requests cannot be sent to base_url: it must begin with http:// or https://"),
+    "timeout": Kind("retry", "window", "no answer within the time allowed", maybe_paid=True),
+    "cut": Kind("retry", None, "the connection was lost before the answer was complete", maybe_paid=True),
+    "protocol": Kind("retry", None, "the reply was not HTTP"),
+    "too_large": Kind("row", None, "the answer is larger than the limit of 32 MiB", maybe_paid=True),
+    "rate": Kind("retry", "rate", "the endpoint's limit of requests or tokens per minute was reached"),
+    "overload": Kind("retry", "window", "the endpoint is overloaded"),
+    "server": Kind("retry", None, "the endpoint failed"),
+    "quota": Kind("retry", "rate", "the endpoint says that the account's quota is used up: check its plan and billing"),
+    "daily": Kind("stop", None, "the daily quota is used up: resume when it is renewed"),
+    "too_long": Kind("row", None, "the request is longer than the model or the limits allow"),
+    "filtered": Kind("row", None, "the endpoint's content filter rejected the prompt"),
+    "auth": Kind("stop", None, "the key was not accepted: check the variable that api_key_env names"),
+    "billing": Kind("stop", None, "the account is out of credit or budget: top it up, then resume"),
+    "not_found": Kind("stop", None, "the endpoint knows no such path or model: check base_url and model"),
+    "bad_request": Kind("row", None, "the endpoint does not accept the request"),
+    "garbled": Kind("retry", None, "the body is not a complete JSON object", maybe_paid=True),
+    "html": Kind("retry", None, "a web page came back instead of JSON: is base_url the API's?"),
+    "no_choices": Kind("retry", None, "the answer holds no choices"),
+    "broken": Kind("retry", None, "the model's server failed while it was answering"),
+    "empty": Kind("retry", None, "the answer is empty"),
+}
+"""Every kind of rejection. The names are public and stable: the column `error` shows them as `kind: message`."""
+
+STATUS_KINDS: dict[int, str] = {
+    **dict.fromkeys((401, 403, 407), "auth"),
+    **dict.fromkeys((402, 412), "billing"),  # 412: Fireworks, a suspended account
+    **dict.fromkeys((404, 405, 410), "not_found"),
+    **dict.fromkeys((408, 409, 423, 424, 425, 499), "server"),  # 424: text-generation-inference, generation failed
+    413: "too_long",
+    429: "rate",
+    **dict.fromkeys((498, 502, 503, 504, 520, 521, 522, 523, 524, 529), "overload"),
+}
+"""The kind of a status where no code or phrase decides. Any other 3xx is not_found, 4xx bad_request, 5xx server."""
+
+CODE_KINDS: dict[str, str] = {
+    "content_filter": "filtered",
+    "responsibleaipolicyviolation": "filtered",  # Azure, in innererror or inner_error
+    "content_policy_violation": "filtered",
+    "prompt_blocked": "filtered",
+    "sensitive_words_detected": "filtered",  # new-api
+    "data_inspection_failed": "filtered",  # DashScope
+    "context_length_exceeded": "too_long",
+    "exceed_context_size_error": "too_long",  # llama.cpp
+    "string_above_max_length": "too_long",
+    "tokens_limit_reached": "too_long",  # GitHub Models
+    "request_too_large": "too_long",  # Anthropic
+    "insufficient_user_quota": "billing",  # one-api and new-api, with 403
+    "pre_consume_token_quota_failed": "billing",
+    "budget_exceeded": "billing",  # LiteLLM, with 400
+    "insufficient_quota": "quota",
+    "billing_hard_limit_reached": "quota",
+    "exceeded_current_quota_error": "quota",  # Moonshot
+    "model_not_found": "not_found",
+    "invalid_api_key": "auth",
+    "api_key_invalid": "auth",  # Gemini, with 400
+    "overloaded": "overload",
+    "overloaded_error": "overload",
+    "engine_overloaded_error": "overload",
+}
+"""The kind of an error code or type, in lower case. It outweighs the status. Of several codes the first decides."""
+
+CODE_STATUS: dict[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "resource_exhausted": 429,
+    "unavailable": 503,
+    "deadline_exceeded": 504,
+    "authentication_error": 401,
+    "unauthenticated": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "not_found_error": 404,
+    "not_found": 404,
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+}
+"""The HTTP status that a code stands for in an error sent with status 200. An error without one of these is a 500."""
+
+CLIENT_ERRORS = frozenset(range(400, 500))
+
+PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
+    (
+        "too_long",
+        frozenset({400, 413, 422}),
+        re.compile(
+            r"maximum (?:context|model|prompt) length|longer than the model's context length|prompt is too long"
+            r"|exceeds? the available context size|exceeds? the maximum number of tokens allowed|exceed context limit",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "filtered",
+        frozenset({400, 403}),
+        re.compile(r"content violates usage guidelines|prompt was flagged as potentially violating", re.IGNORECASE),
+    ),
+    (
+        "billing",
+        CLIENT_ERRORS,
+        re.compile(r"reached your specified API usage limits|credit balance is too low", re.IGNORECASE),
+    ),
+    ("daily", frozenset({429}), re.compile(r"\blimit: 0(?![0-9.])|free-models-per-day", re.IGNORECASE)),
+    (
+        "overload",
+        frozenset({403, 408, 409, 425, 429, *range(500, 600)}),
+        re.compile(r"\bconcurren|pending requests exceeded", re.IGNORECASE),
+    ),
+)
+"""(kind, the statuses it may come with, the phrase in the message), tried in this order after the codes."""
+
+SIZES = re.compile(r"\blimit:?\s+([0-9][0-9,]{0,15}).{0,80}?\brequested:?\s+([0-9][0-9,]{0,15})", re.IGNORECASE)
+"""OpenAI's and Groq's "Limit 30000, Used 29000, Requested 2000": a request above the limit can never succeed."""
+
+FORMAT_PHRASES = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
+"""The words by which endpoints complain about `response_format`."""
+
+_REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+def reject(
+    reply: Reply, kind: str, message: str, details: ErrorDetails | None = None, usage: Usage | None = None
+) -> Rejection:
+    """Make the rejection that a reply of this kind is. A wait in the headers goes before one in the body."""
+    known = KINDS[kind]
+    wait = None if reply.fault and not reply.status else header_wait(reply.headers)
+    return Rejection(
+        verdict=known.verdict,
+        kind=kind,
+        message=message or known.meaning,
+        status=reply.status,
+        pressure=known.pressure,
+        wait_seconds=details.wait_seconds if wait is None and details else wait,
+        usage=usage if usage != Usage() else None,
+        maybe_paid=known.maybe_paid,
+    )
+
+
+def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]) -> str:
+    """Find the kind of an error from its status, codes, message and headers. The first rule that applies decides."""
+    if status == 402 and header_wait(headers) is not None:
+        return "rate"
+    if status == 403 and details.is_moderation:
+        return "filtered"
+    for code, kind in CODE_KINDS.items():
+        if code in details.codes:
+            return kind
+    if status == 429 and any("perday" in quota for quota in details.quota_ids):
+        return "daily"
+    if status in {413, 429} and (sizes := SIZES.search(details.message)):
+        limit, requested = (int(size.replace(",", "")) for size in sizes.groups())
+        return "daily" if limit == 0 else "too_long" if requested > limit else "rate"
+    for kind, statuses, phrase in PHRASES:
+        if status in statuses and phrase.search(details.message):
+            return kind
+    kind = STATUS_KINDS.get(status) or _kind_of_class(status)
+    # A "false" is not obeyed: it is meant for clients that retry without limit, and attempts are limited here.
+    return "server" if kind == "bad_request" and headers.get("x-should-retry", "").lower() == "true" else kind
+
+
+def status_of_codes(codes: frozenset[str]) -> int:
+    """Find the HTTP status that an error sent with status 200 stands for; 500 if its codes name none."""
+    return next((status for code, status in CODE_STATUS.items() if code in codes), 500)
+
+
+def describe_status(status: int, kind: str, reply: Reply) -> str:
+    """Describe an error without a message: its status, and the beginning of its plain text or what its kind means."""
+    preview = "" if is_html(reply) else body_preview(reply.body)
+    return f"HTTP {status} {_REASON_PHRASES.get(status, '')}".rstrip() + f": {preview or KINDS[kind].meaning}"
+
+
+def rejects_response_format(rejection: Rejection) -> bool:
+    """Tell whether an endpoint may have rejected a request because of its `response_format`."""
+    if rejection.kind in ("bad_request", "not_found") and rejection.status in (400, 404, 422):
+        return True
+    return rejection.status >= 400 and rejection.kind != "rate" and bool(FORMAT_PHRASES.search(rejection.message))
+
+
+def _kind_of_class(status: int) -> str:
+    if status < 300:
+        return "protocol"
+    return "not_found" if status < 400 else "bad_request" if status < 500 else "server"

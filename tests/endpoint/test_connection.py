@@ -1,0 +1,75 @@
+"""URLs, headers, keys and proxies that cannot be used are a bad job; proxies are those of the environment."""
+
+import pytest
+from chat_server import ChatServer, answer_to
+from pydantic import SecretStr
+from raw_server import (
+    attempt,
+    endpoint,
+)
+
+from pipeline.endpoint.client import Client
+from pipeline.records import BadJob
+
+
+@pytest.mark.parametrize("host", ["exa mple.com", "a..b", "-", "a" * 70 + ".invalid", "ho%st", "*"])
+def test_no_host_name_is_odd_enough_to_raise(host: str) -> None:
+    assert attempt(f"http://{host}/v1", key=None).fault in ("connect", "url")
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:99999", "127.0.0.1:0", "xn--", "[::zz]", "ex\x00.com"])
+def test_an_address_that_can_never_be_asked_is_a_bad_job(place: str) -> None:
+    odd = endpoint("http://127.0.0.1/v1").model_copy(update={"base_url": f"http://{place}/v1"})
+    with pytest.raises(BadJob, match=r"endpoint\.base_url"):
+        Client(odd, None)
+
+
+@pytest.mark.parametrize("key", ["sk-first\nsk-second", "“sk-quoted”", "sk-\x07bell-9999"])
+def test_a_key_that_no_header_can_carry_is_a_bad_job_that_does_not_quote_it(key: str) -> None:
+    with pytest.raises(BadJob, match="MY_KEY") as caught:
+        Client(endpoint("http://127.0.0.1/v1", api_key_env="MY_KEY"), SecretStr(key))
+    assert key not in str(caught.value)
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", [{"x-team": "blue\r\nx-evil: 1"}, {"x team": "blue"}, {"x-team": "blåa"}])
+def test_a_header_that_cannot_be_sent_is_a_bad_job_that_does_not_quote_its_value(headers: dict[str, str]) -> None:
+    with pytest.raises(BadJob, match=r"endpoint\.headers") as caught:
+        Client(endpoint("http://127.0.0.1/v1", headers=headers), None)
+    assert "bl" not in str(caught.value)
+
+
+def test_the_proxy_of_the_environment_is_used(proxy: ChatServer) -> None:
+    reply = attempt("http://models.invalid/v1")
+    assert (reply.status, reply.body) == (200, b'"by proxy"')
+    assert proxy.log[0].path == "http://models.invalid/v1/chat/completions"
+
+
+def test_a_host_that_no_proxy_names_is_asked_directly(proxy: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "models.invalid")
+    assert attempt("http://models.invalid/v1").fault == "connect"
+    assert proxy.arrived == 0
+
+
+def test_this_machine_is_asked_without_a_proxy(proxy: ChatServer, server: ChatServer) -> None:
+    assert answer_to("hello").encode() in attempt(server.url).body
+    assert proxy.arrived == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gopher://anna:secret@127.0.0.1:1",
+        "http://",
+        "http://anna:secret@[bad",
+        "http://anna:secret@127.0.0.1:99999",
+        "http://anna:secret#x@127.0.0.1:9",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_a_bad_job_that_does_not_quote_it(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", address)
+    with pytest.raises(BadJob, match="proxy") as told:
+        Client(endpoint("http://models.invalid/v1"), None)
+    assert "secret" not in str(told.value)

@@ -1,0 +1,54 @@
+"""The message is found in an error body of any shape, and is made fit to be shown."""
+
+import json
+from typing import Any
+
+import pytest
+from seen_replies import (
+    AMETHYST_401,
+    error,
+    rejected,
+)
+
+from pipeline.endpoint.error_bodies import clean_message
+from pipeline.endpoint.rejections import KINDS
+
+
+def test_the_amethyst_error_that_is_not_json_keeps_its_message() -> None:
+    assert rejected(401, AMETHYST_401).message == "Missing Authorization header"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (error("plain"), "plain"),
+        ({"error": "a string"}, "a string"),
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        (
+            {"detail": [{"loc": ["body", "messages", 0], "msg": "Field required"}, {"msg": "and more"}]},
+            "body.messages.0: Field required; and more",
+        ),
+        ({"statusCode": 400, "message": ["a is bad", "b is bad"], "error": "Bad Request"}, "a is bad; b is bad"),
+        ({"errors": [{"message": "No route", "code": 7000}], "success": False}, "No route"),
+        ([{"error": {"message": "in a list"}}], "in a list"),
+        (json.dumps(error("in a string")), "in a string"),
+        (error(json.dumps(error("wrapped"))), "wrapped"),
+        (
+            error("Provider returned error", metadata={"raw": json.dumps(error("its words"))}),
+            "Provider returned error: its words",
+        ),
+        (b'oops {"error": {"message": "behind rubbish"}} tail', "behind rubbish"),
+        (b'{"error": {"message": "cut \\"off\\" here", "code": "x', 'cut "off" here'),
+        (b"404 page\tnot found", "HTTP 400 Bad Request: 404 page not found"),
+        (b"<html>nginx</html>", f"HTTP 400 Bad Request: {KINDS['bad_request'].meaning}"),
+        (b"", f"HTTP 400 Bad Request: {KINDS['bad_request'].meaning}"),
+        ({"error": {"message": ""}}, 'HTTP 400 Bad Request: {"error": {"message": ""}}'),
+    ],
+)
+def test_the_message_is_found_wherever_the_provider_put_it(body: Any, message: str) -> None:
+    assert rejected(400, body).message == message
+
+
+def test_a_message_is_one_short_line_without_control_or_bidi_characters() -> None:
+    assert clean_message("a\x00b\r\n\t c\u202ed\u2066\x1b[31me\x9b\ud800") == "ab cde"
+    assert clean_message("x " * 3000) == "x " * 249 + "x…"
