@@ -88,7 +88,7 @@ def test_no_redirect_is_followed_and_the_key_stays(server: ChatServer, status: i
 # ---- the key
 
 
-def test_a_key_that_the_server_echoes_is_masked_in_the_body() -> None:
+def test_a_key_that_the_server_echoes_is_redacted_in_the_body() -> None:
     with ChatServer(key="another-key") as server:
         reply = attempt(server.url)
     assert reply.status == 401
@@ -96,12 +96,12 @@ def test_a_key_that_the_server_echoes_is_masked_in_the_body() -> None:
     assert KEY.encode() not in reply.body
 
 
-def test_a_key_that_the_server_echoes_packed_is_masked_too() -> None:
+def test_a_key_that_the_server_echoes_packed_is_redacted_too() -> None:
     packed = gzip.compress(f"{KEY} and {KEY}".encode())
     assert canned(Canned(body=packed, headers={"content-encoding": "gzip"})).body == b"*** and ***"
 
 
-def test_a_key_that_the_server_echoes_is_masked_in_headers_and_in_a_faults_words() -> None:
+def test_a_key_that_the_server_echoes_is_redacted_in_headers_and_in_a_faults_words() -> None:
     echoed = canned(Canned(302, headers={"location": f"http://elsewhere.invalid/?key={KEY}"}))
     assert echoed.headers["location"] == "http://elsewhere.invalid/?key=***"
 
@@ -115,7 +115,7 @@ def test_a_key_that_the_server_echoes_is_masked_in_headers_and_in_a_faults_words
     assert KEY not in garbled.detail
 
 
-def test_a_key_that_comes_in_pieces_is_masked() -> None:
+def test_a_key_that_comes_in_pieces_is_redacted() -> None:
     said = f"no such key: {KEY}".encode()
 
     async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,5 @@
 """A key goes to its endpoint and nowhere else: not into a file, a log, a screen, a traceback or the process list."""
 
-import base64
 import html
 import json
 import os
@@ -67,7 +66,6 @@ def decoded(text: str) -> str:
 
 def leaks(*texts: str) -> set[str]:
     sought = {part for secret in SECRETS for part in windows(secret)}
-    sought |= {part for secret in SECRETS for part in windows(base64.b64encode(secret.encode()).decode(), 14)}
     return {part for text in texts for part in sought if part in text or part in decoded(text)}
 
 
@@ -138,13 +136,11 @@ def echo(seen: Seen, attempt: int) -> Canned | None:
         "php": dump.replace("/", "\\/"),
         "escaped": "".join(f"\\u{ord(letter):04x}" for letter in f"{KEY} {HEADER_KEY}"),
         "url": quote(f"{KEY} {HEADER_KEY}", safe=""),
-        "html": html.escape(dump),
-        "base64": f"{base64.b64encode(KEY.encode()).decode()} {base64.b64encode(HEADER_KEY.encode()).decode()}",
     }[word]
     return Canned(400, f'{{"error": {{"message": "what is {spelled}?"}}}}'.encode())
 
 
-ECHOED = ["answer", "calls", "broken", "cut", "json", "php", "escaped", "url", "html", "base64"]
+ECHOED = ["answer", "calls", "broken", "cut", "json", "php", "escaped", "url"]
 
 
 def test_a_key_that_is_said_again_in_every_way_is_nowhere_but_at_its_endpoint(tmp_path: Path) -> None:
