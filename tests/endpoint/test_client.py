@@ -14,7 +14,7 @@ from raw_server import (
     canned,
     endpoint,
     read_request,
-    said_by,
+    reply_of,
     speaking,
 )
 
@@ -96,12 +96,12 @@ def test_a_key_that_the_server_echoes_is_redacted_in_the_body() -> None:
     assert KEY.encode() not in reply.body
 
 
-def test_a_key_that_the_server_echoes_packed_is_redacted_too() -> None:
+def test_a_key_that_the_server_echoes_compressed_is_redacted_too() -> None:
     packed = gzip.compress(f"{KEY} and {KEY}".encode())
     assert canned(Canned(body=packed, headers={"content-encoding": "gzip"})).body == b"*** and ***"
 
 
-def test_a_key_that_the_server_echoes_is_redacted_in_headers_and_in_a_faults_words() -> None:
+def test_a_key_that_the_server_echoes_is_redacted_in_headers_and_in_the_detail_of_a_fault() -> None:
     echoed = canned(Canned(302, headers={"location": f"http://elsewhere.invalid/?key={KEY}"}))
     assert echoed.headers["location"] == "http://elsewhere.invalid/?key=***"
 
@@ -109,25 +109,25 @@ def test_a_key_that_the_server_echoes_is_redacted_in_headers_and_in_a_faults_wor
         await read_request(reader)
         writer.write(f"{KEY} is not a status line\r\n\r\n".encode())
 
-    garbled = said_by(garble)
+    garbled = reply_of(garble)
     assert garbled.fault == "protocol"
     assert "***" in garbled.detail
     assert KEY not in garbled.detail
 
 
 def test_a_key_that_comes_in_pieces_is_redacted() -> None:
-    said = f"no such key: {KEY}".encode()
+    body = f"no such key: {KEY}".encode()
 
     async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 401 Unauthorized\r\ntransfer-encoding: chunked\r\n\r\n")
-        for at in range(0, len(said), 3):
-            piece = said[at : at + 3]
+        for at in range(0, len(body), 3):
+            piece = body[at : at + 3]
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
 
-    assert said_by(in_pieces).body == b"no such key: ***"
+    assert reply_of(in_pieces).body == b"no such key: ***"
 
 
 def test_a_short_key_is_left_in_answers_for_it_might_be_a_word() -> None:

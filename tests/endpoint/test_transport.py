@@ -17,7 +17,7 @@ from raw_server import (
     attempt,
     endpoint,
     read_request,
-    said_by,
+    reply_of,
     speaking,
 )
 
@@ -33,7 +33,7 @@ def server_tls(certificate: Path) -> ssl.SSLContext:
 
 
 def over_tls(certificate: Path, times: int = 1) -> tuple[list[Reply], int]:
-    """What attempts at a TLS server give, and how many requests reached it."""
+    """Make attempts at a TLS server; return their replies and the number of requests that reached it."""
     arrived = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ def test_plain_http_at_an_https_address_is_a_fault_of_tls(server: ChatServer) ->
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_connection_lost_in_the_handshake_is_tried_again_not_taken_for_a_bad_certificate(how: str) -> None:
+def test_a_connection_lost_in_the_handshake_is_retried_not_taken_for_a_bad_certificate(how: str) -> None:
     async def vanish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         if how == "reset":
@@ -82,22 +82,22 @@ def test_a_connection_lost_in_the_handshake_is_tried_again_not_taken_for_a_bad_c
         else:
             writer.write_eof()
 
-    reply = said_by(vanish, scheme="https")
+    reply = reply_of(vanish, scheme="https")
     assert (reply.status, reply.fault) == (0, "connect")
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(
-    "said", [b"HTTP/1.1 407 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", b"no HTTP\r\n\r\n", b""]
+    "response", [b"HTTP/1.1 407 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", b"no HTTP\r\n\r\n", b""]
 )
-def test_a_proxys_name_and_password_are_told_to_it_alone(
-    scheme: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+def test_a_proxys_name_and_password_are_sent_to_the_proxy_alone(
+    scheme: str, response: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads = []
 
     async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
-        writer.write(said)
+        writer.write(response)
         writer.close()
 
     async def ask() -> Reply:
@@ -107,8 +107,8 @@ def test_a_proxys_name_and_password_are_told_to_it_alone(
                 return await client.attempt(HELLO)
 
     reply = asyncio.run(ask())
-    told = b"proxy-authorization: basic " + base64.b64encode(b"anna:s ecret").lower()
-    assert [told in head for head in heads] == [True]
+    expected = b"proxy-authorization: basic " + base64.b64encode(b"anna:s ecret").lower()
+    assert [expected in head for head in heads] == [True]
     assert not any(word in repr(reply) for word in ("anna", "s%20ecret", "s ecret"))
 
 
@@ -123,7 +123,7 @@ def test_a_password_of_the_hosts_in_a_netrc_is_not_sent(
     assert proxy.log[0].headers["authorization"] == f"Bearer {KEY}"
 
 
-def test_a_proxy_on_the_way_to_an_https_endpoint_is_not_told_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_to_an_https_endpoint_does_not_see_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     heads = []
 
     async def reject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -218,7 +218,7 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_is_not_used_again
     assert [reply.status for reply in asyncio.run(ask())] == [200] * 5
 
 
-def test_a_kept_connection_that_closes_upon_the_next_request_is_a_cut_to_be_tried_again_not_sent_twice() -> None:
+def test_a_kept_connection_that_closes_upon_the_next_request_is_a_cut_to_be_retried_not_sent_twice() -> None:
     seen = 0
 
     async def one_and_a_half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -312,8 +312,6 @@ def test_an_attempt_on_a_kept_connection_may_be_cancelled_at_any_moment(
     assert all(asyncio.run(ask())[:5])
 
 
-# anyio forgets a connection that is cancelled in the very moment in which it is made; nothing was sent on it
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_after_a_first_attempt_that_was_cancelled_at_any_moment_the_next_is_answered(server: ChatServer) -> None:
     async def ask(turns: int) -> tuple[bool, Reply]:
         async with Client(endpoint(server.url), SecretStr(KEY)) as client:

@@ -1,4 +1,4 @@
-"""A raw server of a test's own on a loopback port, and attempts by a `Client` at it or at a `ChatServer`."""
+"""A server on a loopback port that sends what a test wants, and attempts by a `Client` at it or at a `ChatServer`."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ def endpoint(base_url: str, **more: Any) -> Endpoint:
 
 
 def attempts(base_url: str, times: int = 1, *, key: str | None = KEY, **more: Any) -> list[Reply]:
-    """What so many attempts in sequence give, through one Client."""
+    """Make attempts in sequence with one Client; return their replies."""
 
     async def ask() -> list[Reply]:
         secret = None if key is None else SecretStr(key)
@@ -45,7 +45,7 @@ def canned(answer: Canned, **more: Any) -> Reply:
 
 
 class Speaker:
-    """A server of one test's own, in the test's loop."""
+    """A raw server in the test's event loop."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -62,7 +62,7 @@ class Speaker:
 
 @asynccontextmanager
 async def speaking(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Speaker]:
-    """A server that says to each connection what `talk` says; its end waits until the client has closed them all."""
+    """Serve each connection with `talk`; at the end, wait until the client has closed them all."""
     speaker = Speaker()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -84,7 +84,7 @@ async def speaking(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterat
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of the next request. Raises IncompleteReadError at the connection's end."""
+    """Read the next request's head and body. Raises IncompleteReadError at the connection's end."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
     return head, await reader.readexactly(length)
@@ -96,8 +96,8 @@ async def answer_all_of_them(reader: asyncio.StreamReader, writer: asyncio.Strea
         writer.write(OK)
 
 
-def said_by(talk: Talk, *, scheme: str = "http", **more: Any) -> Reply:
-    """One attempt at a server that talks so."""
+def reply_of(talk: Talk, *, scheme: str = "http", **more: Any) -> Reply:
+    """Make one attempt at a server that talks so."""
 
     async def ask() -> Reply:
         async with speaking(talk) as server, Client(endpoint(server.url, **more), SecretStr(KEY)) as client:

@@ -1,4 +1,4 @@
-"""Replies as endpoints really gave them."""
+"""Replies and errors as real endpoints sent them, each with its kind and wait."""
 
 import json
 from typing import Any
