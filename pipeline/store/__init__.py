@@ -1,5 +1,10 @@
-"""Every outcome under its request's key, on disk before it counts; and the notes beside the outcomes."""
+"""The store of a job: each outcome under its request's key, on disk before it is acknowledged, and notes beside them.
 
+`Store` writes from one process at a time, `Reader` reads from any; `notes` says what the notes mean.
+"""
+
+from .database import roll_back
+from .errors import StoreHalfWritten
 from .notes import (
     BATCHES,
     LEARNED_LIMITS,
@@ -16,8 +21,9 @@ from .notes import (
     read_outcome,
     read_run_status,
 )
+from .reader import Reader
 from .salvage import open_store
-from .writer import Reader, Store, StoreHalfWritten, roll_back
+from .writer import Store
 
 __all__ = [
     "BATCHES",

@@ -1,34 +1,35 @@
-"""Whether a folder lies on a file system that other hosts may share."""
+"""Whether a folder lies on a file system that other hosts may share, by the kernel's table of mounts."""
 
 import re
 from pathlib import Path
 
-MOUNTS = Path("/proc/self/mountinfo")
+MOUNT_TABLE = Path("/proc/self/mountinfo")
 
-SHARED_KINDS = re.compile(
+SHARED_FILE_SYSTEMS = re.compile(
     "nfs|cifs|smb|lustre|gpfs|beegfs|9p|afs|ceph|panfs|pvfs2|orangefs|glusterfs|gfs2|ocfs2|wekafs|dvs|coda|acfs|"
     "virtiofs|vboxsf|prl_fs|fuse"
 )
-"""How their names begin; `fuse` may be anything, sshfs as well as a disk of this machine."""
+"""The beginnings of their names. `fuse` may be a network file system (sshfs) or a local disk; it counts as shared."""
 
 
 def is_shared_with_hosts(folder: Path, mounts: str | None = None) -> bool:
-    """Whether the kernel's table of mounts (proc(5), mountinfo) says so. No, where there is none but Linux has one.
+    """Whether `folder`, which need not exist yet, is on a file system that other hosts may share.
 
-    `mounts`: that table, if it is known already. The folder need not be there yet.
+    `mounts` is the kernel's table (proc(5), /proc/PID/mountinfo), read here if it is not given. False on systems
+    without such a table: only Linux has one.
     """
     if mounts is None:
         try:
-            mounts = MOUNTS.read_text("utf-8", "surrogateescape")
+            mounts = MOUNT_TABLE.read_text("utf-8", "surrogateescape")
         except OSError:
             return False
-    path, kind, depth = folder.resolve(), "", 0
+    path, file_system, depth = folder.resolve(), "", 0
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         if len(before.split()) < 5 or not after.split():
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), before.split()[4]))
-        # of two at one place the later covers the earlier
+        # of two mounts at one place the later covers the earlier
         if path.is_relative_to(point) and len(point.parts) >= depth:
-            kind, depth = after.split()[0], len(point.parts)
-    return SHARED_KINDS.match(kind) is not None
+            file_system, depth = after.split()[0], len(point.parts)
+    return SHARED_FILE_SYSTEMS.match(file_system) is not None

@@ -1,7 +1,8 @@
-"""The notes of a job's store: small durable records beside the outcomes, and the decoding of outcomes themselves.
+"""What the store holds, decoded: outcomes, and the notes beside them (ledger, learned limits, run status, batches).
 
-A note is read as it was written last; names and fields are part of the format on disk. What this version does not
-understand is reported as damaged, except the run status, which is only shown.
+A note is a small durable record under a name; the latest one counts. The notes' names and the fields of their records
+are part of the format on disk. What this version cannot decode is reported as damage, except the run status, which is
+only shown.
 """
 
 import contextlib
@@ -12,35 +13,35 @@ from typing import Any
 import msgspec
 
 from ..records import LaneId, LearnedLimits, Outcome, Record, Stopped, Tally
-from .writer import Reader
+from .reader import Reader
 
 LEDGER = "ledger"
-"""The note with the tally of everything the job folder ever asked; committed together with the outcomes it counts."""
+"""The name of the note with the tally of all requests of the job folder; committed with the outcomes it counts."""
 LEARNED_LIMITS = "learnt"
-"""The note with the learned limits of each lane."""
+"""The name of the note with the learned limits of each lane."""
 RUN_STATUS = "now"
-"""The note with the status of the running run: the numbers of its progress bar, for other terminals."""
+"""The name of the note with the run's status: the numbers of its progress bar, to be shown in other terminals."""
 BATCHES = "batches"
-"""The note with the open batches."""
-
-_outcomes: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
-_tallies = msgspec.json.Decoder(Tally)
+"""The name of the note with the open batches."""
 
 
 class RunStatus(Record, frozen=True):
-    """How a run stood when it was noted last. Times are UTC."""
+    """The status of a run at one moment. Times are UTC."""
 
     at: datetime
+    """The moment."""
     began: datetime
-    """When the run began to ask."""
+    """When the run began to send requests."""
     to_ask: int
+    """Number of requests that the run had to send when it began."""
     asked: Tally
+    """The requests that the run has sent, with their outcomes and cost."""
     limits: dict[str, Any]
     """The limits in force, by name."""
     wait_seconds: float = 0.0
-    """How long nothing is sent, from `at` on."""
+    """How long nothing will be sent, counted from `at`."""
     cause: str = ""
-    """Why nothing is sent; empty if the endpoint asked for it."""
+    """Why nothing is sent; empty if the endpoint asked for the pause."""
     stopping: str = ""
     """Why the run is stopping; empty if it is not."""
 
@@ -54,30 +55,32 @@ class LearnedNote(Record, frozen=True):
 
     @property
     def aged(self) -> LearnedLimits:
-        """The limits with their age as of now."""
+        """The limits with their age at this moment."""
         age = (datetime.now(tz=UTC) - self.at).total_seconds()
         return msgspec.structs.replace(self.learnt, age_seconds=max(0.0, age))
 
 
 class BatchFile(Record, frozen=True):
-    """A file of requests that becomes one batch, and how far it has come."""
+    """A file of requests that becomes one batch, and how far that batch has come."""
 
     name: str
-    """The name of its file in the job folder."""
+    """The file's name in the job folder."""
     model: str
     """The one model of all its requests: providers require that."""
     requests: int = 0
+    """Number of requests in the file."""
     size_bytes: int = 0
-    """The sum of all request bodies."""
+    """The size of all request bodies together."""
     reserved: float = 0.0
-    """US dollars reserved for it under a cap."""
+    """US dollars reserved for the batch, if a cap on cost is set."""
     file_id: str = ""
     """The provider's id of the uploaded file; empty before the upload."""
     batch_id: str = ""
-    """The provider's id of the batch; empty before it was created."""
+    """The provider's id of the batch; empty before the batch is created."""
     made_at: datetime | None = None
+    """When the batch was created (UTC)."""
     done: int = 0
-    """Requests that the provider reported as finished."""
+    """Number of requests that the provider reported as finished."""
     form: int = 0
     """The index of the response format that the requests were sent with."""
     is_ending: bool = False
@@ -85,68 +88,72 @@ class BatchFile(Record, frozen=True):
 
 
 class OpenBatches(Record, frozen=True):
-    """The batches that the provider may know of, and the limit of its queue."""
+    """The batches that the provider may still hold, and what is known of its queue."""
 
     sheets: tuple[BatchFile, ...] = ()
     queued_tokens_most: float | None = None
-    """Tokens that the provider's queue takes; None if that limit was never met."""
+    """How many tokens the provider's queue takes; None if that limit was never reached."""
     form: int = 0
-    """The index of the response format to send: the endpoint refused all before it."""
+    """The index of the response format to send: the endpoint rejected all formats before it."""
 
 
-_nows = msgspec.json.Decoder(RunStatus)
-_found = msgspec.json.Decoder(list[LearnedNote])
-_known = msgspec.json.Decoder(OpenBatches)
+_outcome_decoder: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
+_ledger_decoder = msgspec.json.Decoder(Tally)
+_learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])
+_run_status_decoder = msgspec.json.Decoder(RunStatus)
+_open_batches_decoder = msgspec.json.Decoder(OpenBatches)
 
 
 def read_outcome(stored: bytes) -> Outcome:
-    """Decode an outcome from the store. Raises Stopped if it is damaged."""
+    """Decode an outcome. Raises Stopped if it is damaged."""
     try:
-        return _outcomes.decode(stored)
-    except ValueError as error:  # not `_telling`: entering it takes longer than the decoding, and this runs per row
+        return _outcome_decoder.decode(stored)
+    except (
+        ValueError
+    ) as error:  # not `_reporting_damage`: entering it takes longer than decoding, and this runs per row
         raise _damaged("an answer", error) from error
 
 
 def read_ledger(reader: Reader | None) -> Tally:
-    """Read the tally of everything this job folder ever asked; empty without a store. Raises Stopped if damaged."""
-    noted = reader.note(LEDGER) if reader is not None else None
-    with _telling("the ledger"):
-        return _tallies.decode(noted) if noted else Tally()
+    """Read the tally of all requests of the job folder; empty if there is no store. Raises Stopped if damaged."""
+    note = reader.note(LEDGER) if reader is not None else None
+    with _reporting_damage("the ledger"):
+        return _ledger_decoder.decode(note) if note else Tally()
 
 
 def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
-    """Read the learned limits of each lane that earlier runs noted. Raises Stopped if the note is damaged."""
-    noted = reader.note(LEARNED_LIMITS) if reader is not None else None
-    with _telling("the note of learned limits"):
-        return {found.lane: found for found in _found.decode(noted)} if noted else {}
+    """Read the learned limits by lane; empty if there is no store. Raises Stopped if the note is damaged."""
+    note = reader.note(LEARNED_LIMITS) if reader is not None else None
+    with _reporting_damage("the note of learned limits"):
+        return {learned.lane: learned for learned in _learned_limits_decoder.decode(note)} if note else {}
 
 
 def latest_learned_limits(reader: Reader) -> LearnedLimits | None:
-    """Read the limits that were learned last, of any lane; None if there are none."""
-    found = max(read_learned_limits(reader).values(), key=lambda each: each.at, default=None)
-    return None if found is None else found.learnt
+    """Read the limits that were learned last, of any lane; None if there are none. Raises Stopped if damaged."""
+    latest = max(read_learned_limits(reader).values(), key=lambda learned: learned.at, default=None)
+    return None if latest is None else latest.learnt
 
 
 def read_run_status(reader: Reader) -> RunStatus | None:
-    """Read the run status noted last; None if there is none, or none that this version understands."""
+    """Read the latest status of a run; None if there is none, or this version does not understand it."""
     try:
-        return _nows.decode(reader.note(RUN_STATUS) or b"")
+        return _run_status_decoder.decode(reader.note(RUN_STATUS) or b"")
     except ValueError:
         return None
 
 
-def read_open_batches(noted: Callable[[str], bytes | None]) -> OpenBatches:
-    """Read the open batches; `noted` returns a note's bytes by its name. Raises Stopped if the note is damaged."""
-    note = noted(BATCHES)
-    with _telling("the note of open batches"):
-        return _known.decode(note) if note else OpenBatches()
+def read_open_batches(read_note: Callable[[str], bytes | None]) -> OpenBatches:
+    """Read the open batches. `read_note` returns a note's bytes by its name. Raises Stopped if the note is damaged."""
+    note = read_note(BATCHES)
+    with _reporting_damage("the note of open batches"):
+        return _open_batches_decoder.decode(note) if note else OpenBatches()
 
 
 @contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
+def _reporting_damage(what: str) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:  # msgspec's own, and Python's for bytes that are no text
+    except ValueError as error:  # msgspec's error, or Python's for bytes that are not UTF-8
         raise _damaged(what, error) from error
 
 

@@ -1,4 +1,4 @@
-"""A damaged store goes on with what can still be read of it, once a person agrees to pay for the rest again."""
+"""Opening a job's store; from a damaged one, all rows that can still be read, once a person agrees to that."""
 
 import contextlib
 import sqlite3
@@ -9,107 +9,107 @@ import msgspec
 
 from ..folder import RunEnd, read_history
 from ..records import Stopped, Tally
+from .database import SCHEMA, connect, rebuild
+from .errors import StoreDamaged
 from .notes import LEDGER
+from .rows import COLUMNS, NOTE_PREFIX, NOTE_TAG, Entry, entry_from_row
 from .sidecar import Sidecar
-from .writer import (
-    NOTE_PREFIX,
-    NOTE_TAG,
-    ROW,
-    SCHEMA,
-    Entry,
-    Store,
-    StoreDamaged,
-    entry_from_row,
-    open_database,
-    rebuild,
-)
+from .writer import Store
 
-LAST_ROW = 2**63 - 1
-UNMARKED_ROWS = 5_000
-"""More rows than a store commits before its watermark tells of them."""
-LEAST_BYTES = 250
-"""Of a row in the file, its key in the index counted, where no watermark tells how many there are."""
-MOST_FAILURES = 300_000
-"""Reads that may fail before the search is given up: half a minute of them."""
+LAST_ROWID = 2**63 - 1
+"""The largest row id that SQLite gives."""
+ROWS_AFTER_SIDECAR = 5_000
+"""More rows than a store commits before it writes its sidecar again."""
+ROW_BYTES_MIN = 250
+"""The least bytes that a row takes in the file, its key in the index included: bounds the rows without a sidecar."""
+FAILED_READS_MAX = 300_000
+"""Reads that may fail before the search is given up: about half a minute of them."""
 
 
 def open_store(job_folder: Path, agree: Callable[[str], bool]) -> Store:
-    """Open a job's store; in place of a damaged one, a new one of all rows that can still be read, if `agree` says so.
+    """Open a job's store; if it is damaged and `agree` says yes, replace it by one of all rows that can still be read.
 
-    The damaged one is moved aside whole. What was spent stays known: by its own ledger, its watermark or the history,
-    whichever knows of more. Hold the job's lock. Raises Stopped if it is not agreed to, or if nothing can be read.
+    The damaged store is moved aside, nothing is deleted. The money spent stays known: the largest amount of the old
+    ledger, the sidecar and the history is kept. Hold the job's lock.
+
+    Raises StoreDamaged if no outcome can be read, Stopped if `agree` says no or the store cannot be opened.
     """
     folder = job_folder / "store"
     try:
         return Store(folder)
     except StoreDamaged as damage:
-        notes = {}
-        outcomes = 0
-        for entry in readable_entries(folder):
-            if entry.tag == NOTE_TAG:
-                notes[entry.key.removeprefix(NOTE_PREFIX)] = entry.value
-            else:
-                outcomes += 1
+        sidecar = Sidecar.read(folder)
+        outcomes, notes = _survey(folder)
         if not outcomes:
             raise
-        known = Sidecar.of(folder)
-        of = f" of {known.rows - len(known.notes) - 1:,} or more" if known.rows else ""
+        of_all = f" of {sidecar.rows - len(sidecar.notes) - 1:,} or more" if sidecar.rows else ""  # 1: its identity
         offer = (
-            f"{damage}\nOr go on with what can still be read: {outcomes:,}{of} answers. The others are asked, and "
-            "paid, again; the damaged folder is moved aside, not removed."
+            f"{damage}\nOr continue with what can still be read: {outcomes:,}{of_all} answers. The others are asked, "
+            "and paid for, again; the damaged folder is moved aside, not deleted."
         )
-        if not agree(f"{offer} Go on with these?"):
-            raise Stopped(f"{offer}\nTo go on with these, add --yes. Nothing was sent.") from damage
-    notes = {**known.notes, **notes}
-    notes[LEDGER] = msgspec.json.encode(_ledger(job_folder, known.notes.get(LEDGER), notes.get(LEDGER)))
+        if not agree(f"{offer} Continue with these?"):
+            raise Stopped(f"{offer}\nTo continue with these, add --yes. Nothing was sent.") from damage
+    ledger = _largest_ledger(job_folder, sidecar.notes.get(LEDGER), notes.get(LEDGER))
+    notes = {**sidecar.notes, **notes, LEDGER: msgspec.json.encode(ledger)}
     rebuild(folder, (entry for entry in readable_entries(folder) if entry.tag != NOTE_TAG), notes)
     return Store(folder)
 
 
 def readable_entries(folder: Path) -> Iterator[Entry]:
-    """All rows of a damaged store that a Store wrote and that are as it wrote them; the store is only read.
+    """Yield all entries of a damaged store that can be read and are as a Store wrote them. Only reads the store.
 
-    Where a stretch of rows cannot be read it is halved, until what is lost is single rows.
+    Where a range of rows cannot be read it is halved, until only single rows are lost.
     """
-    with contextlib.ExitStack() as open_things:
+    with contextlib.ExitStack() as stack:
         try:
-            connection = open_things.enter_context(contextlib.closing(open_database(folder, "ro")))
-            # So SQLite takes the pages that are there, where the file is shorter than it says.
+            connection = stack.enter_context(contextlib.closing(connect(folder, "ro")))
+            # With this SQLite reads the pages that are there, where the file is shorter than its header says.
             connection.execute("PRAGMA writable_schema = ON")
-            made = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'Cache'").fetchall()
+            schema = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'Cache'").fetchall()
         except sqlite3.Error:
             return
-        if len(made) != 1 or type(made[0][0]) is not str or not SCHEMA.fullmatch(made[0][0]):
+        if len(schema) != 1 or type(schema[0][0]) is not str or not SCHEMA.fullmatch(schema[0][0]):
             return
-        known = Sidecar.of(folder).rows
+        rows = Sidecar.read(folder).rows
         size = (folder / "cache.db").stat().st_size
-        yield from _by_halves(connection, known + UNMARKED_ROWS if known else size // LEAST_BYTES)
+        yield from _entries_by_halves(connection, rows + ROWS_AFTER_SIDECAR if rows else size // ROW_BYTES_MIN)
 
 
-def _by_halves(connection: sqlite3.Connection, likely_last: int) -> Iterator[Entry]:
-    sql = f"SELECT rowid, {ROW} FROM Cache WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608 - constants
-    stretches = [(likely_last + 1, LAST_ROW), (1, likely_last)]
+def _survey(folder: Path) -> tuple[int, dict[str, bytes]]:
+    """Count the outcomes of a damaged store that can be read, and read its notes."""
+    outcomes, notes = 0, {}
+    for entry in readable_entries(folder):
+        if entry.tag == NOTE_TAG:
+            notes[entry.key.removeprefix(NOTE_PREFIX)] = entry.value
+        else:
+            outcomes += 1
+    return outcomes, notes
+
+
+def _entries_by_halves(connection: sqlite3.Connection, likely_last: int) -> Iterator[Entry]:
+    sql = f"SELECT rowid, {COLUMNS} FROM Cache WHERE rowid BETWEEN ? AND ? ORDER BY rowid"  # noqa: S608 - a constant
+    ranges = [(likely_last + 1, LAST_ROWID), (1, likely_last)]
     failures = 0
-    while stretches and failures < MOST_FAILURES:
-        low, high = stretches.pop()
+    while ranges and failures < FAILED_READS_MAX:
+        low, high = ranges.pop()
         try:
             for rowid, *row in connection.execute(sql, (low, high)):
                 low = rowid + 1
-                with contextlib.suppress(TypeError):  # a row that no store writes
+                with contextlib.suppress(TypeError):  # damaged, or not written by a Store
                     yield entry_from_row(row)
         except sqlite3.Error:
             failures += 1
-            if low < high < LAST_ROW:  # far out there are no rows to find, unless there were no failure
+            if low < high < LAST_ROWID:  # rows after the likely last are read in one go only, as there should be none
                 middle = (low + high) // 2
-                stretches += [(middle + 1, high), (low, middle)]
+                ranges += [(middle + 1, high), (low, middle)]
 
 
-def _ledger(job_folder: Path, *noted: bytes | None) -> Tally:
-    """What was spent, by whoever knows of more of it."""
-    known = [Tally()]
-    for note in noted:
+def _largest_ledger(job_folder: Path, *notes: bytes | None) -> Tally:
+    """The ledger that knows of the most spending, with the cost of the history if that is more."""
+    ledgers = [Tally()]
+    for note in notes:
         with contextlib.suppress(msgspec.DecodeError):
-            known.append(msgspec.json.decode(note or b"", type=Tally))
-    ledger = max(known, key=lambda tally: (tally.cost + tally.held, tally.attempts))
-    told = [line.summary.spent for line in read_history(job_folder) if isinstance(line, RunEnd)]
-    return msgspec.structs.replace(ledger, cost=max([ledger.cost, *told]))
+            ledgers.append(msgspec.json.decode(note or b"", type=Tally))
+    ledger = max(ledgers, key=lambda tally: (tally.cost + tally.held, tally.attempts))
+    spent = [line.summary.spent for line in read_history(job_folder) if isinstance(line, RunEnd)]
+    return msgspec.structs.replace(ledger, cost=max([ledger.cost, *spent]))

@@ -1,7 +1,8 @@
-"""How much a store is known to hold, written down beside it, in `FOLDER.json`.
+"""The sidecar of a store: what was known of it a second ago, in `FOLDER.json` beside its folder.
 
-A store cannot tell by itself that it is an older copy, another job's, or has lost the rows of its write-ahead log; nor
-a folder that is gone that it had held anything. A watermark is never ahead of what is committed.
+A database cannot show that it is an older copy, belongs to another job, or lost the rows of its write-ahead log; and a
+folder that is gone cannot show that it held anything. The sidecar can. It is written after the commits that it counts,
+so it never claims more than the database holds.
 """
 
 import contextlib
@@ -16,31 +17,32 @@ from ..records import Record
 
 
 class Sidecar(Record, frozen=True):
-    """What was known of a store a second before it was last written."""
+    """What was known of a store when its sidecar was written last; all empty if nothing is known."""
 
     identity: str = ""
-    """What tells the store from every other."""
+    """The store's random id."""
     rows: int = 0
-    """How many rows it held, notes among them; 0 if nothing is known."""
+    """Number of rows committed, notes included; 0 if nothing is known."""
     notes: dict[str, bytes] = msgspec.field(default_factory=dict)
+    """The notes by name, without the one that holds the id."""
 
     @classmethod
-    def of(cls, folder: Path) -> Self:
-        """What was written down of the store in this folder; nothing where that is gone or makes no sense."""
+    def read(cls, folder: Path) -> Self:
+        """Read the sidecar of the store in `folder`; an empty one if it is missing or cannot be understood."""
         with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-            told = json.loads(sidecar_path(folder).read_bytes())
-            notes = {str(name): text.encode("utf-8", "surrogateescape") for name, text in told["notes"].items()}
-            return cls(str(told["identity"]), int(told["rows"]), notes)
+            fields = json.loads(sidecar_path(folder).read_bytes())
+            notes = {str(name): text.encode("utf-8", "surrogateescape") for name, text in fields["notes"].items()}
+            return cls(str(fields["identity"]), int(fields["rows"]), notes)
         return cls()
 
-    def put(self, folder: Path) -> None:
-        """Write it down, whole or not at all. If it cannot be, the older one holds as well."""
+    def write(self, folder: Path) -> None:
+        """Write the sidecar of the store in `folder`. If that fails, the older one stays, which is true as well."""
         notes = {name: value.decode("utf-8", "surrogateescape") for name, value in self.notes.items()}
-        told = json.dumps({"identity": self.identity, "rows": self.rows, "notes": notes})
+        text = json.dumps({"identity": self.identity, "rows": self.rows, "notes": notes})
         with contextlib.suppress(OSError):
-            write_whole(sidecar_path(folder), told.encode("ascii"), private=True)
+            write_whole(sidecar_path(folder), text.encode("ascii"), private=True)
 
 
 def sidecar_path(folder: Path) -> Path:
-    """Where it is written down."""
+    """The file of the sidecar of the store in `folder`."""
     return folder.with_name(folder.name + ".json")

@@ -22,7 +22,7 @@ from measuring import Measured, apart, measure
 from questions import MODEL, TEMPLATE, prompt_of, questions, write_table
 
 if TYPE_CHECKING:
-    from pipeline.store.writer import Entry
+    from pipeline.store.rows import Entry
 
 NOWHERE = "http://127.0.0.1:9/v1"
 QUICK_ROWS = 500
@@ -41,7 +41,7 @@ def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
     from pipeline.job.job import Job  # noqa: PLC0415 - as above
     from pipeline.prompts.prompts import Prompts  # noqa: PLC0415 - as above
     from pipeline.records import Answer, Failure, Usage  # noqa: PLC0415 - as above
-    from pipeline.store.writer import Entry  # noqa: PLC0415 - as above
+    from pipeline.store.rows import Entry  # noqa: PLC0415 - as above
 
     settings = {"endpoint.base_url": NOWHERE, "endpoint.model": MODEL, "prompt.template": TEMPLATE}
     prompts = Prompts(Job.load([table], output, settings=settings), ["id", "question"])
@@ -57,7 +57,7 @@ def answered(table: Path, output: Path, rows: int) -> Iterator["Entry"]:
 def prepare(table: str, output: str, rows: str) -> None:
     """The table, and a job folder beside the output."""
     from pipeline.folder.folder import make_job_folder  # noqa: PLC0415 - see `measure`
-    from pipeline.store.writer import rebuild  # noqa: PLC0415 - see `measure`
+    from pipeline.store.database import rebuild  # noqa: PLC0415 - see `measure`
 
     write_table(Path(table), int(rows))
     folder = Path(f"{output}.job")

@@ -16,7 +16,7 @@ from chat_server import Canned, ChatServer, Seen, answer_to, completion
 from pipeline import Job, ThisRun, run
 from pipeline.records import Exit
 from pipeline.store.notes import read_ledger
-from pipeline.store.writer import Reader
+from pipeline.store.reader import Reader
 
 ROWS = 60
 

@@ -27,7 +27,8 @@ from pipeline.folder import history
 from pipeline.job.job import Job
 from pipeline.records import Answer, BadJob, Failure, Rejection, Reply, Stopped, Tally, Usage
 from pipeline.store.notes import read_ledger, read_outcome
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 
 SEEN_BY_NOBODY = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]")
 ROOT = Path(__file__).parent.parent.parent

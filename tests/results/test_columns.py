@@ -21,7 +21,8 @@ from pipeline.planning.plan import make_plan
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Tally, Usage
 from pipeline.results.columns import FIXED, ROWS_AT_ONCE, OutputTable, output_schema
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 from pipeline.tables.table import open_table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}

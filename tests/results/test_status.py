@@ -24,7 +24,8 @@ from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Exit, Process, Tally, Usage
 from pipeline.results.runs import history_text, job_history
 from pipeline.results.status import Batch, ErrorCount, JobStatus, job_status, status_text
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 from pipeline.tables.table import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")

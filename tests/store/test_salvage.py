@@ -16,10 +16,12 @@ import pytest
 
 from pipeline.folder import history
 from pipeline.records import Exit, Stopped, Summary, Tally
+from pipeline.store.errors import StoreDamaged
 from pipeline.store.notes import LEDGER, read_ledger
+from pipeline.store.reader import Reader
 from pipeline.store.salvage import open_store, readable_entries
 from pipeline.store.sidecar import Sidecar, sidecar_path
-from pipeline.store.writer import Reader, Store, StoreDamaged
+from pipeline.store.writer import Store
 
 ROWS = 1500
 PAGE = 4096
@@ -109,7 +111,7 @@ def test_all_that_can_be_read_goes_on_as_it_was_and_the_damaged_store_is_kept(
     folder, asked = job_folder / "store", []
     damage(folder / "cache.db", random.Random(seed))
     damaged = (folder / "cache.db").read_bytes()
-    with pytest.raises(Stopped, match=r"(?s)Or go on with what can still be read.*add --yes") as refused:
+    with pytest.raises(Stopped, match=r"(?s)Or continue with what can still be read.*add --yes") as refused:
         open_store(job_folder, lambda _: False)
     assert refused.value.exit_code == Exit.NEEDS_PERSON
     assert (folder / "cache.db").read_bytes() == damaged
@@ -128,14 +130,14 @@ def test_all_that_can_be_read_goes_on_as_it_was_and_the_damaged_store_is_kept(
     (aside,) = job_folder.glob("store.damaged-*")
     assert (aside / "cache.db").read_bytes() == damaged
     open_store(job_folder, lambda _: pytest.fail("a salvaged store is whole")).close()
-    assert Sidecar.of(folder).rows == len(found) + 2
+    assert Sidecar.read(folder).rows == len(found) + 2
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9000, b"SQLite format 3\0" + bytes(4080)])
 def test_a_store_of_which_nothing_can_be_read_is_refused_whatever_was_agreed(job_folder: Path, content: bytes) -> None:
     database = job_folder / "store" / "cache.db"
     database.write_bytes(content)
-    with pytest.raises(StoreDamaged, match=rf"delete {job_folder} to begin anew and pay for every answer again"):
+    with pytest.raises(StoreDamaged, match=rf"delete {job_folder} to start over and pay for every answer again"):
         open_store(job_folder, lambda _: True)
     assert database.read_bytes() == content
     assert not list(job_folder.glob("store.*-*"))
@@ -172,7 +174,7 @@ def test_a_schema_that_computes_is_not_even_read(job_folder: Path) -> None:
             "CREATE VIEW Cache AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT * FROM n"
         )
     assert list(readable_entries(folder)) == []
-    with pytest.raises(StoreDamaged, match="not of answers"):
+    with pytest.raises(StoreDamaged, match="not a store of answers"):
         open_store(job_folder, lambda _: True)
 
 
@@ -180,10 +182,12 @@ def test_rows_lost_with_a_write_ahead_log_are_asked_again_only_if_agreed_and_wha
     job_folder: Path,
 ) -> None:
     folder = job_folder / "store"
-    before = Sidecar.of(folder)
+    before = Sidecar.read(folder)
     more = Tally(ok=ROWS + 400, cost=3.5, attempts=ROWS + 400)
-    Sidecar(before.identity, before.rows + 400, {LEDGER: msgspec.json.encode(more)}).put(folder)
-    with pytest.raises(Stopped, match=f"{ROWS:,} of {ROWS + 400:,} or more answers. The others are asked, and paid"):
+    Sidecar(before.identity, before.rows + 400, {LEDGER: msgspec.json.encode(more)}).write(folder)
+    with pytest.raises(
+        Stopped, match=f"{ROWS:,} of {ROWS + 400:,} or more answers. The others are asked, and paid for, again"
+    ):
         open_store(job_folder, lambda _: False)
     open_store(job_folder, lambda _: True).close()
     assert len(stored(folder)) == ROWS

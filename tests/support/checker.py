@@ -20,7 +20,7 @@ from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, Summary
 from pipeline.results.export import export_table
 from pipeline.store.notes import read_ledger, read_outcome
-from pipeline.store.writer import Reader
+from pipeline.store.reader import Reader
 from pipeline.tables.table import open_table
 
 

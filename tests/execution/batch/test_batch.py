@@ -19,7 +19,7 @@ from pipeline import BadJob, Job, Summary, ThisRun, run
 from pipeline.records import Exit
 from pipeline.results.status import job_status, status_text
 from pipeline.store.notes import read_ledger
-from pipeline.store.writer import Reader
+from pipeline.store.reader import Reader
 
 PRICES = {"prices.input": 1.0, "prices.output": 3.0}
 ONE = 12e-6 + 6 * 3e-6  # US dollars, of an answer
