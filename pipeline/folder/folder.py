@@ -1,4 +1,4 @@
-"""The job folder: made, checked to be ours, and locked."""
+"""The job folder: made private, checked to be a job's, and locked while a run works in it."""
 
 import contextlib
 import os
@@ -14,42 +14,49 @@ from .lock import hold_lock
 
 @contextlib.contextmanager
 def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
-    """The job folder, made and locked; made in vain, it is removed again."""
+    """Make the job folder if it is missing, and hold its lock for the block.
+
+    If the block raises BadJob, a folder that was made here and in which no run has begun is removed again.
+
+    Raises BadJob if the folder holds files that are not a job's, or cannot be made or locked; Stopped (exit code 5) if
+    another process holds the lock. `shared`: as for `make_job_folder`.
+    """
     is_new = not folder.exists()
-    if not is_new and not _is_ours(folder):
+    if not is_new and not _is_job_folder(folder):
         raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
     make_job_folder(folder, shared=shared)
     with hold_lock(folder):
         try:
             yield
         except BadJob:
-            # asked inside the lock: another process may have begun, and ended, since the folder was looked for
+            # asked under the lock: another process may have made the folder too, and its run begun and ended
             if is_new and last_start(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def _is_ours(folder: Path) -> bool:
-    """An empty folder, or one that a run has begun in: anything else may hold files that are not to be touched."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return names <= {".gitignore"} or bool(names & {"lock", "store", "history.jsonl"})
-
-
 def make_job_folder(folder: Path, *, shared: bool = False) -> None:
-    """Make the job folder, mode 0700, with a .gitignore of `*`. One that exists is left as it is (if empty: filled).
+    """Make the job folder, mode 0700, with a .gitignore of `*`. A folder that holds files is left as it is.
 
-    `shared`: it, and all that is in it, are its group's too. Raises BadJob if it cannot be made so, or is a file.
+    `shared`: give the folder and all that is in it to its group as well. Raises BadJob if it cannot be made or shared.
     """
     try:
-        made = not folder.exists()
+        is_new = not folder.exists()
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         if shared:
             share_with_group(folder)
-        # Not in a folder that holds something else: there it would hide a person's own files from git.
-        if made or not any(folder.iterdir()):
+        # Not in a folder that holds other files: there it would hide a person's own files from git.
+        if is_new or not any(folder.iterdir()):
+            # Not through a draft: one left by a killed process would make this look like a person's folder.
             with os.fdopen(open_private(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
                 file.write("*\n")
             sync(folder)
             sync(folder.parent)
     except OSError as error:
         raise BadJob(f"The job folder {folder} cannot be made: {error}. Name another with --job-dir.") from error
+
+
+def _is_job_folder(folder: Path) -> bool:
+    """Whether the folder is empty, or a run has begun in it. Files in any other folder must not be touched."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return names <= {".gitignore"} or bool(names & {"lock", "store", "history.jsonl"})

@@ -1,13 +1,15 @@
-"""One process at a time works on a job: the lock of its folder, and who holds it.
+"""The lock of a job folder: one process at a time works on a job, and others can see who it is.
 
-Two belts, since neither holds everywhere. The operating system's lock on `lock` is free the moment its process is dead,
-but on some network file systems (NFS with nolock, Lustre with localflock) each host has locks of its own. So the
-holder also leaves its name in `lock.json`, made with a hard link, which is made once on every file system; SIGKILL
-leaves it behind. Whoever gets the first takes over the second only if it was left by the same host.
+Two locks are used, because each fails on some file systems. The operating system's lock on the file `lock` is free as
+soon as its process is dead, but on some network file systems (NFS with nolock, Lustre with localflock) each host has
+locks of its own. So the holder also writes its name to `lock.json`; it does so with a hard link, which on every file
+system only one process can make. But a killed process leaves that file behind. Therefore a process that gets the first
+lock replaces an old `lock.json` only if a process of the same host left it.
 
-The same host is the same kernel since the same start (its boot id: two containers on one machine share it and see each
-other's locks, whatever their names are), or after a restart the same name together with the same machine id. Neither
-alone would do: the nodes of a cluster often share an image and its machine id, and many machines are called localhost.
+The same host means the same boot id: the same kernel since the same start. Containers on one machine share it, and see
+each other's locks whatever their host names are. After a restart it means the same host name and machine id together.
+One of these alone is not enough: the nodes of a cluster often share an image with its machine id, and many machines are
+called localhost.
 """
 
 import contextlib
@@ -24,57 +26,40 @@ import filelock
 
 from ..files import file_mode, new_draft, read_private, sync
 from ..records import BadJob, Exit, Process, Record, Stopped
-from ..text import one_line
+from ..text import clip, one_line
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MACHINE_ID = Path("/etc/machine-id")
-NAME_BYTES = 4096
-"""As much of `lock.json` is read; one that is longer is none of ours."""
-SHOWN = 80
-"""Characters of each thing that it claims which a message repeats."""
+CLAIM_BYTES = 4096
+"""The most bytes of `lock.json` that are read; a longer file was not written by pipeline."""
+CLAIM_CHARACTERS = 80
+"""The most characters of each field of `lock.json` that a message shows."""
 
 
 class Holder(Record, frozen=True):
-    """Who left their name as the holder of a job folder."""
+    """The process that holds a job folder, by its `lock.json`."""
 
     process: Process
     since: datetime
     alive: bool | None
-    """Its process lives; None if that cannot be seen from here: another host's, or another container's."""
+    """Whether the process is alive; None if that cannot be seen from here (another host or container)."""
 
 
 def lock_holder(folder: Path) -> Holder | None:
-    """Who holds the folder, or was killed while they did; None if nobody. Reads alone: it never takes the lock."""
+    """Return who holds the folder, or was killed while holding it; None if nobody. Does not take the lock."""
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
-        told = _told(folder / "lock.json") or {}
-        process = Process(_shown(told, "user"), _shown(told, "host"), int(told["pid"]))
-        return Holder(process, datetime.fromisoformat(told["since"]), _lives(told))
+        claim = _read_claim(folder / "lock.json") or {}
+        process = Process(_shown(claim, "user"), _shown(claim, "host"), int(claim["pid"]))
+        return Holder(process, datetime.fromisoformat(claim["since"]), _is_alive(claim))
     return None
-
-
-def _lives(told: dict[str, Any]) -> bool | None:
-    if not _from_here(told):
-        return None
-    here = _process(told["pid"])
-    if here["space"] != told.get("space", here["space"]):
-        return None
-    if here["started"] or told.get("started"):  # a number may be given again, the tick of its start with it is not
-        return here["started"] == told.get("started")
-    try:
-        os.kill(told["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a colleague's
-        return True
-    return True
 
 
 @contextlib.contextmanager
 def hold_lock(folder: Path) -> Iterator[None]:
-    """Hold the job folder: one process at a time, here or on any host that sees it.
+    """Hold the job folder for the block: one process at a time, on this host or any other that sees the folder.
 
-    Raises Stopped (exit code 5) at once, naming the holder, if it is held, or was when a process of another host last
-    had it; BadJob if the folder cannot be locked.
+    Raises Stopped (exit code 5) at once, naming the holder, if another process holds it, or one of another host held it
+    last and did not release it; BadJob if the folder cannot be locked.
     """
     # Not soft: where the system has no locks, as on Lustre without its flock option, SQLite would have none either.
     lock = filelock.FileLock(
@@ -82,72 +67,108 @@ def hold_lock(folder: Path) -> Iterator[None]:
     )
     try:
         lock.acquire()
-        name = _put_name(folder / "lock.json")
+        claim = _write_claim(folder / "lock.json")
     except filelock.Timeout:
-        raise Stopped(_held(folder), Exit.LOCKED) from None
+        raise Stopped(_held_message(folder), Exit.LOCKED) from None
     except OSError as error:
         lock.release()
-        remedy = "See to your rights in it" if isinstance(error, PermissionError) else "Keep it on a local disk"
-        raise BadJob(f"{folder} cannot be locked: {error}. {remedy} (--job-dir). Nothing was sent.") from error
+        remedy = (
+            "Check its permissions, or name another (--job-dir)"
+            if isinstance(error, PermissionError)
+            else "Keep it on a local disk (--job-dir)"
+        )
+        raise BadJob(f"{folder} cannot be locked: {error}. {remedy}. Nothing was sent.") from error
     except Stopped:
         lock.release()
         raise
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # a name left behind harms nobody, a lock left behind would
-            if (folder / "lock.json").read_bytes() == name:  # else someone took it away, and another came
+        with contextlib.suppress(OSError):  # a claim that stays does no harm, a lock that stays would
+            if (folder / "lock.json").read_bytes() == claim:  # else it was removed by hand, and another process came
                 (folder / "lock.json").unlink()
         lock.release()
 
 
-def _put_name(path: Path) -> bytes:
-    """Leave our name as the holder's, whole or not at all, and give it. Raises Stopped if another host's stands."""
-    left = _told(path)
-    if left is not None and not _from_here(left):
-        raise Stopped(_held_elsewhere(path, left), Exit.LOCKED)
-    who = Process.this()
-    since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
-    told = {"user": who.user, "host": who.host, "pid": who.pid, "since": since, **_identity(), **_process(who.pid)}
-    name = json.dumps(told).encode()
+def _write_claim(path: Path) -> bytes:
+    """Write `lock.json`, whole or not at all, and return its content. Raises Stopped if another host's is there."""
+    old = _read_claim(path)
+    if old is not None and not _is_from_this_host(old):
+        raise Stopped(_held_elsewhere_message(path, old), Exit.LOCKED)
+    process = Process.this()
+    claim = {
+        "user": process.user,
+        "host": process.host,
+        "pid": process.pid,
+        "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
+        **_host_identity(),
+        **_process_identity(process.pid),
+    }
+    content = json.dumps(claim).encode()
     draft = new_draft(path, private=True)
     try:
-        draft.write_bytes(name)
+        draft.write_bytes(content)
         sync(draft)
-        _place(draft, path, over=left is not None)
+        _put_in_place(draft, path, replace=old is not None)
     finally:
         draft.unlink(missing_ok=True)
-    return name
+    return content
 
 
-def _place(draft: Path, path: Path, *, over: bool) -> None:
-    """Give the draft its name: over one that was left by this host, else only if there is none."""
-    if over:
+def _put_in_place(draft: Path, path: Path, *, replace: bool) -> None:
+    """Give the draft its name; without `replace`, raise Stopped if another process was faster."""
+    if replace:
         draft.replace(path)
         return
     try:
         os.link(draft, path)
     except FileExistsError:  # another host came in the same instant
-        raise Stopped(_held_elsewhere(path, _told(path) or {}), Exit.LOCKED) from None
+        raise Stopped(_held_elsewhere_message(path, _read_claim(path) or {}), Exit.LOCKED) from None
     except OSError:  # a file system without hard links, such as a memory stick's
         draft.replace(path)
 
 
-def _told(path: Path) -> dict[str, Any] | None:
-    """What `lock.json` claims; nothing in it if it makes no sense, None if it is not there. Raises OSError."""
+def _read_claim(path: Path) -> dict[str, Any] | None:
+    """Read `lock.json`; empty if it makes no sense or cannot be read, None if there is none."""
     try:
-        told = json.loads(read_private(path, NAME_BYTES))
+        claim = json.loads(read_private(path, CLAIM_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return claim if isinstance(claim, dict) else {}
 
 
-def _identity() -> dict[str, str]:
-    """What tells this host from others; a part that is unknown, as on other systems than Linux, is empty.
+def _is_alive(claim: dict[str, Any]) -> bool | None:
+    """Whether the process of a claim is alive; None if that cannot be seen from here."""
+    if not _is_from_this_host(claim):
+        return None
+    here = _process_identity(claim["pid"])
+    if here["space"] != claim.get("space", here["space"]):
+        return None
+    if here["started"] or claim.get("started"):  # process numbers are given again, but not with the same start time
+        return here["started"] == claim.get("started")
+    try:
+        os.kill(claim["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process
+        return True
+    return True
 
-    The machine's id is hashed, as machine-id(5) asks of those that write it down.
+
+def _is_from_this_host(claim: dict[str, Any]) -> bool:
+    """Whether a claim is of this host: if so, its process is dead once the system's lock was free for us."""
+    here = _host_identity()
+    if here["boot"] and claim.get("boot") == here["boot"]:
+        return True
+    return (claim.get("host"), claim.get("machine")) == (Process.this().host, here["machine"])
+
+
+def _host_identity() -> dict[str, str]:
+    """The boot id and a hash of the machine id; empty where unknown, as on systems other than Linux.
+
+    The machine id is hashed, as machine-id(5) asks of programs that store it.
     """
     machine = _first_line(MACHINE_ID)
     return {
@@ -156,10 +177,10 @@ def _identity() -> dict[str, str]:
     }
 
 
-def _process(pid: int) -> dict[str, str]:
-    """What tells a process from a later one of its number, and whose numbers they are; empty on other systems."""
+def _process_identity(pid: int) -> dict[str, str]:
+    """The start time of a process, and the namespace that process numbers here belong to; empty where unknown."""
     try:
-        # after the name, which may hold anything, come the state and 18 numbers more (proc(5))
+        # the 20th field after the name, which is in brackets and may hold anything (proc(5), /proc/PID/stat)
         started = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = ""
@@ -177,49 +198,37 @@ def _first_line(path: Path) -> str:
         return ""
 
 
-def _from_here(told: dict[str, Any]) -> bool:
-    """Whether its process ran on this host, so that it is dead now that the system's lock is ours."""
-    here = _identity()
-    if here["boot"] and told.get("boot") == here["boot"]:
-        return True
-    return (told.get("host"), told.get("machine")) == (Process.this().host, here["machine"])
-
-
-def _held(folder: Path) -> str:
-    """Say who holds the folder, as far as is known."""
-    told = None
-    with contextlib.suppress(OSError):
-        told = _told(folder / "lock.json")
-    told = told or {}
-    where = "" if _from_here(told) else f" on {_shown(told, 'host')}" if "host" in told else ""
-    signal = f"`kill -INT {told['pid']}`{where}" if type(told.get("pid")) is int else "SIGINT"
+def _held_message(folder: Path) -> str:
+    """The message for a folder whose lock another process holds: who it is, and how to wait for it or stop it."""
+    claim = _read_claim(folder / "lock.json") or {}
+    where = "" if _is_from_this_host(claim) else f" on {_shown(claim, 'host')}" if "host" in claim else ""
+    signal = f"`kill -INT {claim['pid']}`{where}" if type(claim.get("pid")) is int else "SIGINT"
     return (
-        f"{_who(told)} holds {folder}: one process at a time may work on a job. Nothing was asked and nothing was "
-        f"changed.\nWait for it, or end it gently, its answers kept: `pipeline stop {shlex.quote(str(folder))}`, or "
+        f"{_who(claim)} holds {folder}: one process at a time may work on a job. Nothing was sent and nothing was "
+        f"changed.\nWait until it ends, or stop it, its answers kept: `pipeline stop {shlex.quote(str(folder))}`, or "
         f"{signal}; then type the same command again."
     )
 
 
-def _held_elsewhere(path: Path, told: dict[str, Any]) -> str:
-    """Say whose name stands there, and how a person who knows better takes it away."""
-    whether = f"it runs on {_shown(told, 'host')}" if "host" in told else "another process works on this job"
-    why = "which cannot be seen from this host" if told else f"and {path} does not say who it is"
+def _held_elsewhere_message(path: Path, claim: dict[str, Any]) -> str:
+    """The message for a claim of another host: what to check, and how to remove it if its process has ended."""
+    what = f"it still runs on {_shown(claim, 'host')}" if "host" in claim else "another process works on this job"
+    why = "Which of the two cannot be seen from this host." if claim else f"{path} does not say who it is."
     return (
-        f"{_who(told)} holds {path.parent}, or was killed while it did, {why}. Nothing was asked and nothing was "
-        f"changed.\nLook whether {whether}. If it has surely ended (a container, a node or a name that is gone): "
-        f"rm {shlex.quote(str(path))}\nthen type the same command again. While it runs, that would let two ask, and "
-        "pay, at once."
+        f"{_who(claim)} holds {path.parent}, or was killed while it did. {why} Nothing was sent and nothing was "
+        f"changed.\nCheck whether {what}. Only if it has certainly ended (its container or node is gone, or has a new "
+        f"name): rm {shlex.quote(str(path))}\nthen type the same command again. While it runs, that would let two "
+        "processes ask, and pay, at once."
     )
 
 
-def _who(told: dict[str, Any]) -> str:
-    if not {"user", "host", "pid", "since"} <= told.keys():
+def _who(claim: dict[str, Any]) -> str:
+    if not {"user", "host", "pid", "since"} <= claim.keys():
         return "Another process"
-    return (
-        f"{_shown(told, 'user')}@{_shown(told, 'host')} (process {_shown(told, 'pid')}, since {_shown(told, 'since')})"
-    )
+    user, host, pid, since = (_shown(claim, name) for name in ("user", "host", "pid", "since"))
+    return f"{user}@{host} (process {pid}, since {since})"
 
 
-def _shown(told: dict[str, Any], name: str) -> str:
-    """A claim of a file that anyone may have written, without what could move a terminal's cursor."""
-    return one_line(str(told[name])[:SHOWN])
+def _shown(claim: dict[str, Any], name: str) -> str:
+    """A field of a claim, which anyone may have written, in one short line that cannot control a terminal."""
+    return clip(one_line(str(claim[name])), CLAIM_CHARACTERS)

@@ -83,7 +83,7 @@ def test_a_second_holder_is_told_who_holds_the_job_and_exits_5(tmp_path: Path) -
         output, _ = process.communicate(timeout=CHILD_SECONDS)
         assert process.returncode == 5
         assert f"process {os.getpid()}, since 20" in output
-        assert "end it gently" in output
+        assert "stop it, its answers kept" in output
         with pytest.raises(Stopped) as refused, hold_lock(tmp_path):
             pass
         assert refused.value.exit_code == Exit.LOCKED
