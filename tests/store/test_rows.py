@@ -2,14 +2,17 @@
 
 import pickle
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
+import diskcache
 import pytest
 from stores import Bomb, get_all, marks, put_all, tamper
 
 from pipeline.records import Stopped
 from pipeline.store.errors import StoreDamaged
+from pipeline.store.rows import Entry, cells_of_entry, checksum, entry_from_row
 from pipeline.store.writer import Store
 
 
@@ -56,3 +59,34 @@ def test_hostile_rows_are_neither_unpickled_nor_followed_to_a_file(tmp_path: Pat
         marks(folder)
     assert outside.read_text() == "mine"
     assert not made.exists()
+
+
+def test_a_plain_diskcache_reads_what_a_store_wrote(tmp_path: Path) -> None:
+    rows = [(f"{i:064x}", f"value {i}".encode(), "ok") for i in range(600)]
+    before = time.time()
+    put_all(tmp_path / "store", rows)
+    with diskcache.Cache(str(tmp_path / "store")) as plain:
+        assert len(plain) == 601  # the store's identity is a row too
+        assert {key: plain.get(key, tag=True) for key, _, _ in rows} == {key: (value, tag) for key, value, tag in rows}
+        (earliest,) = plain._sql("SELECT min(store_time) FROM Cache").fetchone()
+    assert before - 1 < earliest < time.time() + 1
+
+
+def test_the_checksum_is_over_all_parts_of_an_entry() -> None:
+    whole = checksum(b"key", b"tag", b"value")
+    assert whole not in {
+        checksum(b"kex", b"tag", b"value"),
+        checksum(b"key", b"tax", b"value"),
+        checksum(b"key", b"tag", b""),
+    }
+    assert checksum(b"ab", b"c", b"") != checksum(b"a", b"bc", b"")
+
+
+def test_a_row_is_read_only_as_it_was_written() -> None:
+    entry = Entry("key", "ok", b"value")
+    key, tag, value, check = cells_of_entry(entry)
+    row = [key, 1, tag, 1, None, value, check]
+    assert entry_from_row(row) == entry
+    for column, wrong in ((0, b"key"), (1, 0), (2, "failed"), (3, 4), (4, "../file"), (5, "value"), (6, check + 1)):
+        with pytest.raises(TypeError):
+            entry_from_row([*row[:column], wrong, *row[column + 1 :]])
