@@ -28,7 +28,7 @@ from generate import (
     with_settings_table,
 )
 
-from pipeline.cli import main
+from pipeline.cli.group import main
 from pipeline.records import STATUSES, Exit
 
 README, REFERENCE = ROOT / "README.md", ROOT / "configs" / "README.md"

@@ -1,4 +1,4 @@
-"""The job folder: its lock and the history of its runs."""
+"""The job folder: how it is made, its lock, and the history of its runs."""
 
 from .folder import job_folder
 from .history import (

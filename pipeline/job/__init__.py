@@ -1,16 +1,15 @@
 """What a job asks for: the settings of its job file, checked before anything is sent."""
 
-from .added_columns import ADDED_COLUMNS, AddedColumn
+from .added_columns import ADDED_COLUMNS
 from .file import JobFile
 from .job import Job, ThisRun, default_job_folder, settings_id
-from .reference import parse_setting, setting_help, settings
+from .reference import parse_setting, setting_help
 from .sections import LOOPBACK, Endpoint, Limits
 from .values import duration_seconds
 
 __all__ = [
     "ADDED_COLUMNS",
     "LOOPBACK",
-    "AddedColumn",
     "Endpoint",
     "Job",
     "JobFile",
@@ -20,6 +19,5 @@ __all__ = [
     "duration_seconds",
     "parse_setting",
     "setting_help",
-    "settings",
     "settings_id",
 ]

@@ -108,9 +108,7 @@ def read_outcome(stored: bytes) -> Outcome:
     """Decode an outcome. Raises Stopped if it is damaged."""
     try:
         return _outcome_decoder.decode(stored)
-    except (
-        ValueError
-    ) as error:  # not `_reporting_damage`: entering it takes longer than decoding, and this runs per row
+    except ValueError as error:  # this runs per row, and entering `_reporting_damage` takes longer than decoding
         raise _damaged("an answer", error) from error
 
 

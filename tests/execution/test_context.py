@@ -1,285 +1,53 @@
-"""An outcome counts once it is on disk, and the books that went with it are found again."""
+"""What every context shares: its stops, its clocks, and the identity of a lane."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
+import time
 from typing import Any
 
-import msgspec
 import pytest
 
-from pipeline.execution.context import LocalContext
-from pipeline.job.job import Job, settings_id
-from pipeline.progress import NO_PAUSE, Pause, Progress
-from pipeline.records import (
-    TEMPORARY,
-    Answer,
-    BadJob,
-    Exit,
-    Failure,
-    LearnedLimits,
-    Outcome,
-    Rejection,
-    Request,
-    Stopped,
-    Tally,
-    Usage,
-)
-from pipeline.store.notes import read_learned_limits, read_ledger, read_outcome
-from pipeline.store.reader import Reader
-from pipeline.store.writer import Store
-
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
-YES = Answer(
-    text='{"label": "yes"}',
-    finish_reason="stop",
-    model="m-1",
-    usage=Usage(10, 2, total_tokens=12),
-    attempts=2,
-    asked_at=datetime(2026, 11, 22, 3, 10, tzinfo=UTC),
-    latency_seconds=0.25,
-    cost=0.5,
-)
+from pipeline.execution.context import Clocks, StopState, lane_id
+from pipeline.job.job import Job
+from pipeline.records import Exit, LaneId, Stopped
 
 
-def job_with(**settings: Any) -> Job:
-    return Job.load(["in.csv"], "out.csv", settings={**MINIMAL, **settings})
+def test_the_first_reason_to_stop_is_the_one_that_counts() -> None:
+    state = StopState()
+    assert not state.stop_requested.is_set()
+    state.stop(Stopped("the key", Exit.NEEDS_PERSON))
+    state.stop(Stopped("a signal", Exit.SIGINT))
+    assert str(state.stopping) == "the key"
+    assert state.stop_requested.is_set()
+    assert not state.drain_aborted.is_set()
+    state.abort_drain()
+    assert state.drain_aborted.is_set()
 
 
-def request(name: str = "a") -> Request:
-    return Request(key=name * 64, body=b"{}" * 10)
+@pytest.mark.parametrize(("seconds", "stops"), [(0.01, False), (60.0, True)])
+def test_a_pause_ends_in_time_or_at_a_stop(seconds: float, *, stops: bool) -> None:
+    async def pause() -> None:
+        state = StopState()
+        if stops:
+            asyncio.get_running_loop().call_later(0.01, state.stop, Stopped("enough"))
+        await state.pause(seconds)
+
+    began = time.monotonic()
+    asyncio.run(pause())
+    assert 0.005 < time.monotonic() - began < 30
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "store")
-    yield store
-    store.close()
+def test_both_clocks_of_a_run_go_on() -> None:
+    clock, uptime = Clocks()
+    before = clock(), uptime()
+    time.sleep(0.01)
+    assert clock() - before[0] >= 0.009
+    assert uptime() - before[1] >= 0.009
 
 
-def desk_at(store: Store, ledger: Tally | None = None, **settings: Any) -> LocalContext:
-    return LocalContext(job_with(**settings), store, ledger or Tally())
-
-
-def record(context: LocalContext, *outcomes: Outcome) -> None:
-    async def all_of_them() -> None:
-        await asyncio.gather(*(context.record(request(chr(97 + at)), each) for at, each in enumerate(outcomes)))
-
-    asyncio.run(all_of_them())
-
-
-def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
-    failure = Failure(kind="too_long", reason="4,097 tokens", attempts=1, cost=0.0)
-    context = desk_at(store)
-    record(context, YES, failure)
-    told = settings_id(job_with().seen_by_model())
-    found = Reader(store.folder).get_many(["a" * 64, "b" * 64])
-    assert [read_outcome(stored) for stored in found if stored is not None] == [
-        msgspec.structs.replace(outcome, settings=told) for outcome in (YES, failure)
-    ]
-
-
-def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
-    context, seen = desk_at(store), []
-
-    class Watching(Progress):
-        def show(self, tally: Tally, *_: object) -> None:
-            reader = Reader(store.folder)
-            seen.append((tally.ok, context.asked.ok, sum(map(len, reader.marks())), read_ledger(reader).ok))
-            reader.close()
-
-    context.progress = Watching()
-
-    async def one_after_the_other() -> None:
-        for name in "abc":
-            await context.record(request(name), YES)
-
-    asyncio.run(one_after_the_other())
-    assert seen == [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)]
-
-
-def test_what_cannot_be_written_is_a_stop_and_is_not_counted(store: Store) -> None:
-    context = desk_at(store)
-    store.close()
-    with pytest.raises(Stopped):
-        record(context, YES)
-    assert context.asked == Tally()
-
-
-def test_the_ledger_is_on_disk_as_soon_as_the_outcome_is(store: Store) -> None:
-    context = desk_at(store, Tally(ok=7, cost=2.0))
-    record(context, YES)
-    ledger = read_ledger(Reader(store.folder))
-    assert ledger == context.ledger
-    assert (ledger.ok, ledger.cost) == (8, 2.0)  # what it cost was told as each attempt landed
-    assert (ledger.answers, ledger.request_bytes, ledger.seconds, ledger.usage) == (1, 20, 0.25, YES.usage)
-
-
-def test_a_folder_in_which_nothing_was_asked_has_an_empty_ledger(store: Store) -> None:
-    assert read_ledger(None) == Tally()
-    assert read_ledger(Reader(store.folder)) == Tally()
-
-
-def test_the_ledger_grows_over_runs_and_the_run_counts_for_itself(store: Store) -> None:
-    first = desk_at(store)
-    first.landed(0.5)
-    record(first, YES)
-    later = desk_at(store, read_ledger(Reader(store.folder)))
-    later.landed(0.25)
-    record(later, YES, Failure(kind="timeout", reason="slow", lasting=False, attempts=6))
-    assert (later.asked.rows, later.asked.attempts, later.asked.cost) == (2, 1, 0.25)
-    assert (later.ledger.rows, later.ledger.attempts, later.ledger.cost) == (3, 2, 0.75)
-
-
-def test_an_unknown_cost_counts_as_unpriced_and_never_as_zero_alone(store: Store) -> None:
-    context = desk_at(store)
-    context.count_attempt(None)
-    context.count_attempt(0.5)
-    assert (context.asked.cost, context.asked.unpriced) == (0.5, 1)
-
-
-def test_what_was_paid_without_an_outcome_is_in_the_books(store: Store) -> None:
-    context = desk_at(store)
-    context.count_attempt(0.25)
-    context.count_attempt(None)
-    context.count_attempt(0.0, held=0.5, broke_off=True)
-    store.close()
-    ledger = read_ledger(Reader(store.folder))
-    assert (ledger.rows, ledger.attempts, ledger.cost, ledger.unpriced) == (0, 3, 0.25, 1)
-    assert (ledger.held, ledger.maybe_paid) == (0.5, 1)
-    assert context.asked == ledger
-
-
-def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
-    prices = {"prices.input": 1.0, "prices.output": 1.0, "parameters.max_tokens": 5, "limits.max_cost": 2.0}
-    context = desk_at(store, Tally(cost=1.5, held=0.5), **prices)
-    assert context.budget.spent == 2.0
-    assert context.budget.reserve(request()) is None
-
-
-def test_a_kill_forgets_nothing_of_what_was_in_flight_under_a_cap(store: Store) -> None:
-    prices = {"prices.input": 0.0, "prices.output": 1e6, "parameters.max_tokens": 5, "limits.max_cost": 100.0}
-    context, waits = desk_at(store, **prices), []
-
-    async def leave(times: int) -> None:
-        for _ in range(times):
-            waits.append(await context.note_reservation(request()))
-            assert context.budget.reserve(request()) == 5.0
-            with closing(Reader(store.folder)) as reader:  # as the next run would find it, were this one killed now
-                assert read_ledger(reader).aside >= context.budget.reserved
-
-    asyncio.run(leave(16))
-    assert waits.count(True) <= 5  # for the 1st, and when there are twice as many
-    with closing(Reader(store.folder)) as reader:
-        next_run = desk_at(store, read_ledger(reader), **prices)
-    assert 80.0 <= next_run.budget.spent <= 100.0
-    assert next_run.ledger.aside == 0.0
-    context.clear_reservation()
-    asyncio.run(store.flush())
-    with closing(Reader(store.folder)) as reader:
-        assert desk_at(store, read_ledger(reader), **prices).budget.spent == 0.0
-
-
-@pytest.mark.parametrize("settings", [{"limits.max_cost": 1.0}, {"answer.schema": {"type": "list"}}])
-def test_a_budget_or_contract_that_cannot_be_held_is_a_bad_job(store: Store, settings: dict[str, Any]) -> None:
-    with pytest.raises(BadJob):
-        desk_at(store, **settings)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "mark"),
-    [
-        (YES, "ok"),
-        (Answer(text="yes"), "invalid"),
-        (Answer(text="yes", finish_reason="length"), "truncated"),
-        (Answer(text="", finish_reason="content_filter"), "filtered"),
-        (Answer(text="", refusal="No."), "refused"),
-        (Failure(kind="filtered", reason="policy"), "filtered"),
-        (Failure(kind="too_long", reason="long"), "failed"),
-        (Failure(kind="timeout", reason="slow", lasting=False), TEMPORARY),
-    ],
-)
-def test_every_outcome_is_filed_under_its_status(store: Store, outcome: Outcome, mark: str) -> None:
-    context = desk_at(store, **LABELS)
-    record(context, outcome)
-    assert [mark for chunk in Reader(store.folder).marks() for _, mark in chunk] == [mark]
-    assert getattr(context.asked, "failed" if mark == TEMPORARY else mark) == 1
-
-
-def test_what_no_desk_wrote_is_not_taken_for_an_outcome() -> None:
-    for stored in (b"", b"{}", b'{"type": "answer"}', b'{"type": "other", "text": "x"}', b"\x80\x04K\x01.", b'"\xff"'):
-        with pytest.raises(Stopped, match="an answer is damaged"):
-            read_outcome(stored)
-
-
-def test_the_first_reason_to_stop_is_the_one_that_counts(store: Store) -> None:
-    context = desk_at(store)
-    assert not context.stop_requested.is_set()
-    context.stop(Stopped("the key", Exit.NEEDS_PERSON))
-    context.stop(Stopped("a signal", Exit.SIGINT))
-    assert str(context.stopping) == "the key"
-    assert context.stop_requested.is_set()
-    assert not context.drain_aborted.is_set()
-    context.abort_drain()
-    assert context.drain_aborted.is_set()
-
-
-@pytest.mark.parametrize(("verbosity", "told"), [(0, False), (1, True)])
-def test_a_refusal_is_in_the_log_and_on_the_screen_where_all_is_to_be_seen(
-    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], verbosity: int, *, told: bool
-) -> None:
-    job = job_with()
-    loud = job.model_copy(update={"this_run": job.this_run.model_copy(update={"verbosity": verbosity})})
-    context = LocalContext(loud, store, Tally())
-    context.log_rejection(Rejection("retry", "rate", "unseen"))
-    context.progress = Progress(tmp_path / "log.txt")
-    context.log_rejection(Rejection("retry", "rate", "busy"))
-    context.progress.close()
-    assert "rate: busy" in (tmp_path / "log.txt").read_text("utf-8")
-    assert ("rate: busy" in capsys.readouterr().err) == told
-
-
-def test_what_was_learnt_is_found_by_the_next_run_of_the_same_endpoint_model_and_key(store: Store) -> None:
-    context = desk_at(store)
-    context.save_learned("m", LearnedLimits(598.0, 41_000.0, 24))
-    record(context, YES)
-    known = read_learned_limits(Reader(store.folder))
-    found = LocalContext(job_with(), store, Tally(), known).learnt("m")
-    assert found is not None
-    assert 0 <= found.age_seconds < 60
-    assert (found.requests_per_minute, found.tokens_per_minute, found.window) == (598.0, 41_000.0, 24)
-    others = {"endpoint.model": "n", "endpoint.base_url": "http://127.0.0.1:8/v1", "endpoint.api_key_env": "K"}
-    for other in ({name: value} for name, value in others.items()):
-        job = job_with(**other)
-        assert LocalContext(job, store, Tally(), known).learnt(job.endpoint.model) is None
-
-
-def test_the_log_tells_each_long_pause_once_and_what_was_learnt_when_it_changes(store: Store, tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
-    log.touch()
-    context = desk_at(store)
-    context.progress = Progress(log, quiet=True)
-    context.progress.begin(10)
-    for wait in (
-        Pause(12.0),
-        Pause(11.0),
-        None,
-        Pause(10.0),
-        NO_PAUSE,
-        Pause(3.0),
-        NO_PAUSE,
-        Pause(60.0, "after HTTP 503"),
-    ):
-        context.show_progress(wait)
-    for learnt in (LearnedLimits(598.0, None, 24), LearnedLimits(598.0, None, 24), LearnedLimits(600.0, None, 24)):
-        context.save_learned("m", learnt)
-    context.progress.close()
-    assert [line.partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
-        "paused 12 s: the endpoint said so",
-        "paused 60 s: after HTTP 503",
-        "learnt: 598 requests/min, window 24",
-        "learnt: 600 requests/min, window 24",
-    ]
+@pytest.mark.parametrize("setting", [{"endpoint.base_url": "http://127.0.0.1:8/v1"}, {"endpoint.api_key_env": "K"}])
+def test_a_lane_is_of_one_endpoint_model_and_key(setting: dict[str, Any]) -> None:
+    given = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
+    mine, other = (Job.load(["in.csv"], settings=each).endpoint for each in (given, given | setting))
+    assert lane_id(mine, "m") == LaneId("http://127.0.0.1:9/v1", "m", mine.api_key_env)
+    assert lane_id(mine, "m") == lane_id(mine, "m") != lane_id(mine, "n")
+    assert lane_id(mine, "m") != lane_id(other, "m")

@@ -27,7 +27,8 @@ from pipeline.records import (
     Usage,
 )
 from pipeline.store.notes import read_learned_limits, read_ledger, read_outcome
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}

@@ -1,4 +1,4 @@
-"""A job folder is made private, is never taken from a person, and is removed if it was made in vain."""
+"""A job folder is private; a folder with other files is refused; one made for a bad job is removed again."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_a_folder_that_was_there_before_a_bad_job_stays(tmp_path: Path) -> None:
     assert (tmp_path / "job").exists()
 
 
-def test_a_folder_in_which_a_run_has_begun_stays_whatever_comes(tmp_path: Path) -> None:
+def test_a_folder_in_which_a_run_has_begun_is_never_removed(tmp_path: Path) -> None:
     folder = tmp_path / "job"
 
     def begin_and_fail() -> None:

@@ -1,4 +1,4 @@
-"""What was run is written down durably, without a secret, and says enough to make the job again."""
+"""The history is durable, holds no secret, and is enough to make a job again."""
 
 import json
 import os
@@ -226,7 +226,7 @@ def test_a_job_is_named_by_its_output_or_its_folder(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["none.csv", ".", "..", "/", ""])
-def test_where_there_is_no_job_the_names_that_would_do_are_told(
+def test_where_there_is_no_job_the_message_says_which_names_would_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

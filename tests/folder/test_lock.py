@@ -1,4 +1,4 @@
-"""One process holds a job: in the same instant, after a kill, and among hosts whose locks do not reach each other."""
+"""One process at a time holds a job: in one instant, after a kill, and on hosts that do not see each other's locks."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def leave_name(folder: Path, **changed: Any) -> dict[str, Any]:
     return name
 
 
-def test_a_second_holder_is_told_who_holds_the_job_and_exits_5(tmp_path: Path) -> None:
+def test_a_second_process_gets_the_name_of_the_holder_and_exits_5(tmp_path: Path) -> None:
     with hold_lock(tmp_path), child(TRY_TO_HOLD, tmp_path) as process:
         output, _ = process.communicate(timeout=CHILD_SECONDS)
         assert process.returncode == 5

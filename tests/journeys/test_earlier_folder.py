@@ -24,7 +24,7 @@ from click.testing import CliRunner, Result
 from polars.testing import assert_frame_equal
 
 from pipeline import Job, ThisRun, run
-from pipeline.cli import main
+from pipeline.cli.group import main
 
 EARLIER = Path(__file__).with_name("earlier_folder")
 HOME = "/srv"  # where its runs were started

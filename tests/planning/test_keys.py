@@ -27,7 +27,8 @@ from pipeline.planning.plan import Plan, make_plan, select_rows
 from pipeline.prompts.prompts import Prompts
 from pipeline.prompts.templates import Row
 from pipeline.records import Exit, Failure, Request, Summary, Tally
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 from pipeline.tables.table import open_table
 
 

@@ -9,7 +9,7 @@ from planned_table import CUT, LASTING, OK, PASSING, PlannedTable
 from pipeline.planning.digests import digests_of_text
 from pipeline.planning.outcomes import StoredOutcomes, find_outcomes
 from pipeline.records import ANSWERED, TEMPORARY
-from pipeline.store.writer import Reader
+from pipeline.store.reader import Reader
 
 
 def outcomes_of(rows: PlannedTable, *prompts: str) -> StoredOutcomes:

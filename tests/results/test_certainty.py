@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.answers import ParsedAnswer, Shape
+from pipeline.answers.contract import ParsedAnswer
+from pipeline.answers.shapes import Shape
 from pipeline.planning.chains import Chain, Step
 from pipeline.records import Answer, Failure, Request
 from pipeline.results.certainty import PENDING, Vote, compared_properties, confidence, majority_vote

@@ -7,10 +7,7 @@ import polars as pl
 import pytest
 from started_job import ASKED, GOOD, LONG, StartedJob, shown
 
-from pipeline.execution.local_context import LocalContext
 from pipeline.records import Answer
-from pipeline.store.reader import Reader
-from pipeline.store.writer import Store
 
 Start = Callable[..., StartedJob]
 

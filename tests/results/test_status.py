@@ -12,8 +12,8 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
 from started_job import question_job
 
-from pipeline.execution.local_context import LocalContext
 from pipeline import BadJob, run
+from pipeline.execution.local_context import LocalContext
 from pipeline.folder.folder import make_job_folder
 from pipeline.folder.history import record_start
 from pipeline.folder.lock import hold_lock

@@ -94,7 +94,7 @@ def test_rows_lost_with_a_write_ahead_log_are_missed_before_anything_is_asked(tm
         Store(copy)
 
 
-def test_a_store_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_store_that_is_gone_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     put_all(folder, [("k", b"v", "ok")])
     shutil.rmtree(folder)
@@ -212,7 +212,7 @@ def test_settings_that_no_store_has_are_refused(tmp_path: Path) -> None:
         Store(folder)
 
 
-def test_a_folder_that_lost_its_database_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_folder_that_lost_its_database_gets_no_empty_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
     (folder / "cache.db-wal").write_bytes(b"frames")

@@ -1,4 +1,4 @@
-"""The kernel's table of mounts tells what other hosts may share."""
+"""Whether other hosts may share a folder is read from the kernel's table of mounts."""
 
 from pathlib import Path
 

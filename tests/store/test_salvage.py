@@ -1,4 +1,4 @@
-"""What can still be read of a damaged store goes on, and what was spent stays known; nothing without agreement."""
+"""Every readable row of a damaged store is kept, and what was spent stays known; nothing is done without agreement."""
 
 import asyncio
 import os
@@ -134,7 +134,7 @@ def test_all_that_can_be_read_goes_on_as_it_was_and_the_damaged_store_is_kept(
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9000, b"SQLite format 3\0" + bytes(4080)])
-def test_a_store_of_which_nothing_can_be_read_is_refused_whatever_was_agreed(job_folder: Path, content: bytes) -> None:
+def test_a_store_with_nothing_readable_is_refused_even_if_agreed(job_folder: Path, content: bytes) -> None:
     database = job_folder / "store" / "cache.db"
     database.write_bytes(content)
     with pytest.raises(StoreDamaged, match=rf"delete {job_folder} to start over and pay for every answer again"):

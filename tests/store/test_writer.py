@@ -1,4 +1,4 @@
-"""What was acknowledged outlives kills and full disks; groups share an fsync, and nobody waits in vain."""
+"""What was acknowledged survives kills and full disks; groups share an fsync, and no caller waits for nothing."""
 
 import asyncio
 import json
@@ -275,7 +275,7 @@ def test_a_full_disk_stops_every_put_and_loses_nothing_acknowledged(tmp_path: Pa
     assert None not in get_all(folder, ["early", "after", *acknowledged])
 
 
-def test_a_note_lost_to_an_error_is_told_at_close_once(tmp_path: Path) -> None:
+def test_a_note_lost_to_an_error_is_reported_at_close_once(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     store = Store(folder)
     with closing(sqlite3.connect(folder / "cache.db")) as other, other:

@@ -1,4 +1,4 @@
-"""Processes of a test's own: on this host, on others that see the same folder, and on a disk that is soon full."""
+"""Child processes for tests: on this host, as if on another host or a network file system; and small disks."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ CHILD_SECONDS = 60
 
 @contextmanager
 def child(script: str, *arguments: object, where: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    """A Python process; `where`: what it is started by, such as `on_host`."""
+    """Run a Python script in a child process, killed at the end. `where`: words that start it, as from `on_host`."""
     command = [*where, sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -39,16 +39,16 @@ def _may_mount() -> bool:
 
 
 def _in_own_mounts(setup: str, *words: object) -> list[str]:
-    """What starts a process (its number stays the shell's) after `setup`, which alone sees what it mounts."""
+    """Words that start a process after `setup`, with mounts of its own; it keeps the process number of the shell."""
     if not _may_mount():
         pytest.skip("this system lets no test mount anything (unshare -rmu)")
     return ["unshare", "-rmu", "sh", "-ec", f'{setup}; shift {len(words)}; exec "$@"', "sh", *map(str, words)]
 
 
 def on_host(name: str, spare: Path, folder: Path) -> list[str]:
-    """What starts a process on another host: of another name, start and machine, with file locks of its own.
+    """Words that start a process as if on another host: with another name, boot id, machine id and its own file locks.
 
-    That is how NFS with nolock and Lustre with localflock look. `spare`: where it keeps what makes it another.
+    Hosts with NFS (nolock) or Lustre (localflock) see a folder like that. `spare`: a folder for the host's files.
     """
     spare.mkdir(exist_ok=True)
     for kind in ("boot", "machine", "lock"):
@@ -64,7 +64,7 @@ def on_host(name: str, spare: Path, folder: Path) -> list[str]:
 
 
 def on_network(folder: Path, table: Path) -> list[str]:
-    """What starts a process to which `folder` is on NFS: the kernel's table of mounts says so to it."""
+    """Words that start a process for which `folder` is on NFS, by the table of mounts that it reads."""
     lines = Path("/proc/self/mountinfo").read_text("utf-8")
     table.write_text(f"{lines}999 1 0:99 / {folder} rw,relatime shared:9 - nfs4 server:/home rw,vers=4.2\n")
     return _in_own_mounts('mount --bind "$1" /proc/$$/mountinfo', table)
@@ -72,7 +72,7 @@ def on_network(folder: Path, table: Path) -> list[str]:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size in memory, mounted on `folder`."""
+    """Mount a file system of this size, in memory, on `folder`."""
     folder.mkdir(exist_ok=True)
     mounting = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, check=False).returncode != 0:

@@ -9,8 +9,8 @@ from typing import Any
 from crashing_run import arm
 
 from pipeline.cli.group import main
-from pipeline.execution.local_context import LocalContext
 from pipeline.endpoint.batch_api import BatchApi
+from pipeline.execution.local_context import LocalContext
 from pipeline.store.notes import BATCHES
 
 STEPS = (

@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.job import JobFile, settings
+from pipeline.job.file import JobFile
+from pipeline.job.reference import settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = tuple(

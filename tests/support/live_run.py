@@ -20,7 +20,8 @@ from pipeline.job.job import Job
 from pipeline.progress import Progress
 from pipeline.records import Answer, Exit, Failure, Outcome, Request, Stopped, Tally
 from pipeline.store.notes import read_ledger, read_outcome
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 
 ASKED_TO_STOP = Stopped("Stopped by a test.", Exit.SIGINT)
 SERVER_ERROR = Canned(500, problem("it broke", kind="server_error"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.execution.context import LocalContext
+from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, ThisRun
 from pipeline.planning.chains import Chain, Chains
 from pipeline.planning.keys import keys_path
@@ -17,7 +17,8 @@ from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.statuses import row_statuses, tally_statuses
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, Failure, Outcome, Request, Tally
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 from pipeline.tables.table import Table, open_table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}

@@ -9,8 +9,8 @@ from typing import Any
 from chat_server import Canned, ChatServer
 from pydantic import SecretStr
 
-from pipeline.endpoint import Client
-from pipeline.job import Endpoint
+from pipeline.endpoint.client import Client
+from pipeline.job.sections import Endpoint
 from pipeline.records import Reply, Request
 
 KEY = "sk-test-4f9c81d2"

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from pipeline.execution.context import LocalContext
 from pipeline.execution.live.live import answer_all
+from pipeline.execution.local_context import LocalContext
 from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder
 from pipeline.job.job import Job, ThisRun
@@ -17,7 +17,8 @@ from pipeline.planning.plan import Plan, make_plan, select_rows
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, Failure, Outcome, Status, Tally, Usage
 from pipeline.results.show import show_rows
-from pipeline.store.writer import Reader, Store
+from pipeline.store.reader import Reader
+from pipeline.store.writer import Store
 from pipeline.tables.table import Table, open_table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}

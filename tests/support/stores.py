@@ -1,4 +1,4 @@
-"""Stores in tests: filled, read and tampered with, and processes that write and read them."""
+"""Stores for tests: to fill, read and tamper with them, and scripts of processes that write and read them."""
 
 import asyncio
 import os
@@ -51,7 +51,7 @@ reader.close()
 
 
 class Bomb:
-    """Unpickled, it makes a file."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
