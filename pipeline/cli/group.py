@@ -360,7 +360,9 @@ def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool
     from ..results import export_table  # noqa: PLC0415 - `--help` does without
     from ..tables import SpreadsheetOptions  # noqa: PLC0415 - `--help` does without
 
-    path, tally = export_table(job, output, SpreadsheetOptions(mark=for_excel, escape_formulas=escape_formulas))
+    path, tally = export_table(
+        job, output, SpreadsheetOptions(byte_order_mark=for_excel, escape_formulas=escape_formulas)
+    )
     _tell(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 

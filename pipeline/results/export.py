@@ -6,12 +6,12 @@ from pathlib import Path
 from ..planning import keys_path
 from ..progress import Progress
 from ..records import Tally
-from ..tables import PLAIN, SpreadsheetOptions, check_output, check_row_count, write_table
+from ..tables import NO_OPTIONS, SpreadsheetOptions, check_output, check_row_count, write_table
 from .columns import OutputTable, output_metadata, output_schema
 from .open_job import open_job
 
 
-def export_table(name: str | Path, output: Path | None, options: SpreadsheetOptions = PLAIN) -> tuple[Path, Tally]:
+def export_table(name: str | Path, output: Path | None, options: SpreadsheetOptions = NO_OPTIONS) -> tuple[Path, Tally]:
     """Write the table of a job's last run in input order, atomically; rows without an outcome are pending.
 
     `name` is the path of the job's output or folder; `output` is the file to write, or None for the job's own output.
@@ -24,5 +24,5 @@ def export_table(name: str | Path, output: Path | None, options: SpreadsheetOpti
     check_row_count(path, table.rows)
     cells = OutputTable(job, table, keys_path(job.folder), reader)
     with contextlib.closing(reader), Progress().counting("writing", table.rows) as on_rows:
-        write_table(cells.frames(on_rows), output_schema(job, table), path, output_metadata(job), dress=options)
+        write_table(cells.frames(on_rows), output_schema(job, table), path, output_metadata(job), options=options)
     return path, cells.tally

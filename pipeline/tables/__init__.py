@@ -1,21 +1,15 @@
-"""Tables in and out: the only package that knows file formats."""
+"""Tables in and out: the only package that knows file formats.
 
-from .table import (
-    PLAIN,
-    SpreadsheetOptions,
-    Table,
-    check_output,
-    check_row_count,
-    open_table,
-    read_parquet_metadata,
-    read_slices,
-    remove_leftovers,
-    remove_old_snapshots,
-    write_table,
-)
+`open_table` makes one table of the input files, which is read in slices; `write_table` writes one. Each format is a
+line in a table from suffix to functions: READERS in `open`, WRITERS in `write`.
+"""
+
+from .open import open_table, remove_leftovers, remove_old_snapshots
+from .table import Table, read_parquet_metadata, read_slices
+from .write import NO_OPTIONS, SpreadsheetOptions, check_output, check_row_count, write_table
 
 __all__ = [
-    "PLAIN",
+    "NO_OPTIONS",
     "SpreadsheetOptions",
     "Table",
     "check_output",

@@ -1,0 +1,198 @@
+"""Write a table in the format that its suffix names; the file is replaced as a whole. New output formats go here."""
+
+import errno
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from ..files import new_draft, replacing
+from ..records import BadJob
+from .cells import as_json, as_text, escape_formulas, unchanged
+from .csv_files import SEPARATORS, write_csv
+from .errors import reporting_disk_errors
+from .excel import EXCEL, EXCEL_ROWS, check_excel_libraries, write_excel
+from .ndjson import NDJSON_SUFFIXES, write_ndjson
+from .source import COMPRESSIONS, expand_pattern, suffix_of
+
+SIGNAL_SECONDS = 0.2
+"""While a table is written, a signal such as Ctrl-C is handled within this time."""
+ARROW_SUFFIXES = (".arrow", ".ipc", ".feather")
+"""Suffixes of Arrow's file format."""
+
+
+@dataclass(frozen=True)
+class SpreadsheetOptions:
+    """Changes to an output that is meant for a spreadsheet program."""
+
+    byte_order_mark: bool = False
+    """Begin CSV and TSV with a byte order mark, by which Excel recognises UTF-8."""
+    escape_formulas: bool = False
+    """Put an apostrophe before text that a spreadsheet program would run as a formula."""
+
+
+NO_OPTIONS = SpreadsheetOptions()
+"""An output as other programs want it."""
+
+
+class OutputFormat(NamedTuple):
+    """How a table is written in one format."""
+
+    write: Callable[..., None]
+    """`write(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str])` writes all rows to the file `draft`.
+
+    That of CSV and TSV takes `byte_order_mark: bool` too.
+    """
+    convert: Callable[[pl.DataFrame], pl.DataFrame]
+    """Converts the cells of each frame to types that the format can hold; a function of `cells`."""
+
+
+def write_table(  # noqa: PLR0913 - a table, its place, and three choices that most callers leave out
+    frames: Iterable[pl.DataFrame],
+    schema: pl.Schema,
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    private: bool = False,
+    options: SpreadsheetOptions = NO_OPTIONS,
+) -> None:
+    """Write `frames`, each with the schema `schema`, one after the other, in the format that the suffix names.
+
+    When this returns, the file is on disk and complete. If anything goes wrong, its old content is unchanged. A symlink
+    stays one. `metadata` is written to Parquet only. CSV and TSV hold lists and structs as JSON text, with ISO dates;
+    they and NDJSON hold bytes as base64.
+
+    A new file has the mode of any new file; if `private`, the mode of the files in a job folder.
+
+    `frames` is consumed in another thread, one frame at a time. Its exceptions are raised unchanged. Raises Stopped if
+    the disk is full or the file cannot be written.
+    """
+    output = _with_options(WRITERS[suffix_of(path)], options)
+    cancelled = threading.Event()
+
+    def converted() -> Iterator[pl.DataFrame]:
+        for frame in frames:
+            check_cancelled(cancelled)
+            yield output.convert(frame)
+
+    target = path.resolve()
+    with reporting_disk_errors(target), replacing(target, private=private) as draft:
+        rows = _lazy(converted(), output.convert(schema.to_frame()).schema)
+        run_interruptibly(lambda: output.write(rows, draft, metadata), cancelled)
+
+
+def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions = NO_OPTIONS) -> None:
+    """Raise BadJob if a table could not be written to `path`, or would overwrite one of the inputs."""
+    try:
+        if path.is_dir():
+            raise BadJob(f"{path} is a folder. Name a file, such as {path / 'output.csv'}.")
+        if suffix_of(path) not in WRITERS:
+            raise BadJob(f"{path}: its ending names no format that can be written. Use one of {', '.join(WRITERS)}.")
+        if suffix_of(path) == EXCEL:
+            check_excel_libraries(path)
+        if options.byte_order_mark and not suffix_of(path).startswith(tuple(SEPARATORS)):
+            raise BadJob(
+                f"{path}: --for-excel adds a byte order mark, which only CSV and TSV can have. Name such an output, or "
+                "leave out --for-excel."
+            )
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise BadJob(f"{path}: there is no folder {target.parent}. Make it first: mkdir -p '{target.parent}'")
+        for name in (name for text in inputs if text != "-" for name in expand_pattern(text)):
+            if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
+                raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
+        new_draft(target).unlink()
+    except OSError as error:
+        raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
+
+
+def check_row_count(path: Path, rows: int) -> None:
+    """Raise BadJob if the output's format cannot hold `rows` rows."""
+    if suffix_of(path) == EXCEL and rows >= EXCEL_ROWS:
+        raise BadJob(
+            f"{path}: an Excel sheet holds at most {EXCEL_ROWS - 1:,} rows below its header, and the table has "
+            f"{rows:,}. Name another format, such as {path.with_suffix('.parquet')} or {path.with_suffix('.csv')}. "
+            "Nothing was sent."
+        )
+
+
+def run_interruptibly(work: Callable[[], object], cancelled: threading.Event) -> None:
+    """Run `work` in another thread and wait for it. Its exceptions are raised here.
+
+    Python handles signals only in the main thread, and there only between its own instructions: inside a long call of
+    polars, Ctrl-C would wait for its end. An exception in this thread sets `cancelled`, and `work` should end soon
+    after: let it call `check_cancelled` for every batch of rows.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        working = executor.submit(work)
+        try:
+            while not wait([working], timeout=SIGNAL_SECONDS).done:
+                pass  # a signal that arrived in another thread is handled when this one wakes
+            working.result()
+        except BaseException:
+            cancelled.set()
+            raise
+
+
+def check_cancelled(cancelled: threading.Event) -> None:
+    """Raise InterruptedError if the work was cancelled."""
+    if cancelled.is_set():
+        raise InterruptedError(errno.EINTR, "cancelled")
+
+
+def _lazy(frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
+    """The frames as a lazy frame that polars can write without holding all of them. It can be written once.
+
+    `register_io_source` is marked unstable, and is used here only.
+    """
+
+    def source(_columns: object, _filter: object, _rows: object, _size: object) -> Iterator[pl.DataFrame]:
+        return frames
+
+    return register_io_source(source, schema=schema, validate_schema=True)
+
+
+def _with_options(output: OutputFormat, options: SpreadsheetOptions) -> OutputFormat:
+    if options.byte_order_mark:
+        output = output._replace(write=functools.partial(output.write, byte_order_mark=True))
+    if options.escape_formulas:
+        convert = output.convert
+        output = output._replace(convert=lambda frame: escape_formulas(convert(frame)))
+    return output
+
+
+def _write_parquet(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str]) -> None:
+    rows.sink_parquet(draft, metadata=dict(metadata))
+
+
+def _write_arrow(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str]) -> None:
+    rows.sink_ipc(draft)
+
+
+WRITERS: dict[str, OutputFormat] = {
+    ".parquet": OutputFormat(_write_parquet, unchanged),
+    **{
+        kind + packed: OutputFormat(functools.partial(write_csv, separator=separator, compression=compression), as_text)
+        for kind, separator in SEPARATORS.items()
+        for packed, compression in COMPRESSIONS.items()
+    },
+    **{
+        kind + packed: OutputFormat(functools.partial(write_ndjson, compression=compression), as_json)
+        for kind in NDJSON_SUFFIXES
+        for packed, compression in COMPRESSIONS.items()
+    },
+    **dict.fromkeys(ARROW_SUFFIXES, OutputFormat(_write_arrow, unchanged)),
+    EXCEL: OutputFormat(write_excel, as_text),
+}
+"""The output formats by suffix. To add one, write its function and add one line:
+
+    ".md": OutputFormat(write_markdown, as_text),
+
+`OutputFormat` says what the function is given. Checks and messages take the known formats from this table.
+"""
