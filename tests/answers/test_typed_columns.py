@@ -11,7 +11,7 @@ import pytest
 from pipeline.answers.contract import Contract
 from pipeline.answers.typed_columns import column_dtype, column_shapes, typed_cells
 from pipeline.job.job import Job
-from pipeline.tables.table import write_table
+from pipeline.tables.write import write_table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 VISIT = {

@@ -27,7 +27,7 @@ from pipeline.job.job import Job
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Answer, Failure, Request, Usage
 from pipeline.store.writer import Store
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 ASKED_LIVE = 20_000

@@ -21,7 +21,8 @@ from pipeline import Job, run
 from pipeline.execution.context import DRAIN_SECONDS
 from pipeline.records import Stopped
 from pipeline.runs.run import signals_raised
-from pipeline.tables.table import open_table, write_table
+from pipeline.tables.open import open_table
+from pipeline.tables.write import write_table
 
 PIPELINE = f"{sys.executable} -m pipeline"
 ROWS = 40

@@ -29,7 +29,7 @@ from pipeline.prompts.templates import Row
 from pipeline.records import Exit, Failure, Request, Summary, Tally
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 
 def test_the_key_size_and_error_of_every_request_are_written(tmp_path: Path, make: Callable[..., PlannedTable]) -> None:
@@ -74,23 +74,23 @@ def test_a_row_is_read_with_its_number_and_the_key_of_its_first_request_or_its_e
 
 
 class Counted(Prompts):
-    """Prompts that count the rows they were rendered from, and put `said` before each."""
+    """Prompts that count the rows they were rendered from, and put `prefix` before each."""
 
-    rows, said = 0, ""
+    rows, prefix = 0, ""
 
     def requests(self, row: Row) -> list[Request] | Failure:
         self.rows += 1
-        return super().requests({**row, "prompt": self.said + row["prompt"]})
+        return super().requests({**row, "prompt": self.prefix + row["prompt"]})
 
 
-def plan_anew(source: Path, said: str = "", this_run: ThisRun | None = None, **settings: Any) -> tuple[int, Plan]:
+def plan_anew(source: Path, prefix: str = "", this_run: ThisRun | None = None, **settings: Any) -> tuple[int, Plan]:
     """The number of rows that a run renders to make its plan, and the plan; the start of the run is recorded."""
     output = source.with_name("out.csv")
     job = Job.load([source], output, settings={**MINIMAL, **settings}, this_run=this_run or ThisRun())
     make_job_folder(job.folder)
     whole = open_table(job.inputs, job.folder)
     prompts = Counted(job, ["prompt"])
-    prompts.said = said
+    prompts.prefix = prefix
     Store(job.folder / "store").close()
     with closing(Reader(job.folder / "store")) as reader:
         plan = make_plan(job, select_rows(job.this_run, whole), prompts, reader, job.folder)
@@ -119,7 +119,7 @@ def test_only_a_run_that_could_have_other_keys_than_the_last_renders_all_rows(tm
     assert plan_anew(table)[0] == count
     assert plan_anew(table, this_run=ThisRun(limit=count - 1))[0] == count - 1
     assert plan_anew(table)[0] == count
-    assert plan_anew(table, said="Another version says: ")[0] == REQUESTS_PER_SLICE + count
+    assert plan_anew(table, prefix="Another version says: ")[0] == REQUESTS_PER_SLICE + count
     keys.write_bytes(b"cut")
     assert plan_anew(table)[0] == count
     # a run that needs a person may have met a row with another prompt than planned: the keys are wrong

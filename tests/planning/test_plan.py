@@ -14,7 +14,7 @@ from pipeline.planning.plan import select_rows
 from pipeline.records import STATUSES, Answer, BadJob, Outcome, Tally
 
 
-def test_the_first_of_equal_rows_is_asked_and_the_others_are_equal_to_it(make: Callable[..., PlannedTable]) -> None:
+def test_of_equal_rows_only_the_first_is_asked_and_the_others_are_duplicates(make: Callable[..., PlannedTable]) -> None:
     rows = make("a", "b", "a", "a", "c", "b")
     plan = rows.plan()
     assert plan.ask.to_list() == [True, True, False, False, True, False]
@@ -22,7 +22,7 @@ def test_the_first_of_equal_rows_is_asked_and_the_others_are_equal_to_it(make: C
     assert plan.request_bytes == sum(len(rows.request(prompt).body) for prompt in "abc")
 
 
-def test_what_is_answered_is_not_asked_nor_are_its_equals(make: Callable[..., PlannedTable]) -> None:
+def test_a_row_with_an_answer_is_not_asked_nor_are_its_duplicates(make: Callable[..., PlannedTable]) -> None:
     rows = make("a", "b", "a", "c")
     rows.record(a=OK)
     plan = rows.plan()
@@ -37,7 +37,7 @@ def test_answers_of_rows_that_are_gone_are_counted_as_unused(make: Callable[...,
     assert (plan.stored, plan.unused) == (2, 1)
 
 
-def test_a_failure_that_passes_is_asked_again_and_one_that_lasts_is_not(make: Callable[..., PlannedTable]) -> None:
+def test_a_temporary_failure_is_asked_again_and_a_lasting_one_is_not(make: Callable[..., PlannedTable]) -> None:
     rows = make("a", "b", "c")
     rows.record(a=LASTING, b=PASSING, c=OK)
     plan = rows.plan()
@@ -72,7 +72,7 @@ def test_a_row_that_cannot_be_asked_has_its_reason_and_no_request(make: Callable
     assert rows.tally() == Tally(failed=3, pending=2)
 
 
-def test_a_job_of_which_no_row_can_be_asked_is_a_bad_one(tmp_path: Path, make: Callable[..., PlannedTable]) -> None:
+def test_a_job_is_refused_if_no_row_can_be_asked(tmp_path: Path, make: Callable[..., PlannedTable]) -> None:
     rows = make(None, "", None)
     with pytest.raises(BadJob, match=r"None of the 3 rows can be asked. The first: the prompt is null"):
         rows.plan()
@@ -123,7 +123,7 @@ RETRY = st.sets(st.sampled_from(["failed", "truncated", "ok"])).map(lambda names
 
 @settings(max_examples=15, deadline=None)
 @given(prompts=PROMPTS, outcomes=OUTCOMES, retry=RETRY)
-def test_every_row_is_counted_once_and_what_is_asked_is_what_is_not_known(
+def test_every_row_is_counted_once_and_the_unknown_ones_are_asked(
     prompts: list[str | None], outcomes: dict[str, Outcome], retry: tuple[str, ...]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, PlannedTable(Path(folder), prompts) as rows:
@@ -140,7 +140,7 @@ def test_every_row_is_counted_once_and_what_is_asked_is_what_is_not_known(
         assert rows.asked(plan) == [rows.request(prompt) for prompt in expected]
         assert plan.request_bytes == sum(len(rows.request(prompt).body) for prompt in expected)
         assert plan.stored == sum(isinstance(each, Answer) for each in outcomes.values())
-        told = rows.tally()
+        tally = rows.tally()
         statuses = [outcomes[prompt].status if prompt in outcomes else "pending" for prompt in askable]
         statuses += ["failed"] * (len(prompts) - len(askable))
-        assert [getattr(told, status) for status in STATUSES] == [statuses.count(status) for status in STATUSES]
+        assert [getattr(tally, status) for status in STATUSES] == [statuses.count(status) for status in STATUSES]

@@ -1,4 +1,4 @@
-"""Answers outlive what only changes how they are read, and, where that is wanted, an earlier contract."""
+"""Answers are reused after a change that the model does not see, and with keep_old after a change of the contract."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ LABELS = ["good", "bad"]
 ROWS = ["good one", "bad one", "good two", "odd one"]
 
 
-def said(seen: Seen, _attempt: int) -> Canned:
-    """The first word is the label; what is odd is asked for again, and then bad."""
+def reply(seen: Seen, _attempt: int) -> Canned:
+    """The label is the first word of the row; that of an odd row becomes bad when it is asked again."""
     word = seen.body["messages"][0]["content"].split()[1]
     word = word if word != "odd" or len(seen.body["messages"]) == 1 else "bad"
     return Canned(body=completion(f'{{"label": "{word}"}}'))
@@ -22,7 +22,7 @@ def said(seen: Seen, _attempt: int) -> Canned:
 
 @pytest.fixture
 def server() -> Any:
-    with ChatServer(said) as running:
+    with ChatServer(reply) as running:
         yield running
 
 
@@ -43,7 +43,7 @@ def ask(server: ChatServer, folder: Path, **flags: Any) -> tuple[Summary, pl.Dat
     return summary, pl.read_parquet(folder / "out.parquet"), len(server.log) - before
 
 
-def test_a_renamed_column_is_read_anew_and_nothing_is_sent(server: ChatServer, tmp_path: Path) -> None:
+def test_after_a_column_is_renamed_nothing_is_sent(server: ChatServer, tmp_path: Path) -> None:
     _, before, sent = ask(server, tmp_path)
     assert sent == 4
     _, after, sent = ask(server, tmp_path, answer__name="verdict", output__prefix="m_")
@@ -51,14 +51,12 @@ def test_a_renamed_column_is_read_anew_and_nothing_is_sent(server: ChatServer, t
     assert after["m_verdict"].to_list() == before["label"].to_list() == ["good", "bad", "good", None]
 
 
-def test_a_wider_set_of_labels_is_another_question(server: ChatServer, tmp_path: Path) -> None:
+def test_with_another_label_every_row_is_asked_again(server: ChatServer, tmp_path: Path) -> None:
     ask(server, tmp_path)
     assert ask(server, tmp_path, answer__labels=[*LABELS, "odd"])[2] == 4
 
 
-def test_old_answers_that_fit_a_wider_set_of_labels_are_kept_where_that_is_wanted(
-    server: ChatServer, tmp_path: Path
-) -> None:
+def test_with_keep_old_answers_that_fit_a_larger_set_of_labels_are_reused(server: ChatServer, tmp_path: Path) -> None:
     ask(server, tmp_path)
     wider = {"answer__labels": [*LABELS, "odd"], "answer__keep_old": True}
     summary, table, sent = ask(server, tmp_path, **wider)
@@ -70,20 +68,22 @@ def test_old_answers_that_fit_a_wider_set_of_labels_are_kept_where_that_is_wante
     assert ask(server, tmp_path, **wider)[2] == 0
 
 
-def test_of_a_narrower_set_what_does_not_fit_is_asked(server: ChatServer, tmp_path: Path) -> None:
+def test_with_keep_old_rows_whose_answer_does_not_fit_a_smaller_set_are_asked(
+    server: ChatServer, tmp_path: Path
+) -> None:
     ask(server, tmp_path)
     _, table, sent = ask(server, tmp_path, answer__labels=["good"], answer__keep_old=True)
     assert sent == 2
     assert table["label"].to_list() == ["good", None, "good", None]
 
 
-def test_an_answer_to_another_prompt_is_not_kept(server: ChatServer, tmp_path: Path) -> None:
+def test_an_answer_to_another_prompt_is_not_reused(server: ChatServer, tmp_path: Path) -> None:
     ask(server, tmp_path)
     other = {"answer__labels": [*LABELS, "odd"], "prompt__template": "Mark {{ text }}", "answer__keep_old": True}
     assert ask(server, tmp_path, **other)[2] == 4
 
 
-def test_another_description_is_agreed_to_with_its_price_and_another_column_name_is_not(
+def test_a_changed_description_needs_consent_to_its_price_and_a_changed_column_name_does_not(
     server: ChatServer, tmp_path: Path
 ) -> None:
     def schema(description: str) -> dict[str, Any]:
@@ -100,13 +100,13 @@ def test_another_description_is_agreed_to_with_its_price_and_another_column_name
 
     pl.DataFrame({"text": ROWS}).write_csv(tmp_path / "in.csv")
     assert careful(**{"answer.schema": schema("what it is")}) == 4
-    told = (
+    message = (
         r"answer changed since .*: 0 of 4 answers fit\.\nTo ask 4 rows again, about \$.*, add --yes\. Nothing was sent"
     )
-    with pytest.raises(BadJob, match=told):
+    with pytest.raises(BadJob, match=message):
         careful(**{"answer.schema": schema("what it is not")})
     labels = {"answer.labels": [*LABELS, "odd"]}
-    with pytest.raises(BadJob, match=told):
+    with pytest.raises(BadJob, match=message):
         careful(**labels)
     assert careful(**labels, **{"answer.keep_old": True}) == 0
     assert careful(**labels, **{"answer.keep_old": True, "answer.name": "verdict", "output.prefix": "m_"}) == 0

@@ -1,4 +1,4 @@
-"""Every row has its cells, of the right types, and what is unknown is null."""
+"""Every row of the output has its added columns, of the right types, and unknown values are null."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Tally, 
 from pipeline.results.columns import FIXED, ROWS_AT_ONCE, OutputTable, output_schema
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 AT = datetime(2026, 11, 22, 3, 10, 0, 123456, tzinfo=UTC)
@@ -145,8 +145,8 @@ UNCOUNTED = dict.fromkeys(msgspec.structs.asdict(Usage()))
     ],
 )  # fmt: skip
 def test_each_outcome_has_its_cells(tmp_path: Path, outcome: Outcome, cells: dict[str, Any]) -> None:
-    told = {"settings": settings_id(job_with().seen_by_model())}
-    assert added(tmp_path, ["a"], {"a": outcome}) == [{**NO_CELLS, **told, **cells}]
+    name = {"settings": settings_id(job_with().seen_by_model())}
+    assert added(tmp_path, ["a"], {"a": outcome}) == [{**NO_CELLS, **name, **cells}]
 
 
 def test_a_row_without_an_outcome_is_pending_and_all_else_is_null(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_unknown_counts_and_costs_are_null_and_never_0(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_columns_stand_after_those_of_the_input_in_order_and_with_their_types(tmp_path: Path) -> None:
+def test_added_columns_follow_those_of_the_input_in_order_and_with_their_types(tmp_path: Path) -> None:
     frame, _ = written(tmp_path, table_of("a"), {}, **{"answer.labels": ["yes", "no"]})
     assert frame.columns[:4] == ["id", "prompt", "answer", "label"]
     assert dict(frame.schema) == {
@@ -277,7 +277,7 @@ def test_a_number_of_any_size_is_a_cell_or_invalid(tmp_path: Path, number: str, 
     assert (row["status"], row["score"]) == (status, float(number) if status == "ok" else None)
 
 
-def test_a_prefix_stands_before_every_added_column(tmp_path: Path) -> None:
+def test_a_prefix_is_put_before_every_added_column(tmp_path: Path) -> None:
     frame, _ = written(
         tmp_path, table_of("a"), {"a": Answer(text='{"label": "yes"}')},
         **{"output.prefix": "m_", "answer.labels": ["yes"]},
@@ -288,9 +288,7 @@ def test_a_prefix_stands_before_every_added_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", [[], ["label"], ["cost", "label", "status"]])
-def test_the_columns_that_are_wanted_come_in_the_order_in_which_they_are_named(
-    tmp_path: Path, wanted: list[str]
-) -> None:
+def test_output_columns_come_in_the_order_of_the_setting(tmp_path: Path, wanted: list[str]) -> None:
     held = {"a": msgspec.structs.replace(OK, text='{"label": "yes"}')}
     frame, tally = written(tmp_path, table_of("a", "b"), held, **{"output.columns": wanted, "answer.labels": ["yes"]})
     assert frame.columns == ["id", "prompt", *wanted]
@@ -298,7 +296,7 @@ def test_the_columns_that_are_wanted_come_in_the_order_in_which_they_are_named(
     assert tally == Tally(ok=1, pending=1, usage=USED, cost=0.5, attempts=2)
 
 
-def test_names_that_would_stand_twice_are_a_bad_job_that_prints_the_line_to_add(tmp_path: Path) -> None:
+def test_an_added_column_with_the_name_of_an_input_column_is_refused_with_the_line_to_add(tmp_path: Path) -> None:
     pl.DataFrame({"prompt": ["a"], "status": ["new"], "cost": [1]}).write_parquet(tmp_path / "in.parquet")
     table = open_table([str(tmp_path / "in.parquet")], tmp_path)
     with pytest.raises(

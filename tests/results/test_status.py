@@ -26,7 +26,7 @@ from pipeline.results.runs import history_text, job_history
 from pipeline.results.status import Batch, ErrorCount, JobStatus, job_status, status_text
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -82,14 +82,14 @@ def test_a_running_job_is_seen_from_another_process_and_a_killed_one_is_dead(tmp
             done = subprocess.run(
                 [*PIPELINE, "status", "out.csv", "--json"], cwd=tmp_path, capture_output=True, check=True
             )
-            told = json.loads(done.stdout)
-            assert told["state"] == "running"
-            assert told["by"]["pid"] == process.pid
-            assert told["to_ask"] == 2000
-            assert told["rows"]["ok"] > 50
-            assert 0 < told["rows_per_second"] < 200
-            assert 0 < told["seconds_left"] < 2000
-            assert told["limits"]["concurrency"] == 4
+            seen = json.loads(done.stdout)
+            assert seen["state"] == "running"
+            assert seen["by"]["pid"] == process.pid
+            assert seen["to_ask"] == 2000
+            assert seen["rows"]["ok"] > 50
+            assert 0 < seen["rows_per_second"] < 200
+            assert 0 < seen["seconds_left"] < 2000
+            assert seen["limits"]["concurrency"] == 4
             assert job_history(asked.folder)[-1].running
             process.kill()
     status = job_status(asked.folder)

@@ -9,7 +9,7 @@ from pipeline import BadJob, Job
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import Failure
 from pipeline.runs.init import guess_columns, write_job_file
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 REVIEWS = Path(__file__).parent.parent.parent / "sample_data" / "reviews.csv"
 

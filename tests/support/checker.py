@@ -21,7 +21,7 @@ from pipeline.records import STATUSES, Answer, Summary
 from pipeline.results.export import export_table
 from pipeline.store.notes import read_ledger, read_outcome
 from pipeline.store.reader import Reader
-from pipeline.tables.table import open_table
+from pipeline.tables.open import open_table
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pipeline.records import Answer, Failure, Outcome, Status, Tally, Usage
 from pipeline.results.show import show_rows
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
-from pipeline.tables.table import Table, open_table
+from pipeline.tables.open import open_table
+from pipeline.tables.table import Table
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 ASKED = {"prompt.template": "Is this good?\n{{ review }}"}
