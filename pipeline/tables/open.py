@@ -31,7 +31,7 @@ from .table import Table, count_rows, scan_parquet, select_columns
 from .write import ARROW_SUFFIXES, check_cancelled, run_interruptibly
 
 SNAPSHOT_GROUP_ROWS = 50_000
-"""Rows in a row group of a snapshot. Groups are decoded whole: with small ones a slice costs little wherever it is."""
+"""Rows in a row group of a snapshot. Polars decodes whole groups: small ones make a slice cheap wherever it begins."""
 
 
 def open_table(inputs: Sequence[str], folder: Path) -> Table:
@@ -42,10 +42,10 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
     `input-HEX.parquet`, named after the content, so that the same content is converted only once.
 
     The cells of CSV are text: an empty field is null, a quoted empty one is "". Blank lines are skipped, unless there
-    is a single column. An Arrow stream and an Excel sheet are read into memory, all else is streamed.
+    is a single column. An Arrow stream and an Excel sheet are read into memory; everything else is streamed.
 
-    Raises BadJob if the inputs are no table, with the file, the line and the remedy if they are known. Raises Stopped
-    if the disk is full.
+    Raises BadJob if the inputs cannot be read as one table, with the file, the line and the remedy where they are
+    known. Raises Stopped if the disk is full.
     """
     with ExitStack() as cleanup:
         try:

@@ -120,7 +120,7 @@ def _copy_standard_input(folder: Path, cleanup: ExitStack) -> Source:
 
 
 def _format_of_content(path: Path) -> str:
-    """The format of a file that has no name of its own, as a key of READERS: told by its first bytes."""
+    """The format of a file that has no name of its own, as a key of READERS, by its first bytes or first line."""
     start = first_bytes(path)
     if start.startswith(PARQUET_MAGIC):
         return ".parquet"
