@@ -1,13 +1,15 @@
 """Write a table in the format that its suffix names; the file is replaced as a whole. New output formats go here."""
 
+import contextlib
 import errno
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from queue import Empty, Full, Queue
+from typing import Any, NamedTuple
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -70,21 +72,21 @@ def write_table(  # noqa: PLR0913 - the rows, the file, and two options
 
     A new file has the mode of any new file; if `private`, the mode of the files in a job folder.
 
-    `frames` is consumed in another thread, one frame at a time. Its exceptions are raised unchanged. Raises Stopped if
-    the disk is full or the file cannot be written.
+    `frames` is consumed in the calling thread, where a signal ends at once what makes them. Its exceptions are raised
+    unchanged. Raises Stopped if the disk is full or the file cannot be written.
     """
     output = _with_options(WRITERS[suffix_of(path)], options)
+    handed: Queue[pl.DataFrame | None] = Queue(1)
     cancelled = threading.Event()
-
-    def converted() -> Iterator[pl.DataFrame]:
-        for frame in frames:
-            check_cancelled(cancelled)
-            yield output.convert(frame)
-
     target = path.resolve()
     with reporting_disk_errors(target), replacing(target, private=private) as draft:
-        rows = _lazy(converted(), output.convert(schema.to_frame()).schema)
-        run_interruptibly(lambda: output.write(rows, draft, metadata), cancelled)
+        rows = _lazy(_received(handed, cancelled), output.convert(schema.to_frame()).schema)
+        with ThreadPoolExecutor(1) as executor, _cancelling(cancelled):
+            writing = executor.submit(output.write, rows, draft, metadata)
+            for frame in frames:
+                _hand_over(output.convert(frame), handed, writing)
+            _hand_over(None, handed, writing)
+            _wait_for(writing)
 
 
 def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions = NO_OPTIONS) -> None:
@@ -129,15 +131,44 @@ def run_interruptibly(work: Callable[[], object], cancelled: threading.Event) ->
     polars, Ctrl-C would wait for its end. An exception in this thread sets `cancelled`, and `work` should end soon
     after: let it call `check_cancelled` for every batch of rows.
     """
-    with ThreadPoolExecutor(1) as executor:
-        working = executor.submit(work)
+    with ThreadPoolExecutor(1) as executor, _cancelling(cancelled):
+        _wait_for(executor.submit(work))
+
+
+@contextlib.contextmanager
+def _cancelling(cancelled: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        cancelled.set()
+        raise
+
+
+def _wait_for(working: Future[Any]) -> None:
+    while not wait([working], timeout=SIGNAL_SECONDS).done:
+        pass  # a signal that arrived in another thread is handled when this one wakes
+    working.result()
+
+
+def _hand_over(frame: pl.DataFrame | None, handed: Queue[pl.DataFrame | None], writing: Future[None]) -> None:
+    """Give the writing thread a frame, or None after the last. Raises what ended the writing, if it has ended."""
+    while not writing.done():
+        with contextlib.suppress(Full):
+            handed.put(frame, timeout=SIGNAL_SECONDS)
+            return
+    writing.result()
+
+
+def _received(handed: Queue[pl.DataFrame | None], cancelled: threading.Event) -> Iterator[pl.DataFrame]:
+    while True:
         try:
-            while not wait([working], timeout=SIGNAL_SECONDS).done:
-                pass  # a signal that arrived in another thread is handled when this one wakes
-            working.result()
-        except BaseException:
-            cancelled.set()
-            raise
+            frame = handed.get(timeout=SIGNAL_SECONDS)
+        except Empty:
+            check_cancelled(cancelled)
+            continue
+        if frame is None:
+            return
+        yield frame
 
 
 def check_cancelled(cancelled: threading.Event) -> None:
