@@ -111,6 +111,15 @@ class LocalContext(StopState):
             super().stop(why)
             self._note_status(NO_PAUSE)
 
+    async def report_order(self, order: str, result: str, *, refused: bool) -> None:
+        """Note what came of an order from another terminal; returns once that terminal can read it."""
+        if self._status is not None:
+            self._status = msgspec.structs.replace(
+                self._status, order=order, order_result=result, order_refused=refused
+            )
+            self._note_status(NO_PAUSE)
+        await self._store.flush()
+
     def _note_status(self, pause: Pause) -> None:
         """Note how the run stands, for `pipeline status` in other terminals."""
         if self._status is None:

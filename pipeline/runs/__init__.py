@@ -5,7 +5,9 @@ from .estimate import estimate_job, estimate_text
 from .init import write_job_file
 from .on_finish import run_on_finish
 from .preview import preview_requests
-from .run import arun, run, signals_raised, summary_text
+from .run import arun, run
+from .signals import signals_raised
+from .texts import summary_text
 
 __all__ = [
     "arun",

@@ -1,10 +1,14 @@
-"""What a second terminal asks of a running job: a file in its folder, obeyed within two seconds, and answered."""
+"""Orders from a second terminal to a running job: `pipeline tune` and `pipeline stop`.
+
+An order is one file in the job folder. The running job looks for such files, removes each that it reads, obeys it, and
+notes the result in its run status, where the sender reads it.
+"""
 
 import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,89 +18,81 @@ from ..execution import DRAIN_SECONDS, LocalContext
 from ..files import read_private, write_whole
 from ..folder import lock_holder
 from ..records import BadJob, Exit, Process, Record, Stopped
+from ..store import Reader, RunStatus, read_run_status
 from ..text import one_line
 
 LOOK_SECONDS = 0.5
-"""So often a running job looks for orders, …"""
-WAIT_SECONDS = 5.0
-"""… and for so long who gave one waits for the answer."""
-ORDER_BYTES = 10_000
-"""As much of an order is read; one that is longer is none of ours."""
-
-ORDER, TAKEN, TOLD = "json", "taken", "told"
-"""The endings of an order that was given, of one that is being obeyed, and of its answer."""
+"""How often a running job looks for orders."""
+WAIT_SECONDS = 2.0
+"""How long the sender of an order waits for its result."""
+ORDER_BYTES_MAX = 10_000
+"""A larger file is no order."""
+PATTERN = "control-*.json"
+"""The names of orders in a job folder."""
 
 
 class Order(Record, frozen=True):
-    """To stop, or else to go on under other limits, by name; and who says so."""
+    """An order to stop, or else to go on under other limits (by name), and who gave it."""
 
     by: Process
     stop: bool = False
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class Told(Record, frozen=True):
-    """What came of an order."""
-
-    text: str
-    refused: bool = False
-
-
 _encoder = msgspec.json.Encoder()
 _orders = msgspec.json.Decoder(Order)
-_answers = msgspec.json.Decoder(Told)
 
 
 def send_order(
     folder: Path, *, stop: bool = False, limits: dict[str, Any] | None = None, wait_seconds: float = WAIT_SECONDS
 ) -> str:
-    """Have the running job stop, or go on under other limits; returns what it did. Waits for its answer.
+    """Order the running job to stop, or to go on under other limits; returns what the job did.
 
-    Raises BadJob if none runs, or if it refuses, or does not answer: then nothing was changed.
+    Raises BadJob if no job runs here, if it refuses, or if it does not read the order in time: then nothing is changed.
     """
     who = lock_holder(folder)
     if who is None or who.alive is False:
         raise BadJob(f"{folder}: no run is at work here, so there is none to {'stop' if stop else 'tune'}.")
-    order = folder / f"control-{os.urandom(4).hex()}.{ORDER}"
-    _put(order, Order(Process.this(), stop, limits or {}))
-    told = _answer(order, wait_seconds)
-    if told is None:
-        with contextlib.suppress(OSError):
-            order.unlink()
-            raise BadJob(
-                f"{folder}: the run did not answer within {wait_seconds:.0f} s, and the order was taken back. It "
-                "listens while it asks: not yet as it reads its input, nor any more as it writes its output.\n"
-                f"It is process {who.process.pid} on {who.process.host}; see `pipeline status`, and try again."
-            )
-        told = _answer(order, wait_seconds)  # taken in the last moment
-    if told is None:
-        raise BadJob(f"{folder}: the run took the order, and ended before it could say more. See `pipeline status`.")
-    if told.refused:
-        raise BadJob(told.text)
-    return told.text
+    order_id = os.urandom(4).hex()
+    path = folder / f"control-{order_id}.json"
+    write_whole(path, _encoder.encode(Order(Process.this(), stop, limits or {})), private=True)
+    status = _status_after(order_id, folder, wait_seconds)
+    if status is not None:
+        if status.order_refused:
+            raise BadJob(status.order_result)
+        return status.order_result
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return f"The run has read the order, and did not report yet. See what is in force: pipeline status {folder}"
+    raise BadJob(
+        f"{folder}: the run did not read the order within {wait_seconds:.0f} s, and the order was taken back. A run "
+        "reads orders while it asks:\nnot while it reads its input, nor while it writes its output. It is process "
+        f"{who.process.pid} on {who.process.host}; see `pipeline status`, and try again."
+    )
 
 
-def _answer(order: Path, wait_seconds: float) -> Told | None:
+def _status_after(order_id: str, folder: Path, wait_seconds: float) -> RunStatus | None:
+    """The run status with the result of this order; None if it does not come in time."""
     until = time.monotonic() + wait_seconds
-    answer = order.with_suffix(f".{TOLD}")
-    while time.monotonic() < until:
-        with contextlib.suppress(FileNotFoundError):
-            told = _answers.decode(read_private(answer, ORDER_BYTES))
-            answer.unlink()
-            return told
-        time.sleep(0.05)
+    with contextlib.suppress(FileNotFoundError, Stopped), contextlib.closing(Reader(folder / "store")) as reader:
+        while time.monotonic() < until:
+            status = read_run_status(reader)
+            if status is not None and status.order == order_id:
+                return status
+            time.sleep(0.05)
     return None
 
 
 def remove_orders(folder: Path) -> None:
-    """Remove all that were left for an earlier run, and what was answered to nobody any more."""
+    """Remove orders that were left for an earlier run."""
     for path in folder.glob("control-*"):
         path.unlink(missing_ok=True)
 
 
 @contextlib.asynccontextmanager
 async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[None]:
-    """Look for orders and obey them, for as long as the block lasts."""
+    """Look for orders, and obey them, until the block ends."""
     listening = asyncio.create_task(_listen(folder, context))
     try:
         yield
@@ -107,46 +103,44 @@ async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[N
 
 async def _listen(folder: Path, context: LocalContext) -> None:
     while True:
-        with contextlib.suppress(OSError):  # a folder that cannot be read now and then gives no orders
-            for path, order in _taken(folder):
-                told = obey(context, order)
-                _put(path.with_suffix(f".{TOLD}"), told)
-                context.say(told.text)
+        for order_id, order in _take_orders(folder):
+            result, refused = obey(context, order)
+            context.say(result)
+            with contextlib.suppress(Stopped):  # a store that cannot be written stops the run by itself
+                await context.report_order(order_id, result, refused=refused)
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _taken(folder: Path) -> Iterator[tuple[Path, Order]]:
-    """The orders that wait. Each is ours alone once it has its other name, so that it cannot be taken back any more."""
-    for path in sorted(folder.glob(f"control-*.{ORDER}")):
-        ours = path.rename(path.with_suffix(f".{TAKEN}"))
-        with contextlib.suppress(ValueError):  # none of this version's
-            yield path, _orders.decode(read_private(ours, ORDER_BYTES))
-        ours.unlink()
+def _take_orders(folder: Path) -> list[tuple[str, Order]]:
+    """Read and remove the orders in the folder, oldest first, each with its id."""
+    orders = []
+    with contextlib.suppress(OSError):  # a folder that cannot be read for a moment holds no orders
+        for path in sorted(folder.glob(PATTERN), key=lambda path: path.stat().st_mtime_ns):
+            content = read_private(path, ORDER_BYTES_MAX)
+            path.unlink()
+            with contextlib.suppress(ValueError):  # another version's, or no order at all
+                orders.append((path.stem.removeprefix("control-"), _orders.decode(content)))
+    return orders
 
 
-def obey(context: LocalContext, order: Order) -> Told:
-    """Do as the order says, and say so."""
+def obey(context: LocalContext, order: Order) -> tuple[str, bool]:
+    """Do what an order says; returns the result for a person, and whether the order was refused."""
     by = one_line(f"{order.by.user}@{order.by.host}")
     if order.stop and context.stopping is not None:
         context.abort_drain()
-        return Told(f"{by} said stop again: what is in flight is not waited for any more.")
+        return f"Stopping at once, by {by}: requests in flight are not waited for any more.", False
     if order.stop:
-        context.stop(Stopped(f"{by} said `pipeline stop`.", Exit.AT_LIMIT))
-        drain = f"up to {DRAIN_SECONDS:.0f} s for what is in flight"
-        return Told(f"{by} said stop: nothing more is sent; waiting {drain} (said again: not any more).")
+        context.stop(Stopped(f"{by} typed `pipeline stop`.", Exit.AT_LIMIT))
+        drain = f"Waiting up to {DRAIN_SECONDS:.0f} s for requests in flight"
+        return f"Stopping, by {by}: nothing more is sent. {drain}; `pipeline stop` once more stops at once.", False
     before = context.limits
     try:
         context.tune(before.tuned(order.limits))
     except BadJob as error:
-        return Told(f"{by} cannot tune this run: {error}", refused=True)
-    changed = [f"{name} {_or_none(getattr(before, name))} → {_or_none(value)}" for name, value in order.limits.items()]
-    return Told(f"Tuned by {by} until this run ends: {', '.join(changed)}.")
+        return f"{by} cannot tune this run: {error}", True
+    changes = [f"{name} {_text(getattr(before, name))} → {_text(value)}" for name, value in order.limits.items()]
+    return f"Tuned by {by} until this run ends: {', '.join(changes)}.", False
 
 
-def _or_none(limit: object) -> str:
+def _text(limit: object) -> str:
     return "none" if limit is None else f"{limit:,.12g}" if isinstance(limit, int | float) else str(limit)
-
-
-def _put(path: Path, record: Order | Told) -> None:
-    """Write it, there as a whole or not at all. Raises OSError."""
-    write_whole(path, _encoder.encode(record), private=True)

@@ -1,4 +1,4 @@
-"""What a job would ask, use, cost and take: planned as `run` plans it, but nothing is sent, and nothing kept."""
+"""`pipeline estimate`: what a run would ask, use and cost, and how long it would take. Nothing is sent or kept."""
 
 import contextlib
 import tempfile
@@ -17,26 +17,26 @@ from ..results import output_schema
 from ..store import Reader, Store, read_learned_limits, read_ledger, read_outcome
 from ..tables import open_table
 from ..text import duration, money, one_line, short_count
-from .local_weights import name_by_weights
+from .local_server import name_by_weights
 
 ANSWERS_READ = 1_000
-"""So many of the answers in a job folder tell how long they are."""
+"""How many of the job folder's answers are read to see how long answers are."""
 
 
 class JobEstimate(Record, frozen=True):
-    """What a run would do."""
+    """What a run would ask, and what that would cost."""
 
     plan: Plan
     expected: Forecast
     between: UsageRange
     ledger: Tally
-    """Of the job folder, as far as there is one."""
+    """The ledger of the job folder; empty if there is none yet."""
 
 
 def estimate_job(job: Job) -> JobEstimate:
-    """Plan a job as `run` would, in a folder that is gone afterwards. Raises BadJob as `run` does.
+    """Plan a job as `run` would, in a temporary folder. Raises BadJob as `run` does.
 
-    With an output, what its job folder holds is taken into account; it is read, never locked or written.
+    With an output, the answers in its job folder count; the folder is read, never locked or written.
     """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as open_things:
         folder = Path(name)
@@ -62,7 +62,7 @@ def estimate_job(job: Job) -> JobEstimate:
 
 
 def _reader(job: Job, folder: Path) -> Reader:
-    """Of the answers in the job folder; of none, if there is no such folder yet."""
+    """Open the job folder's store, or an empty one if there is no such folder yet."""
     try:
         return Reader(job.folder / "store")
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def _reader(job: Job, folder: Path) -> Reader:
 
 
 def _answers(reader: Reader) -> Iterator[Answer]:
-    """Some of those that the job folder holds."""
+    """Up to ANSWERS_READ of the job folder's answers."""
     keys = next(reader.marks(), [])
     for stored in reader.get_many([key for key, _ in keys[:ANSWERS_READ]]):
         outcome = read_outcome(stored) if stored is not None else None
@@ -80,7 +80,7 @@ def _answers(reader: Reader) -> Iterator[Answer]:
 
 
 def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
-    """For a person, a line for each matter."""
+    """The estimate in a few lines: requests, tokens, money, time."""
     plan, between, expected = found.plan, found.between, found.expected
     yield headline(job, plan)
     facts = [f"{plan.to_ask:,} to ask", f"{plan.answered:,} answered before"]
@@ -104,9 +104,9 @@ def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
     yield f"  tokens    {', '.join(parts)} ({basis})"
     yield f"  money     {_money(job, found)}"
     if expected.seconds is None:
-        yield "  time      not known before the first answers: a pilot tells (pipeline run … --sample 50)"
+        yield "  time      not known before the first answers: run a pilot (pipeline run … --sample 50)"
     else:
-        yield f"  time      about {duration(expected.seconds)}, at the limits as they are set or were learnt"
+        yield f"  time      about {duration(expected.seconds)}, at the limits that are set or were learned"
 
 
 def _money(job: Job, found: JobEstimate) -> str:

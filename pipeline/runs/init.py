@@ -1,4 +1,4 @@
-"""A job file from a table's columns: what is likely asked of them, with a word on every line to change it."""
+"""`pipeline init`: a commented job file, guessed from a table's columns."""
 
 import json
 import keyword
@@ -13,8 +13,8 @@ from ..records import BadJob
 from ..tables import open_table
 from ..text import one_line
 
-LOOKED_AT = 1_000
-"""Rows of which the columns' use is guessed."""
+ROWS_READ = 1_000
+"""How many rows are read to guess what the columns hold."""
 GOLD_NAMES = ("gold", "label", "labels", "class", "category", "target", "truth", "sentiment")
 LABELS_MOST, LABEL_CHARACTERS_MOST = 20, 40
 IMAGE_ENDINGS = r"(?i)\.(png|jpe?g|gif|webp)(\?.*)?$|^data:image/"
@@ -22,7 +22,7 @@ CHAT = r'^\s*\[\s*\{.*"role"'
 
 
 class Guess(NamedTuple):
-    """What the columns seem to hold; None for what none does."""
+    """Which column seems to hold what; None if none does."""
 
     chat: str | None
     prompt: str | None
@@ -33,9 +33,9 @@ class Guess(NamedTuple):
 
 
 def write_job_file(inputs: Sequence[str], path: Path, base_url: str | None = None, model: str | None = None) -> Guess:
-    """Write a commented job file for a table. Raises BadJob if there is a file already, or no table."""
+    """Write a commented job file for a table. Raises BadJob if the file exists already, or the table cannot be read."""
     with tempfile.TemporaryDirectory() as folder:
-        table = open_table(inputs, Path(folder)).head(LOOKED_AT)
+        table = open_table(inputs, Path(folder)).head(ROWS_READ)
         rows = pl.concat([table.schema.to_frame(), *table.slices()])
     guess = guess_columns(rows)
     try:
@@ -49,7 +49,7 @@ def write_job_file(inputs: Sequence[str], path: Path, base_url: str | None = Non
 
 
 def guess_columns(rows: pl.DataFrame) -> Guess:
-    """By names and by what the rows hold."""
+    """Guess the columns' use from their names and from their first rows."""
     chats = [column.name for column in rows if _is_chat(column)]
     texts = [column.name for column in rows if column.dtype == pl.String and column.name not in chats]
     images = [name for name in texts if _share(rows[name], IMAGE_ENDINGS) > 0.5]
@@ -68,29 +68,29 @@ def guess_columns(rows: pl.DataFrame) -> Guess:
 
 
 def job_text(columns: Sequence[str], guess: Guess, base_url: str | None, model: str | None) -> str:
-    """The job file, as TOML."""
+    """The text of the job file, in TOML."""
     names = ", ".join(one_line(name) for name in columns)
     return "\n".join(
         [
             f"# The columns of the input: {names}",
-            "# Every key is told in the README; `pipeline preview` shows what a change of this file does.",
+            "# configs/README.md documents every key; `pipeline preview` shows the requests that this file makes.",
             "",
             *_endpoint(base_url, model),
             "",
             *_prompt(guess),
             "",
-            "[parameters]                    # go into the request as they are",
-            "temperature = 0                 # leave it out for models that reason: many refuse it",
-            "max_tokens = 256                # bounds an answer, and its price; some call it max_completion_tokens",
+            "[parameters]                    # copied into the request as they are",
+            "temperature = 0                 # leave it out for reasoning models: many reject it",
+            "max_tokens = 256                # the longest answer, and so its price; some models want max_completion_tokens",
             "",
             *_answer(guess),
             "",
             "[limits]",
             f"{'# ' if base_url else ''}max_cost = 5.00                 # US dollars over all runs of this job",
-            '# concurrency = "auto"          # how many at once: found out, unless you give a number',
-            "# requests_per_minute = 60      # found out too; give them where the endpoint wants less",
+            '# concurrency = "auto"          # requests at once; found out by itself, unless you give a number',
+            "# requests_per_minute = 60      # found out by itself, too; set it if the endpoint wants fewer",
             "",
-            "# [prices]                      # US dollars per million tokens, where no list knows them",
+            "# [prices]                      # US dollars per million tokens, for models that are in no price list",
             "# input = 0.10",
             "# output = 0.40",
             "",
@@ -123,23 +123,23 @@ def _prompt(guess: Guess) -> list[str]:
             'column = "prompt"               # holds the whole prompt; or write a template in its place',
         ]
     if guess.text is None:
-        return ["[prompt]", '# template = "…{{ column }}…"     # no column holds text: say what is to be asked']
+        return ["[prompt]", '# template = "…{{ column }}…"     # no column holds text: write what to ask']
     question = f"Which is it: {', '.join(guess.labels)}?" if guess.labels else "What is this about? One sentence."
-    lines = ["[prompt]", "# Jinja over the columns of a row. Write your own question.", 'template = """']
+    lines = ["[prompt]", "# A Jinja template over the columns of a row. Write your own question.", 'template = """']
     lines += [_multiline(f"{_braces(guess.text)}\n\n{question}") + '"""']
     if guess.image is not None:
-        lines.append(f"# images = [{one_line(_toml(guess.image))}]   # seems to name images: to send them along")
+        lines.append(f"# images = [{one_line(_toml(guess.image))}]   # this column seems to name images; this sends them along")
     return lines
 
 
 def _answer(guess: Guess) -> list[str]:
     if not guess.labels:
         return [
-            "# [answer]                      # hold the answers to a form: a column of its own for each part",
+            "# [answer]                      # the words, or the JSON, that an answer must be; each part becomes a column",
             '# labels = ["yes", "no"]',
         ]
     return [
-        f"[answer]                        # the words that stand in {one_line(guess.gold or '')}, in the first rows",
+        f"[answer]                        # the words found in {one_line(guess.gold or '')}, in the first rows",
         f"labels = {json.dumps(guess.labels, ensure_ascii=False)}",
     ]
 
@@ -170,7 +170,7 @@ def _share(column: pl.Series, pattern: str) -> float:
 
 
 def _labels(column: pl.Series) -> list[str]:
-    """The few short words that a column repeats; none if it holds anything else."""
+    """The few short words that a column repeats; empty if it holds anything else."""
     words = [word for word in column.drop_nulls().unique(maintain_order=True).to_list() if word.strip()]
     few = 2 <= len(words) <= min(LABELS_MOST, column.len() // 2)
     return sorted(words) if few and all(len(word) <= LABEL_CHARACTERS_MOST for word in words) else []

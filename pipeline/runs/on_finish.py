@@ -1,4 +1,4 @@
-"""The user's own command when a run has ended: a mail, a message, the next step. It is told how the run went."""
+"""`--on-finish`: the user's own command at the end of a run, such as a mail or the next step."""
 
 import contextlib
 import os
@@ -11,15 +11,15 @@ import msgspec
 from ..job import Job
 from ..records import Summary
 
-MOST_SECONDS = 300.0
-"""A command that takes longer is ended: nobody may wait for it for ever."""
+TIMEOUT_SECONDS = 300.0
+"""A command that takes longer is killed."""
 
 
-def run_on_finish(command: str, job: Job, summary: Summary, most_seconds: float = MOST_SECONDS) -> str | None:
-    """Run a command in the shell; returns what went wrong with it, None if nothing did.
+def run_on_finish(command: str, job: Job, summary: Summary, timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
+    """Run a command in the shell; returns why it failed, or None if it succeeded.
 
     The summary is on its standard input, as JSON, and in PIPELINE_EXIT_CODE, _OUTPUT, _JOB, _SUMMARY (the path of
-    `summary.json`), _MESSAGE, _ROWS, _OK and _SPENT. The key's variable is not among what it inherits.
+    `summary.json`), _MESSAGE, _ROWS, _OK and _SPENT. It does not inherit the variable that holds the key.
     """
     facts = {
         "EXIT_CODE": int(summary.exit_code),
@@ -33,14 +33,14 @@ def run_on_finish(command: str, job: Job, summary: Summary, most_seconds: float 
     }
     inherited = {name: value for name, value in os.environ.items() if name != job.endpoint.api_key_env}
     environment = inherited | {f"PIPELINE_{name}": str(value) for name, value in facts.items()}
-    # a group of its own, so that what it started ends with it
+    # its own process group, so that whatever it started is killed with it
     with subprocess.Popen(  # noqa: S602 - the user's own line, as it was typed
         command, shell=True, stdin=subprocess.PIPE, env=environment, start_new_session=True
     ) as process:
         try:
-            process.communicate(msgspec.json.encode(summary), timeout=most_seconds)
+            process.communicate(msgspec.json.encode(summary), timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            return f"it took longer than {most_seconds:,.0f} s, and was ended"
+            return f"it took longer than {timeout_seconds:,.0f} s, and was killed"
         finally:
             if process.poll() is None:
                 with contextlib.suppress(OSError):

@@ -15,14 +15,17 @@ from ..records import Failure
 from ..results import numbered_rows, output_schema
 from ..tables import open_table
 from ..text import one_line, printable
-from .local_weights import name_by_weights
+from .local_server import name_by_weights
 
 IMAGE = re.compile(r"(data:image/[a-z]+;base64,.{0,40})[^\"]*")
-"""An image within a body; a person sees its beginning."""
+"""An image in a request body: only the beginning of its data is shown."""
 
 
 def preview_requests(job: Job, rows: int) -> Iterator[str]:
-    """The bodies of the first requests, as they would be sent, or why a row cannot be asked. Raises BadJob as `run`."""
+    """Yield the first rows' request bodies as they would be sent, or why a row cannot be asked.
+
+    Raises BadJob as `run` does.
+    """
     with tempfile.TemporaryDirectory() as folder:
         job = name_by_weights(job)
         table = open_table(job.inputs, Path(folder)).head(rows)

@@ -44,6 +44,11 @@ class RunStatus(Record, frozen=True):
     """Why nothing is sent; empty if the endpoint asked for the pause."""
     stopping: str = ""
     """Why the run is stopping; empty if it is not."""
+    order: str = ""
+    """The id of the last order that the run obeyed or refused (`pipeline tune`, `pipeline stop`)."""
+    order_result: str = ""
+    """What came of that order, for the person who gave it."""
+    order_refused: bool = False
 
 
 class LearnedNote(Record, frozen=True):

@@ -166,7 +166,7 @@ def test_a_pilot_shows_its_answers_and_what_the_rest_would_cost(here: Path, serv
     done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *prices, "--sample", "2")
     assert done.returncode == 0
     assert done.stdout.count("→ re:") == 2
-    assert "Of 2 rows by chance 2 have a valid answer (100%)." in done.stderr
+    assert "2 of 2 sampled rows have a valid answer (100%)." in done.stderr
     assert "  the other 1 rows  " in done.stderr
     line = next(line for line in done.stderr.splitlines() if "Ask them: " in line)
     assert line.startswith("  Ask them: pipeline run in.csv -o out.csv --base-url")

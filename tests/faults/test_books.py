@@ -64,7 +64,7 @@ def test_a_fault_behind_its_back_is_seen_in_the_books_and_the_table_is_not_trust
     with ChatServer(reply) as server:
         summary = run(job(server, tmp_path))
         assert summary.exit_code is Exit.NEEDS_PERSON
-        assert "the books do not balance" in summary.message
+        assert "the accounts do not balance" in summary.message
         assert not summary.wrote
         assert (tmp_path / "out.csv").read_text() == "what stood here\n"
         again = run(job(server, tmp_path))

@@ -101,7 +101,7 @@ def test_a_changed_description_needs_consent_to_its_price_and_a_changed_column_n
     pl.DataFrame({"text": ROWS}).write_csv(tmp_path / "in.csv")
     assert careful(**{"answer.schema": schema("what it is")}) == 4
     message = (
-        r"answer changed since .*: 0 of 4 answers fit\.\nTo ask 4 rows again, about \$.*, add --yes\. Nothing was sent"
+        r"answer changed since .*: 0 of 4 stored answers can be used\.\nTo ask 4 rows again, about \$.*, add --yes"
     )
     with pytest.raises(BadJob, match=message):
         careful(**{"answer.schema": schema("what it is not")})

@@ -47,7 +47,7 @@ def test_before_the_first_answer_it_is_a_guess_between_wide_bounds(folder: Path)
     limited = told(job(folder, "http://127.0.0.1:9/v1", **{"limits.requests_per_minute": 30}))
     assert limited[1] == "  requests  90 to ask, 0 answered before, 10 equal to others"
     assert limited[3] == "  money     price unknown; [prices] in the job file sets one"
-    assert limited[4] == "  time      about 3 min, at the limits as they are set or were learnt"
+    assert limited[4] == "  time      about 3 min, at the limits that are set or were learned"
 
 
 def test_all_who_are_asked_are_named_and_each_opinion_is_a_request(folder: Path) -> None:

@@ -18,8 +18,9 @@ from polars.testing import assert_frame_equal
 
 from pipeline import BadJob, Job, Stopped, Summary, ThisRun, arun, run
 from pipeline.records import Exit
-from pipeline.results.export import export_table
-from pipeline.runs.run import summary_text, unbalanced
+from pipeline.results import show as review
+from pipeline.runs.texts import summary_text
+from pipeline.runs.run import unbalanced
 from pipeline.text import money
 
 PIPELINE = (sys.executable, "-m", "pipeline")
@@ -421,7 +422,9 @@ def test_a_changed_prompt_is_told_with_its_price_before_everything_is_bought_aga
     with ChatServer() as server:
         run(job(server.url, source, out, **priced))
         changed = {**priced, "prompt__template": "Now answer {{ q }}"}
-        with pytest.raises(BadJob, match=r"prompt\.template changed since .*0 of 50 answers fit[\s\S]*about \$.*--yes"):
+        with pytest.raises(
+            BadJob, match=r"prompt\.template changed since .*0 of 50 stored answers can be used[\s\S]*about \$.*--yes"
+        ):
             run(job(server.url, source, out, **changed))
         told: list[str] = []
         with pytest.raises(BadJob, match="answers are kept"):
@@ -429,7 +432,9 @@ def test_a_changed_prompt_is_told_with_its_price_before_everything_is_bought_aga
         assert "Ask 50 rows again, about $" in told[0]
         run(job(server.url, source, out, ThisRun(sample=4, verbosity=-1), **changed))
         assert server.arrived == 54
-        with pytest.raises(BadJob, match="4 of 54 answers fit"):  # the pilot did not make the new prompt the old one
+        with pytest.raises(
+            BadJob, match="4 of 54 stored answers can be used"
+        ):  # the pilot did not make the new prompt the old one
             run(job(server.url, source, out, **changed))
         assert counts(run(job(server.url, source, out, ThisRun(assume_yes=True, verbosity=-1), **changed))) == {
             "ok": 50
@@ -445,7 +450,7 @@ def test_a_refused_run_leaves_what_is_known_of_the_last_one(tmp_path: Path, serv
     questions(source, range(40))
     with pytest.raises(BadJob, match="--yes"):
         run(job(server.url, source, out, prompt__template="Now answer {{ q }}"))
-    path, tally = export_table(out, tmp_path / "known.parquet")
+    path, tally = review.export_table(out, tmp_path / "known.parquet")
     assert tally.ok == 30
     assert pl.read_parquet(path)["answer"].to_list() == [answer_to(f"Answer question {n}") for n in range(30)]
 
@@ -524,7 +529,7 @@ def test_keys_that_are_not_those_of_the_last_run_are_never_exported(tmp_path: Pa
     keys = tmp_path / "out.csv.job" / "keys.parquet"
     pl.read_parquet(keys).reverse().write_parquet(keys)
     with pytest.raises(BadJob, match="cut short as it began"):
-        export_table(out, tmp_path / "wrong.csv")
+        review.export_table(out, tmp_path / "wrong.csv")
     assert not (tmp_path / "wrong.csv").exists()
 
 
