@@ -1,5 +1,9 @@
-"""The command line: each command makes a Job, calls one function, and prints what came of it."""
+"""The command line: each command makes a Job, calls one function, and prints what came of it.
 
-from .group import main
+Commands import what they use when they run, so that `pipeline --help` stays fast.
+"""
 
-__all__ = ["main"]
+from . import results, start, watch
+from .group import SECTIONS, main
+
+__all__ = ["SECTIONS", "main", "results", "start", "watch"]

@@ -80,7 +80,7 @@ def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table
         pid=process.pid,
         version=__version__,
         command=None if command is None else list(command),
-        directory=str(Path.cwd()),
+        directory=str(job.directory.absolute()),
         inputs=list(job.inputs),
         input_hash=input_hash,
         table=str(table.absolute()),

@@ -128,7 +128,9 @@ def _prompt(guess: Guess) -> list[str]:
     lines = ["[prompt]", "# A Jinja template over the columns of a row. Write your own question.", 'template = """']
     lines += [_multiline(f"{_braces(guess.text)}\n\n{question}") + '"""']
     if guess.image is not None:
-        lines.append(f"# images = [{one_line(_toml(guess.image))}]   # this column seems to name images; this sends them along")
+        lines.append(
+            f"# images = [{one_line(_toml(guess.image))}]   # this column seems to name images; this sends them along"
+        )
     return lines
 
 

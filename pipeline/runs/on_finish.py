@@ -35,7 +35,12 @@ def run_on_finish(command: str, job: Job, summary: Summary, timeout_seconds: flo
     environment = inherited | {f"PIPELINE_{name}": str(value) for name, value in facts.items()}
     # its own process group, so that whatever it started is killed with it
     with subprocess.Popen(  # noqa: S602 - the user's own line, as it was typed
-        command, shell=True, stdin=subprocess.PIPE, env=environment, start_new_session=True
+        command,
+        shell=True,
+        cwd=job.directory,
+        stdin=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
     ) as process:
         try:
             process.communicate(msgspec.json.encode(summary), timeout=timeout_seconds)

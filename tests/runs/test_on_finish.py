@@ -40,7 +40,7 @@ def test_one_that_fails_is_told_and_one_that_does_not_end_is_ended_with_all_it_s
     assert run_on_finish("exit 7", job(), SUMMARY) == "exit code 7"
     began = time.monotonic()
     said = run_on_finish("sleep 60 & sleep 60", job(), SUMMARY, timeout_seconds=0.3)
-    assert said == "it took longer than 0 s, and was ended"
+    assert said == "it took longer than 0 s, and was killed"
     assert time.monotonic() - began < 10
 
 

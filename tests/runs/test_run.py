@@ -19,8 +19,8 @@ from polars.testing import assert_frame_equal
 from pipeline import BadJob, Job, Stopped, Summary, ThisRun, arun, run
 from pipeline.records import Exit
 from pipeline.results import show as review
-from pipeline.runs.texts import summary_text
 from pipeline.runs.run import unbalanced
+from pipeline.runs.texts import summary_text
 from pipeline.text import money
 
 PIPELINE = (sys.executable, "-m", "pipeline")

@@ -1,0 +1,170 @@
+"""The commands that start a job: init, preview, estimate, run, resume."""
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from click.core import ParameterSource
+
+from .group import main
+from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
+from .screen import print_lines, print_message
+
+
+class Again(NamedTuple):
+    """An earlier command line that `resume` runs again."""
+
+    command: list[str]
+    """Its words, as they were typed."""
+    directory: Path
+    """The folder it was typed in: its paths are relative to it."""
+    table: str
+    """The Parquet that it read, for rows that came from standard input."""
+
+
+class RunCommand(click.Command):
+    """Keeps the words that it is called with, for `resume`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words as they were typed."""
+        ctx.meta["words"] = [self.name or "", *args]
+        return super().parse_args(ctx, args)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="job.toml", show_default=True)
+@setting_option("-m", "--model", setting="endpoint.model")
+@setting_option("--base-url", setting="endpoint.base_url")
+def init(inputs: tuple[str, ...], output: Path, model: str | None, base_url: str | None) -> None:
+    """Write a job file from the table's columns.
+
+    Then show the first requests that it makes. Never sends.
+    """
+    from ..job import Job
+    from ..runs import preview_requests, write_job_file
+
+    write_job_file(inputs, output, base_url, model)
+    words = shlex.join([*inputs, "-c", str(output)])
+    try:
+        print_lines(preview_requests(Job.load(inputs, config=output), 2))
+    finally:  # also if the file is not right yet: what is wrong is then reported with its line
+        print_message(
+            f"Wrote {output}. Change it as you like, then:\n  pipeline preview {words}\n  pipeline estimate {words}\n"
+            f"  pipeline run {words} -o OUTPUT.csv --sample 20"
+        )
+
+
+@main.command()
+@question_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="an output of this job: its answers count")
+@JOB_DIR
+@LIMIT
+@RETRY
+@limit_options
+def estimate(**flags: Any) -> None:
+    """Estimate requests, tokens, cost and time. Never sends, and writes nothing."""
+    from ..runs import estimate_job, estimate_text
+
+    job = job_from(flags)
+    print_lines(estimate_text(job, estimate_job(job)))
+
+
+@main.command()
+@question_options
+@click.option("-n", "rows", type=click.IntRange(1), default=3, show_default=True, help="how many rows")
+def preview(rows: int, **flags: Any) -> None:
+    """Show the first requests as they would be sent. Never sends."""
+    from ..runs import preview_requests
+
+    print_lines(preview_requests(job_from(flags), rows))
+
+
+@main.command(cls=RunCommand)
+@question_options
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="the table; its suffix decides its format"
+)
+@JOB_DIR
+@LIMIT
+@click.option("--sample", type=click.IntRange(1), help="a pilot: N random rows, shown, and what the rest would cost")
+@limit_options
+@setting_option("--max-runtime", setting="limits.max_runtime")
+@click.option("--no-wait", is_flag=True, help='with run.how = "batch": send and fetch what is possible now, then end')
+@click.option("--wait-for-endpoint", is_flag=True, help="wait for an endpoint that is down, or asks for a long wait")
+@RETRY
+@YES
+@click.option(
+    "--on-finish", metavar="COMMAND", help="run this in the shell at the end, the summary as JSON on its stdin"
+)
+@click.option("-q", "--quiet", is_flag=True, help="print nothing unless a person is needed")
+@click.option("-v", "--verbose", is_flag=True, help="print every rejected attempt")
+@click.pass_context
+def run(ctx: click.Context, /, **flags: Any) -> None:
+    """Ask what is not answered yet, and write OUTPUT.
+
+    INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
+    """
+    from ..results import show_rows
+    from ..runs import run, run_on_finish, signals_raised, summary_text
+
+    again: Again | None = ctx.obj
+    job = job_from(flags) if again is None else job_from(flags, again.directory, again.table)
+    command = [*ctx.meta["words"], *_words_from_environment(ctx)] if again is None else again.command
+    is_interactive = sys.stdin is not None and sys.stdin.isatty()
+    with signals_raised() as ignore_more:
+        summary = run(job, confirm=_confirm if is_interactive else None, command=command)
+        if summary.exit_code > 128:
+            ignore_more()
+        if job.this_run.sample is not None and summary.wrote:
+            print_lines(show_rows(job.folder, status=None, row=None, most=20))
+        if not flags["quiet"] or summary.exit_code:
+            print_message(summary_text(job, summary))
+        if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
+            print_message(f"--on-finish: {wrong}: {flags['on_finish']}")
+    ctx.exit(summary.exit_code)
+
+
+@main.command()
+@JOB
+@RETRY
+@YES
+@click.pass_context
+def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
+    """Run the last run's line again. JOB: an output, or its job folder."""
+    from ..folder import find_job_folder, last_start
+    from ..job import default_job_folder
+    from ..records import BadJob
+
+    folder = find_job_folder(job)
+    start = last_start(folder)
+    if start is None or start.command is None:
+        raise BadJob(f"{job}: this job was last run from Python; run it there again.")
+    extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
+    if folder != default_job_folder(
+        Path(start.output)
+    ):  # named, or moved: a new folder would pay for all answers again
+        extra += ["--job-dir", str(folder)]
+    with run.make_context("run", [*start.command[1:], *extra], parent=ctx.parent) as again:
+        again.obj = Again(start.command, Path(start.directory), start.table)
+        run.invoke(again)
+
+
+def _words_from_environment(ctx: click.Context) -> list[str]:
+    """The flags that PIPELINE_RUN_… variables set, as words: `resume` uses them too, wherever it is typed."""
+    words: list[str] = []
+    for option in ctx.command.params:
+        if ctx.get_parameter_source(option.name or "") is ParameterSource.ENVIRONMENT:
+            value = ctx.params[option.name or ""]
+            values = value if isinstance(value, tuple) else (value,)
+            words += [option.opts[0]] if value is True else [word for v in values for word in (option.opts[0], str(v))]
+    return words
+
+
+def _confirm(question: str) -> bool:
+    # polars leaves a signal handler behind with which Ctrl-C would not interrupt the prompt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return click.confirm(question, err=True)
