@@ -37,7 +37,9 @@ def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool
     from ..results import export_table
     from ..tables import SpreadsheetOptions
 
-    path, tally = export_table(job, output, SpreadsheetOptions(byte_order_mark=for_excel, escape_formulas=escape_formulas))
+    path, tally = export_table(
+        job, output, SpreadsheetOptions(byte_order_mark=for_excel, escape_formulas=escape_formulas)
+    )
     print_message(f"Wrote {path}: {tally.rows - tally.pending:,} of {tally.rows:,} rows have an outcome.")
 
 

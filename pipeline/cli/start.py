@@ -143,6 +143,11 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
     start = last_start(folder)
     if start is None or start.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
+    if not Path(start.directory).is_dir():
+        raise BadJob(
+            f"{start.directory}, where the last run was started, is gone; its paths were relative to it.\n"
+            f"Type the run again where its files are now, with --job-dir {folder}: the answers are kept there."
+        )
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
     if folder != default_job_folder(
         Path(start.output)

@@ -50,7 +50,7 @@ class AnswerColumn(NamedTuple):
     """The values that it may hold, if they are known."""
 
 
-def score_job(  # noqa: PLR0913 - what the command line takes
+def score_job(
     name: str | Path,
     *,
     gold: str,
@@ -381,7 +381,7 @@ def _side(name: str | Path, opened: OpenJob, judged: AnswerColumn, gold: str | N
     return rows
 
 
-def _compared(  # noqa: PLR0913, PLR0917 - the two of everything
+def _compared(
     names: Sequence[str | Path],
     jobs: Sequence[OpenJob],
     judged: Sequence[AnswerColumn],

@@ -51,7 +51,7 @@ class LocalContext(StopState):
     `limits` are those in force now, which `tune` changes.
     """
 
-    def __init__(  # noqa: PLR0913 - time and chance are parameters
+    def __init__(
         self,
         job: Job,
         store: Store,

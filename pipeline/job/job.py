@@ -1,7 +1,9 @@
 """Everything that a run is asked for: the job file's settings, the input, the output, and this run's own wishes."""
 
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -49,7 +51,9 @@ class Job(JobFile):
     output_file: Path | None = None
     """None where nothing is written, as for `preview`."""
     home: Path = Path()
-    """The folder that paths in the job file are relative to: its own."""
+    """The folder that paths in the job file are relative to: its own, or `directory` without a job file."""
+    directory: Path = Path()
+    """The folder that the paths of inputs, output and job file were given relative to."""
     this_run: ThisRun = ThisRun()
 
     @property
@@ -77,22 +81,36 @@ class Job(JobFile):
         config: str | Path | None = None,
         settings: Mapping[str, Any] | None = None,
         this_run: ThisRun | None = None,
+        directory: str | Path = "",
     ) -> Self:
         """Read a job file (`config`), and set `settings` over it by dotted name: `{"endpoint.model": "…"}`.
 
-        Raises BadJob that names every mistake with its place: `job.toml:4: prompt.templat: unknown key …`.
+        `directory`: what all paths given here are relative to; default: the current folder. Raises BadJob that names
+        every mistake with its place: `job.toml:4: prompt.templat: unknown key …`.
         """
-        source = Source.read(None if config is None else Path(config), settings or {})
+        base = Path(directory)
+        wanted = this_run or ThisRun()
+        if wanted.job_dir is not None:
+            wanted = wanted.model_copy(update={"job_dir": base / wanted.job_dir})
+        source = Source.read(None if config is None else base / config, settings or {}, base)
         rest = {
-            "inputs": tuple(str(name) for name in inputs),
-            "output_file": None if output is None else Path(output),
+            "inputs": tuple(_under(base, str(name)) for name in inputs),
+            "output_file": None if output is None else base / output,
             "home": source.home,
-            "this_run": this_run or ThisRun(),
+            "directory": base,
+            "this_run": wanted,
         }
         try:
             return cls.model_validate({**source.values, **rest})
         except ValidationError as error:
             raise BadJob("\n".join(source.complaints(error.errors()))) from None
+
+
+def _under(base: Path, name: str) -> str:
+    """An input as given from `base`; `-` is standard input, and a glob's own characters in `base` are escaped."""
+    if name == "-" or base == Path():
+        return name
+    return os.path.join(glob.escape(str(base)) if glob.has_magic(name) else str(base), name)  # noqa: PTH118 - a pattern
 
 
 def default_job_folder(output: Path) -> Path:

@@ -28,22 +28,22 @@ KEY_LINE = re.compile(rf"\s*({KEY}(?:\s*\.\s*{KEY})*)\s*=(.*)")
 class Source:
     """The settings as they were given, not checked yet, and where each of them is from."""
 
-    def __init__(self, path: Path | None, text: str, values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path | None, text: str, values: dict[str, Any], flags: Mapping[str, Any], home: Path
+    ) -> None:
         self.path, self.text, self.values, self.flags = path, text, values, flags
-
-    @property
-    def home(self) -> Path:
-        """The job file's folder; the current one without a job file."""
-        return self.path.parent if self.path else Path()
+        self.home = home
+        """The folder that paths in the settings are relative to."""
 
     @classmethod
-    def read(cls, path: Path | None, flags: Mapping[str, Any]) -> Self:
+    def read(cls, path: Path | None, flags: Mapping[str, Any], directory: Path) -> Self:
         """Read a job file and the files that it names, and set `flags` over it by dotted name.
 
-        Raises BadJob for a file that cannot be read, or is not of its format.
+        Paths in the settings are relative to the job file's folder; to `directory` without a job file. Raises
+        BadJob for a file that cannot be read, or is not of its format.
         """
         text = "" if path is None else _read_text(path, "job file")
-        source = cls(path, text, _parse_toml(text, path), flags)
+        source = cls(path, text, _parse_toml(text, path), flags, path.parent if path else directory)
         for name, value in flags.items():
             _set_value(source.values, name, value)
         answer, prompt = source.values.get("answer"), source.values.get("prompt")

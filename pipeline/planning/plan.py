@@ -77,7 +77,7 @@ def headline(job: Job, plan: Plan) -> str:
     return f"{rows} → {one_line(job.endpoint.host)}, {one_line(models)}"
 
 
-def make_plan(  # noqa: PLR0913, PLR0917 - a job, its rows as prompts, the store, and where the keys go
+def make_plan(
     job: Job,
     table: Table,
     prompts: Prompts,

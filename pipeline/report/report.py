@@ -142,7 +142,7 @@ def _charts() -> ModuleType:
     return charts
 
 
-def write(  # noqa: PLR0913 - a job as it was opened, and what is wanted of it
+def write(
     path: Path,
     job: Job,
     table: Table,
@@ -192,7 +192,7 @@ def _judged(job: Job, table: Table, gold: str) -> str:
     return names[0]
 
 
-def _page(  # noqa: PLR0913, PLR0917 - all that a page tells of
+def _page(
     job: Job,
     table: Table,
     figures: Figures,

@@ -33,7 +33,7 @@ class Guess(NamedTuple):
 
 
 def write_job_file(inputs: Sequence[str], path: Path, base_url: str | None = None, model: str | None = None) -> Guess:
-    """Write a commented job file for a table. Raises BadJob if the file exists already, or the table cannot be read."""
+    """Write a commented job file for a table. Raises BadJob if the file exists, or the table cannot be read."""
     with tempfile.TemporaryDirectory() as folder:
         table = open_table(inputs, Path(folder)).head(ROWS_READ)
         rows = pl.concat([table.schema.to_frame(), *table.slices()])
@@ -81,7 +81,7 @@ def job_text(columns: Sequence[str], guess: Guess, base_url: str | None, model: 
             "",
             "[parameters]                    # copied into the request as they are",
             "temperature = 0                 # leave it out for reasoning models: many reject it",
-            "max_tokens = 256                # the longest answer, and so its price; some models want max_completion_tokens",
+            "max_tokens = 256                # the longest answer; some models want max_completion_tokens",
             "",
             *_answer(guess),
             "",
@@ -137,7 +137,7 @@ def _prompt(guess: Guess) -> list[str]:
 def _answer(guess: Guess) -> list[str]:
     if not guess.labels:
         return [
-            "# [answer]                      # the words, or the JSON, that an answer must be; each part becomes a column",
+            "# [answer]                      # what an answer must be: one of these words, or JSON of a schema",
             '# labels = ["yes", "no"]',
         ]
     return [

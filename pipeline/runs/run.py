@@ -137,7 +137,7 @@ def _pilot_text(ready: PreparedRun, rest: int) -> str:
     # all added columns, without a prefix, whatever columns the output has
     plain = ready.job.output.model_copy(update={"columns": None, "prefix": ""})
     job = ready.job.model_copy(update={"output": plain})
-    added = OutputTable(job, ready.table, keys_path(job.folder), ready.reader).added()
+    added = OutputTable(job, ready.table, keys_path(job.folder), ready.reader).added_columns()
     pilot = summarize_pilot(job, ready.context.learned_by_model(), added, rest)
     return pilot_text(pilot, rest, ready.command)
 

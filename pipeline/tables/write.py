@@ -55,7 +55,7 @@ class OutputFormat(NamedTuple):
     """Converts the cells of each frame to types that the format can hold; a function of `cells`."""
 
 
-def write_table(  # noqa: PLR0913 - the rows, the file, and two options
+def write_table(
     frames: Iterable[pl.DataFrame],
     schema: pl.Schema,
     path: Path,

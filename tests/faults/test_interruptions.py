@@ -20,9 +20,9 @@ from chat_server import Canned, ChatServer, Seen, problem
 from pipeline import Job, run
 from pipeline.execution.context import DRAIN_SECONDS
 from pipeline.records import Stopped
+from pipeline.runs.signals import signals_raised
 from pipeline.tables.open import open_table
 from pipeline.tables.write import write_table
-from pipeline.runs.signals import signals_raised
 
 PIPELINE = f"{sys.executable} -m pipeline"
 ROWS = 40

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.prompts.templates import Template, UnaskableRow
 from pipeline.records import BadJob, Stopped
-from pipeline.runs.run import signals_raised
+from pipeline.runs.signals import signals_raised
 
 ROW = {"a": "x", "n": 7, "null": None, "l": ["x"] * 10, "rows": [{"k": "v"}] * 3}
 
