@@ -1,4 +1,4 @@
-"""The bar on a terminal, plain lines elsewhere: what a run tells while it runs, on stderr alone."""
+"""A run's progress on stderr: a bar on a terminal, plain lines elsewhere; and the run's log file."""
 
 import contextlib
 import os
@@ -16,52 +16,53 @@ from .records import LearnedLimits, Tally
 from .text import duration, money, printable, short_count
 
 REDRAW_SECONDS = 0.2
-LINE_SECONDS = 30.0
-LATER_LINE_SECONDS = 300.0
+"""How often the bar is redrawn."""
+LINE_SECONDS, LATER_LINE_SECONDS = 30.0, 300.0
+"""How often a plain line is written, in the first OFTEN_SECONDS of a run and later: a night is then a short mail."""
 OFTEN_SECONDS = 300.0
-"""A plain line every 30 s for the first five minutes, then every five minutes: an eight-hour job is a short mail."""
+"""How long plain lines come every LINE_SECONDS."""
 
 
 class Pause(NamedTuple):
-    """For how long, and why, nothing leaves just now."""
+    """How long nothing is sent, and why."""
 
     seconds: float
     cause: str = ""
-    """Empty if the endpoint said so."""
+    """Empty if the endpoint asked for it."""
 
 
 NO_PAUSE = Pause(0.0)
 
 
-def pause_text(wait: Pause) -> str:
-    """`paused 12 s: the endpoint said so`."""
-    return f"paused {duration(wait.seconds)}: {wait.cause or 'the endpoint said so'}"
+def pause_text(pause: Pause) -> str:
+    """`paused 12 s: the endpoint asked to wait`."""
+    return f"paused {duration(pause.seconds)}: {pause.cause or 'the endpoint asked to wait'}"
 
 
-def learned_text(learnt: LearnedLimits | None) -> str:
-    """`learnt: 598 requests/min, 41,000 tokens/min, window 24`; empty if nothing was."""
-    if learnt is None:
+def learned_text(learned: LearnedLimits | None) -> str:
+    """`learned: 598 requests/min, 41,000 tokens/min, window 24`; empty if no limit was learned."""
+    if learned is None:
         return ""
     facts = [
         f"{per_minute:,.0f} {what}/min"
         for per_minute, what in (
-            (learnt.requests_per_minute, "requests"),
-            (_rounded(learnt.tokens_per_minute), "tokens"),
+            (learned.requests_per_minute, "requests"),
+            (_rounded(learned.tokens_per_minute), "tokens"),
         )
         if per_minute is not None
     ]
-    if learnt.window:
-        facts.append(f"window {learnt.window:,}")
-    return f"learnt: {', '.join(facts)}" if facts else ""
+    if learned.window:
+        facts.append(f"window {learned.window:,}")
+    return f"learned: {', '.join(facts)}" if facts else ""
 
 
 def _rounded(number: float | None) -> float | None:
-    """To two digits that matter: a limit for tokens is not known any better."""
+    """Round to two significant digits: token limits are not known more exactly."""
     return None if number is None else float(f"{number:.2g}")
 
 
 class Progress:
-    """What a run tells, and how far it is. `show` may be called for every row: it redraws by time."""
+    """The progress of a run. `show` may be called for every row: it redraws by time."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         quiet: bool = False,
     ) -> None:
-        """`log`: a file that all that is said is added to, with the time, also when quiet."""
+        """`log`: a file to append every line to, with the time, also when quiet."""
         self._stream = stream if stream is not None else sys.stderr
         self._clock, self._quiet = clock, quiet
         self._log: TextIO | None = None
@@ -82,7 +83,7 @@ class Progress:
         self._began = self._next = clock()
 
     def begin(self, total: int) -> None:
-        """So many requests are to be asked now."""
+        """Start the bar for this number of requests."""
         self._total = total
         self._began = self._next = self._clock()
         if self._quiet or not self._stream.isatty():
@@ -100,11 +101,11 @@ class Progress:
 
     @property
     def is_due(self) -> bool:
-        """It is time to tell again how it stands."""
+        """Whether the bar, or the next plain line, is due."""
         return self._clock() >= self._next
 
-    def show(self, tally: Tally, wait: Pause = NO_PAUSE, learnt: LearnedLimits | None = None) -> None:
-        """Tell how it stands, if it is time; for how long, and why, nothing leaves just now; the endpoint's pace."""
+    def show(self, tally: Tally, pause: Pause = NO_PAUSE, learned: LearnedLimits | None = None) -> None:
+        """Show the tally, a pause and the learned limits, if that is due."""
         if not self.is_due:
             return
         now = self._clock()
@@ -113,22 +114,22 @@ class Progress:
             self._next = now + REDRAW_SECONDS
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
-                self._bar.set_description_str(_facts(self._total, tally, rate, wait, learnt), refresh=True)
+                self._bar.set_description_str(_facts(self._total, tally, rate, pause, learned), refresh=True)
         else:
             self._next = now + (LINE_SECONDS if now - self._began < OFTEN_SECONDS else LATER_LINE_SECONDS)
-            self.say(_line(self._total, tally, rate, wait, learnt))
+            self.say(_line(self._total, tally, rate, pause, learned))
 
     def say(self, text: str) -> None:
-        """Lines of their own, above the bar. On the screen only if not quiet."""
+        """Write lines above the bar, and to the log; only to the log if quiet."""
         text = printable(text)
         self.note(text)
         if not self._quiet:
-            with contextlib.suppress(OSError):  # a terminal that is gone, a full disk under a log: the asking goes on
+            with contextlib.suppress(OSError):  # a closed terminal or a full disk does not stop the run
                 tqdm.write(text, file=self._stream)
                 self._stream.flush()
 
     def note(self, text: str) -> None:
-        """Lines for the log alone."""
+        """Write lines to the log alone."""
         if self._log is not None:
             with contextlib.suppress(OSError):  # as in `say`
                 self._log.write(f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} {printable(text)}\n")
@@ -136,9 +137,9 @@ class Progress:
 
     @contextlib.contextmanager
     def counting(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Silent work that may be long, of so many rows: the block calls what it is given with each further ones done.
+        """Show the progress of work that sends nothing, such as reading; yields a function to call with each rows done.
 
-        On a terminal a bar, once a moment has passed; elsewhere a line if it takes longer than 30 s.
+        On a terminal a bar; elsewhere a line if the work takes longer than LINE_SECONDS. `total`: the number of rows.
         """
         began = self._clock()
         bar: tqdm[Never] | None = None
@@ -165,14 +166,14 @@ class Progress:
                     bar.close()
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             with contextlib.suppress(OSError):  # as in `say`
                 self._bar.close()
             self._bar = None
 
     def close(self) -> None:
-        """Nothing more will be said."""
+        """Remove the bar and close the log."""
         self.end()
         if self._log is not None:
             with contextlib.suppress(OSError):  # as in `say`
@@ -183,7 +184,7 @@ def _to_add_to(path: Path) -> TextIO:
     return os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
-def _facts(total: int, tally: Tally, rate: float, wait: Pause, learnt: LearnedLimits | None) -> str:
+def _facts(total: int, tally: Tally, rate: float, pause: Pause, learned: LearnedLimits | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}"]
     if tally.unanswered:
         facts.append(f"{tally.unanswered:,} failed")
@@ -193,19 +194,19 @@ def _facts(total: int, tally: Tally, rate: float, wait: Pause, learnt: LearnedLi
     facts.append(f"{rate:,.1f} rows/s")
     if rate:
         facts.append(f"{duration((total - tally.rows) / rate)} left")
-    if wait.seconds:
-        facts.append(pause_text(wait))
-    if text := learned_text(learnt):
+    if pause.seconds:
+        facts.append(pause_text(pause))
+    if text := learned_text(learned):
         facts.append(text)
     return " · ".join(facts)
 
 
-def _line(total: int, tally: Tally, rate: float, wait: Pause, learnt: LearnedLimits | None) -> str:
+def _line(total: int, tally: Tally, rate: float, pause: Pause, learned: LearnedLimits | None) -> str:
     facts = [f"{tally.rows:,}/{total:,}", f"failed={tally.unanswered}", f"cost={money(tally.cost)}"]
     if rate:
         facts.append(f"eta={duration((total - tally.rows) / rate).replace(' ', '')}")
-    if wait.seconds:
-        facts.append(f"waiting={wait.seconds:.0f}s ({wait.cause or 'endpoint asked'})")
-    if text := learned_text(learnt):
+    if pause.seconds:
+        facts.append(f"waiting={pause.seconds:.0f}s ({pause.cause or 'endpoint asked'})")
+    if text := learned_text(learned):
         facts.append(text)
     return f"{datetime.now(tz=UTC):%Y-%m-%dT%H:%M:%SZ} running {' '.join(facts)}"

@@ -1,4 +1,4 @@
-"""The nouns of a row's journey: Request, Reply, Refusal, Answer, Failure, Usage, Tally; and how a job can end."""
+"""The frozen records that travel between packages, the statuses of a row, and how a job can end."""
 
 import getpass
 import os
@@ -11,31 +11,35 @@ from typing import Literal, Self
 import msgspec
 
 Status = Literal["ok", "truncated", "filtered", "refused", "invalid", "failed", "pending"]
-"""What became of a row. Every row is in exactly one."""
+"""The status of a row. Every row has exactly one."""
 
 STATUSES: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid", "failed", "pending")
+"""All statuses, in the order in which they are shown."""
 
 ANSWERED: tuple[Status, ...] = ("ok", "truncated", "filtered", "refused", "invalid")
 """The endpoint gave an answer, usable or not."""
 USABLE: tuple[Status, ...] = ("ok", "truncated")
 """The answer can be used: scored, compared, counted as valid."""
 UNUSABLE: tuple[Status, ...] = ("failed", "invalid", "filtered", "refused")
-"""The row ended without a usable answer; the order is that of lists for a person."""
+"""The row ended without a usable answer; the worst first."""
 FOLLOWED_UP: tuple[Status, ...] = ("invalid", "truncated")
-"""The answer may have a follow-up: a repair, or the same request with more tokens."""
+"""The answer may have a follow-up: a repair, or the same request with a larger `max_tokens`."""
 RETRYABLE: tuple[Status, ...] = ("failed", "invalid", "truncated", "filtered", "refused")
-"""What `--retry` takes."""
+"""The statuses that `--retry` takes."""
 
 TEMPORARY = "unsettled"
-"""The mark in the store of a failure whose cause passes: it is shown as failed, and the next run asks again."""
+"""The store's mark of a temporary failure: the row is shown as failed, and the next run asks it again."""
 
 Verdict = Literal["retry", "row", "stop"]
+"""retry: the request may be sent again · row: it can never succeed · stop: the job cannot go on."""
 Pressure = Literal["rate", "window"]
+"""What a rejection teaches the throttle: fewer requests a minute, or fewer at once."""
 Fault = Literal["", "connect", "tls", "url", "timeout", "cut", "protocol", "too_large"]
+"""How an attempt broke off; empty if a whole reply came."""
 
 
 class Exit(IntEnum):
-    """The exit codes of `run` and `resume`. All but USAGE and INCOMPLETE resume when the same line is typed again."""
+    """The exit codes of `run` and `resume`. After all but USAGE and INCOMPLETE, the same line goes on with the job."""
 
     DONE = 0
     NEEDS_PERSON = 1
@@ -50,11 +54,11 @@ class Exit(IntEnum):
 
 
 class BadJob(Exception):
-    """The job cannot begin as it was asked for: nothing was sent. The message holds the cause and the remedy."""
+    """The job cannot begin, and nothing was sent. The message says why, and what to do."""
 
 
 class Stopped(Exception):
-    """The job cannot go on. Rows in hand are pending again; `exit_code` says who can help."""
+    """The job cannot go on: rows without an outcome stay pending. `exit_code` says whether a person is needed."""
 
     def __init__(self, message: str, exit_code: Exit = Exit.NEEDS_PERSON) -> None:
         super().__init__(message)
@@ -62,11 +66,11 @@ class Stopped(Exception):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The one kind of all nouns: frozen, compared by value, stored as JSON without what is at its default."""
+    """Every record: frozen, compared by value, encoded as JSON without the fields that have their default."""
 
 
 class Process(Record, frozen=True):
-    """Who runs a job, and where."""
+    """The process that runs a job: user, host and process id."""
 
     user: str
     host: str
@@ -74,7 +78,7 @@ class Process(Record, frozen=True):
 
     @classmethod
     def this(cls) -> Self:
-        """The process that asks."""
+        """The current process."""
         try:
             user = getpass.getuser()
         except (KeyError, OSError):  # an account without a name, as in some containers
@@ -83,7 +87,7 @@ class Process(Record, frozen=True):
 
 
 def add_costs(a: float | None, b: float | None) -> float | None:
-    """US dollars in all; None if either is unknown."""
+    """The sum of two costs in US dollars; None if either is unknown."""
     return None if a is None or b is None else a + b
 
 
@@ -92,7 +96,7 @@ def _sum(a: int | None, b: int | None) -> int | None:
 
 
 class Usage(Record, frozen=True):
-    """Token counts as the endpoint reported them; what it did not report is None, never 0."""
+    """Token counts as the endpoint reported them; a count that it did not report is None, never 0."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -101,38 +105,38 @@ class Usage(Record, frozen=True):
     total_tokens: int | None = None
 
     def __add__(self, other: Self) -> Self:
-        """Field by field; a count known on one side only is that count, unknown on both stays unknown."""
+        """Add field by field; a count that only one side knows is that count."""
         if other == UNKNOWN:
             return self
         return type(self)(*map(_sum, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     @property
     def billed_output_tokens(self) -> int | None:
-        """Output tokens that are paid for: a total above prompt + completion holds hidden reasoning, so billed."""
+        """Output tokens that are billed. A total above prompt + completion counts hidden reasoning, too."""
         if self.total_tokens is None or self.prompt_tokens is None:
             return self.completion_tokens
         return max(self.completion_tokens or 0, self.total_tokens - self.prompt_tokens)
 
 
 UNKNOWN = Usage()
-"""Of what nothing was reported."""
+"""The usage of a reply that reported none."""
 
 
 class Request(Record, frozen=True):
-    """What is asked: the JSON body, made once and sent as it is on every attempt, and the key of its answer."""
+    """One request: the JSON body, the same for every attempt, and the key of its answer."""
 
     key: str
-    """64 hexadecimal digits: sha256 over all that the model would see and who it is (`prompts.Prompts`)."""
+    """64 hexadecimal digits: sha256 over what the model would see and who it is (`prompts.Prompts`)."""
     body: bytes
-    """Without the form of its contract, which is laid on as it is sent; empty where keys alone count."""
+    """Without the response format, which is added when it is sent; empty where only the key is needed."""
     model: str = ""
-    """Whose price and pace it is; empty for the job's own model."""
+    """The model to ask, if it is not the job's own; decides the price and the lane."""
     max_tokens: int | None = None
-    """What bounds its answer, where that is another than the job's."""
+    """The answer's limit in tokens, if it is not the job's."""
     repair: int = 0
-    """How many times the row's answer was asked for again, because it did not fit."""
+    """The number of repairs before it in its chain: 0 for a first request."""
     grown: bool = False
-    """It was asked for again with more room, because it was cut off."""
+    """It follows a truncated answer, with a larger `max_tokens`."""
 
 
 class Reply(Record, frozen=True):
@@ -141,9 +145,9 @@ class Reply(Record, frozen=True):
     status: int
     """The HTTP status; 0 if none arrived."""
     headers: dict[str, str]
-    """Names in lower case."""
+    """By name in lower case."""
     body: bytes
-    """Decompressed; as far as it came, if the attempt broke off."""
+    """Decompressed; incomplete if the attempt broke off."""
     seconds: float
     fault: Fault = ""
     detail: str = ""
@@ -151,35 +155,33 @@ class Reply(Record, frozen=True):
 
 
 class Rejection(Record, frozen=True):
-    """One attempt that gave no answer: what it means for the row, for the job, and for the throttle."""
+    """An attempt that gave no answer, and what that means for the row, the job and the throttle."""
 
     verdict: Verdict
-    """retry: the row may be asked again · row: it can never succeed · stop: the job cannot go on."""
     kind: str
-    """A word for the cause, one of `replies.KINDS`."""
+    """A word for the cause: a key of `endpoint.rejections.KINDS`."""
     message: str
-    """The server's words, or ours where it had none."""
+    """The server's words, or ours if it gave none."""
     status: int = 0
     """The HTTP status; 0 if none arrived."""
     pressure: Pressure | None = None
-    """What it teaches the throttle: `rate` (how many a minute) or `window` (how many at once)."""
     wait_seconds: float | None = None
-    """How long the endpoint asked to wait, 0 or more, as it said it."""
+    """How long the endpoint asked to wait; None if it did not say."""
     usage: Usage | None = None
-    """What the attempt cost, where the endpoint reported it."""
+    """The tokens of the attempt, if the endpoint reported them."""
     maybe_paid: bool = False
-    """The attempt broke off when the endpoint may have worked already: it may be billed."""
+    """The endpoint may have done the work before the attempt broke off, and may bill it."""
 
 
 class Allowance(Record, frozen=True):
-    """What the endpoint's rate-limit headers said is allowed; what they did not say, or not for a minute, is None."""
+    """The limits in an endpoint's rate-limit headers; None if they give none for a minute."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
 
 
 class LaneId(Record, frozen=True):
-    """Whose pace it is: the endpoint, the model, and the name of the variable that holds the key; never the key."""
+    """What identifies a lane: endpoint, model, and the name of the variable with the key (never the key itself)."""
 
     base_url: str
     model: str
@@ -187,47 +189,47 @@ class LaneId(Record, frozen=True):
 
 
 class LearnedLimits(Record, frozen=True):
-    """What was found out about the pace of one lane; None for a limit that was never met."""
+    """The limits of one lane that were found by sending; None for a limit that was never reached."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     window: int = 0
-    """How many requests at once; 0 if that is not known."""
+    """Requests in flight; 0 if unknown."""
     age_seconds: float = 0.0
-    """How long ago it was found out."""
+    """How long ago the limits were learned."""
 
 
-class Settled(Record, frozen=True, kw_only=True):
-    """What every outcome knows of how it was come by."""
+class OutcomeFields(Record, frozen=True, kw_only=True):
+    """The fields that an answer and a failure share."""
 
     attempts: int = 0
-    """Requests sent for it in the run that settled it."""
+    """Attempts in the run that gave this outcome."""
     asked_at: datetime | None = None
-    """UTC, when the last attempt left."""
+    """When the last attempt was sent (UTC)."""
     latency_seconds: float | None = None
-    """How long the last attempt took."""
+    """The duration of the last attempt."""
     cost: float | None = None
-    """US dollars paid, failed attempts included; None if a price or a count is unknown."""
+    """US dollars for all attempts, also failed ones; None if a price or a token count is unknown."""
     settings: str = ""
-    """Under which settings it was asked: 8 hexadecimal digits (`job.settings_id`)."""
+    """The settings it was asked under: 8 hexadecimal digits (`job.settings_id`)."""
 
 
-class Answer(Settled, frozen=True, tag="answer"):
-    """What the model said, whole and raw."""
+class Answer(OutcomeFields, frozen=True, tag="answer"):
+    """The model's answer as it came."""
 
     text: str
     finish_reason: str | None = None
     model: str | None = None
-    """As served, which may be more exact than as asked for."""
+    """The model that the endpoint named, perhaps more exactly than the job did."""
     usage: Usage = Usage()
     refusal: str | None = None
-    """The model's own refusal, where it said it in a field of its own."""
+    """The model's refusal, if the reply has a field for it."""
     logprobs: tuple[tuple[str, float], ...] = ()
-    """Its tokens, each with the logarithm of its probability; only where they were asked for, and told."""
+    """Its tokens with the logarithm of their probabilities, if these were asked for and reported."""
 
     @property
     def status(self) -> Status:
-        """Before any check of the text against the answer's contract."""
+        """The status before the text is checked against its contract."""
         if self.refusal:
             return "refused"
         if self.finish_reason == "length":
@@ -235,17 +237,17 @@ class Answer(Settled, frozen=True, tag="answer"):
         return "filtered" if self.finish_reason == "content_filter" else "ok"
 
 
-class Failure(Settled, frozen=True, tag="failure"):
-    """Why a row has no answer."""
+class Failure(OutcomeFields, frozen=True, tag="failure"):
+    """The reason why a request has no answer."""
 
     kind: str
     reason: str
     lasting: bool = True
-    """False if attempts ran out for a reason that passes: the next run asks again."""
+    """False for a temporary failure, which the next run asks again."""
 
     @property
     def status(self) -> Status:
-        """A prompt that the endpoint's filter turned away is filtered, all else is failed."""
+        """`filtered` if the endpoint's filter rejected the prompt, else `failed`."""
         return "filtered" if self.kind == "filtered" else "failed"
 
 
@@ -253,9 +255,9 @@ Outcome = Answer | Failure
 
 
 class Tally(Record, frozen=True, omit_defaults=False):
-    """The one set of numbers that bar, budget, plan, summary and history show. Adds with `+`.
+    """The numbers that bar, budget, plan, summary and history show; tallies add with `+`.
 
-    Counts requests while they are asked, and rows once they are written.
+    A tally counts requests while they are asked, and rows in a table.
     """
 
     ok: int = 0
@@ -267,61 +269,61 @@ class Tally(Record, frozen=True, omit_defaults=False):
     pending: int = 0
     usage: Usage = Usage()
     cost: float = 0.0
-    """US dollars, of all whose cost is known."""
+    """US dollars, without attempts of unknown cost."""
     unpriced: int = 0
-    """Attempts (of a table: rows) whose cost is unknown."""
+    """Attempts (in a table: rows) of unknown cost."""
     attempts: int = 0
     held: float = 0.0
-    """US dollars at most, of what may have been billed and was never told: they count against a cap."""
+    """The most, in US dollars, that attempts may have cost which nobody reported; counts against a cap."""
     aside: float = 0.0
-    """US dollars at most that what is in flight may cost, under a cap; if its run is killed, the next holds them."""
+    """The most, in US dollars, that requests in flight may cost; after a kill it is added to `held`."""
     maybe_paid: int = 0
-    """Attempts that broke off and may be billed all the same."""
+    """Attempts that broke off and may be billed."""
     answers: int = 0
-    """Answers from the endpoint, each of them with…"""
+    """Number of answers from the endpoint."""
     request_bytes: int = 0
-    """… the size of its request (`prices.size_of`), …"""
+    """The sum of the sizes of the requests of these answers (`costs.token_bytes`)."""
     seconds: float = 0.0
-    """… and the time it took, summed."""
+    """The sum of the latencies of these answers."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
     def plus(self, status: Status) -> Self:
-        """One more of this status."""
+        """The tally with one more of that status."""
         return msgspec.structs.replace(self, **{status: getattr(self, status) + 1})
 
     @property
     def rows(self) -> int:
-        """All that were counted, whatever became of them."""
+        """The number of all that were counted, of any status."""
         return sum(getattr(self, status) for status in STATUSES)
 
     @property
     def tokens(self) -> int:
-        """Prompt and output tokens, hidden reasoning included, as far as they are known."""
+        """Prompt and output tokens, with hidden reasoning, as far as they are known."""
         return (self.usage.prompt_tokens or 0) + (self.usage.billed_output_tokens or 0)
 
     @property
     def unanswered(self) -> int:
-        """Those that ended without a usable answer (a truncated one is usable)."""
+        """The number that ended without a usable answer."""
         return sum(getattr(self, status) for status in UNUSABLE)
 
 
 class Summary(Record, frozen=True, omit_defaults=False):
-    """How a run ended: what `run` returns, and what `summary.json` and the history hold."""
+    """How a run ended: returned by `run`, and written to `summary.json` and the history."""
 
     exit_code: Exit
     message: str
-    """Why it stopped; empty if it did not."""
+    """Why the run stopped; empty if it finished."""
     output: str
     rows: Tally
-    """Every row asked for, by status; their usage and cost are those of the table."""
+    """The rows of the table by status, with their usage and cost."""
     run: Tally
-    """What this run alone asked and paid."""
+    """The requests of this run alone, with their usage and cost."""
     spent: float
-    """US dollars over the job folder's life."""
+    """US dollars over the life of the job folder."""
     seconds: float
     wrote: bool
-    """The output was written."""
+    """Whether the output was written."""
     elsewhere: float = 0.0
-    """Of `spent`, what went on no row of the table: on others, no longer in it, and on attempts without an outcome."""
+    """The part of `spent` for rows that are not in the table, and for attempts without an outcome."""

@@ -152,9 +152,9 @@ def test_a_plain_line_tells_how_it_stands_and_why_nothing_leaves() -> None:
 @pytest.mark.parametrize(
     ("learnt", "text"),
     [
-        (LearnedLimits(598.4, 41_234.0, 24), "learnt: 598 requests/min, 41,000 tokens/min, window 24"),
-        (LearnedLimits(598.4, None, 1_024), "learnt: 598 requests/min, window 1,024"),
-        (LearnedLimits(None, None, 24), "learnt: window 24"),
+        (LearnedLimits(598.4, 41_234.0, 24), "learned: 598 requests/min, 41,000 tokens/min, window 24"),
+        (LearnedLimits(598.4, None, 1_024), "learned: 598 requests/min, window 1,024"),
+        (LearnedLimits(None, None, 24), "learned: window 24"),
         (LearnedLimits(), ""),
         (None, ""),
     ],
@@ -164,7 +164,7 @@ def test_what_was_learnt_is_told_in_its_units(learnt: LearnedLimits | None, text
 
 
 def test_a_pause_is_told_with_its_cause() -> None:
-    assert pause_text(Pause(12.0)) == "paused 12 s: the endpoint said so"
+    assert pause_text(Pause(12.0)) == "paused 12 s: the endpoint asked to wait"
     assert pause_text(Pause(60.0, "after HTTP 503")) == "paused 60 s: after HTTP 503"
 
 
@@ -178,8 +178,8 @@ def test_bar_and_plain_line_tell_the_pause_and_what_was_learnt() -> None:
             progress.show(HALF, Pause(12.0), learnt)
             progress.end()
         written = tty.close()
-    told = "learnt: 598 requests/min, 41,000 tokens/min, window 24"
-    assert f"paused 12 s: the endpoint said so · {told}" in written
+    told = "learned: 598 requests/min, 41,000 tokens/min, window 24"
+    assert f"paused 12 s: the endpoint asked to wait · {told}" in written
     assert stream.getvalue().endswith(f"waiting=12s (endpoint asked) {told}\n")
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ..records import BadJob, Status
 from .file import JobFile
-from .load import Source
+from .load import SettingsSource
 from .sections import Section
 
 
@@ -92,7 +92,7 @@ class Job(JobFile):
         wanted = this_run or ThisRun()
         if wanted.job_dir is not None:
             wanted = wanted.model_copy(update={"job_dir": base / wanted.job_dir})
-        source = Source.read(None if config is None else base / config, settings or {}, base)
+        source = SettingsSource.read(None if config is None else base / config, settings or {}, base)
         rest = {
             "inputs": tuple(_under(base, str(name)) for name in inputs),
             "output_file": None if output is None else base / output,

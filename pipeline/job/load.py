@@ -25,7 +25,7 @@ HEADER_LINE = re.compile(rf"\s*\[\[?\s*({KEY}(?:\s*\.\s*{KEY})*)\s*\]")
 KEY_LINE = re.compile(rf"\s*({KEY}(?:\s*\.\s*{KEY})*)\s*=(.*)")
 
 
-class Source:
+class SettingsSource:
     """The settings as they were given, not checked yet, and where each of them is from."""
 
     def __init__(

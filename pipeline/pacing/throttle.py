@@ -616,7 +616,7 @@ class Throttle:
         """`learnt`: by an earlier run, from which this one goes on."""
         self.in_flight = 0
         self.cause = ""
-        """Why everyone waits, while they do; empty if the endpoint said so."""
+        """Why everyone waits, while they do; empty if the endpoint asked to wait."""
         self._limits = limits
         self._told_requests = _pace_of_requests(limits, now)
         self._told_tokens = _pace_of_tokens(limits, now)

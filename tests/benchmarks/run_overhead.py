@@ -74,7 +74,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class LearnedNote:
+class Found:
     """What one process took for so many rows."""
 
     rows: int
@@ -89,7 +89,7 @@ class LearnedNote:
         return 1000 * (self.took.cpu_seconds - start_cpu_seconds) / self.rows
 
 
-Round = dict[str, LearnedNote]
+Round = dict[str, Found]
 """By title."""
 
 
@@ -143,7 +143,7 @@ def measure_program(endpoint: Endpoint, table: Path, rows: int) -> Round:
     again = measure(command, folder / "again.txt", endpoint.seconds_max(rows))
     apart(check_unchanged, first, output)
     shutil.rmtree(folder)
-    return {PROGRAM: LearnedNote(rows, ran), RE_RUN: LearnedNote(rows, again)}
+    return {PROGRAM: Found(rows, ran), RE_RUN: Found(rows, again)}
 
 
 def measure_other(endpoint: Endpoint, prompts: Path, rows: int, other: Other) -> Round:
@@ -152,7 +152,7 @@ def measure_other(endpoint: Endpoint, prompts: Path, rows: int, other: Other) ->
     command = [other.python, askers.__file__, other.name, endpoint.url, str(endpoint.concurrency)]
     took = measure([*command, str(prompts), str(asked), str(answers)], log, endpoint.seconds_max(asked))
     apart(check_lines, asked, answers)
-    return {other.title: LearnedNote(asked, took)}
+    return {other.title: Found(asked, took)}
 
 
 def measure_all(endpoint: Endpoint, rows: int, others: Sequence[Other], repeats: int) -> Iterator[Round]:

@@ -14,7 +14,7 @@ from command_line import asking, typed
         (["run", "none.csv", "-o", "out.csv"], "none.csv: there is no such file"),
         (["run", "i.csv", "-o", "out.csv"], "Did you mean in.csv?"),
         (["run", "in.csv", "-o", "in.csv"], "is also an input"),
-        (["run", "in.csv", "-o", "out.doc"], "Known are .parquet"),
+        (["run", "in.csv", "-o", "out.doc"], "Use one of .parquet"),
         (["run", "in.csv", "-o", ""], "is a folder"),
         (["run", "in.csv", "-o", "."], "is a folder"),
         (["run", "in.csv", "-o", "out.csv", "--job-dir", "."], "holds other files"),

@@ -265,8 +265,8 @@ def test_each_long_pause_is_logged_once_and_learned_limits_when_they_change(stor
         context.save_learned("m", learned)
     context.progress.close()
     assert [line.partition(" ")[2] for line in log.read_text("utf-8").splitlines()] == [
-        "paused 12 s: the endpoint said so",
+        "paused 12 s: the endpoint asked to wait",
         "paused 60 s: after HTTP 503",
-        "learnt: 598 requests/min, window 24",
-        "learnt: 600 requests/min, window 24",
+        "learned: 598 requests/min, window 24",
+        "learned: 600 requests/min, window 24",
     ]

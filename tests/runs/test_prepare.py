@@ -11,7 +11,7 @@ from chat_server import ChatServer, answer_to
 
 from pipeline import BadJob, Stopped, ThisRun, run
 from pipeline.records import Exit
-from pipeline.results import show as review
+from pipeline.results.export import export_table
 
 
 def test_a_second_run_of_the_same_job_is_turned_away_and_told_by_whom(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_refused_run_leaves_what_is_known_of_the_last_one(tmp_path: Path, serv
     questions(source, range(40))
     with pytest.raises(BadJob, match="--yes"):
         run(job(server.url, source, out, prompt__template="Now answer {{ q }}"))
-    path, tally = review.export_table(out, tmp_path / "known.parquet")
+    path, tally = export_table(out, tmp_path / "known.parquet")
     assert tally.ok == 30
     assert pl.read_parquet(path)["answer"].to_list() == [answer_to(f"Answer question {n}") for n in range(30)]
 
@@ -92,7 +92,7 @@ def test_keys_that_are_not_those_of_the_last_run_are_never_exported(tmp_path: Pa
     keys = tmp_path / "out.csv.job" / "keys.parquet"
     pl.read_parquet(keys).reverse().write_parquet(keys)
     with pytest.raises(BadJob, match="cut short as it began"):
-        review.export_table(out, tmp_path / "wrong.csv")
+        export_table(out, tmp_path / "wrong.csv")
     assert not (tmp_path / "wrong.csv").exists()
 
 

@@ -85,7 +85,7 @@ def test_a_run_goes_on_at_the_pace_that_the_one_before_found_out(tmp_path: Path)
         went = server.log[first:]
     assert len(went) == 10
     assert went[-1].at - went[0].at > 60 / 120 * 6  # nothing told this run; it knows
-    assert "learnt: 114 requests/min" in (tmp_path / "out.csv.job" / "log.txt").read_text("utf-8")
+    assert "learned: 114 requests/min" in (tmp_path / "out.csv.job" / "log.txt").read_text("utf-8")
 
 
 def test_equal_rows_are_asked_once_and_repeat_the_answer_at_no_cost(tmp_path: Path, server: ChatServer) -> None:
@@ -204,7 +204,7 @@ def test_a_parquet_that_changes_during_the_run_stops_it(tmp_path: Path) -> None:
     with ChatServer(reply) as server:
         summary = run(job(server.url, source, tmp_path / "out.parquet", limits__concurrency=64))
     assert summary.exit_code is Exit.NEEDS_PERSON
-    assert "has changed" in summary.message
+    assert "was changed while the job was reading it" in summary.message
     assert not (tmp_path / "out.parquet").exists()
 
 

@@ -32,7 +32,7 @@ FIRST_ROWS = 5
 """How many rows are tried, in turn, before the first answer."""
 
 
-class Source(Protocol):
+class RequestSource(Protocol):
     """Where a lane's requests come from, and what it needs to know of all lanes of the run together."""
 
     async def draw(self, model: str) -> Request | None:
@@ -86,7 +86,7 @@ class Lane:
     take turns at choosing the request that leaves next.
     """
 
-    def __init__(self, job: Job, model: str, source: Source, context: RunContext, client: Client) -> None:
+    def __init__(self, job: Job, model: str, source: RequestSource, context: RunContext, client: Client) -> None:
         self._model, self._source, self._context, self._client = model, source, context, client
         now = context.clock()
         self._throttle = Throttle(job.limits, now, context.learned(model), _token_estimate(context.ledger))
