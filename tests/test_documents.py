@@ -25,6 +25,7 @@ from generate import (
     has_local_model,
     masked,
     type_session,
+    with_architecture,
     with_settings_table,
 )
 
@@ -163,6 +164,15 @@ def test_the_front_page_and_the_guide_for_contributors_stay_short() -> None:
 def test_the_table_of_keys_is_that_of_the_code() -> None:
     text = REFERENCE.read_text("utf-8")
     assert with_settings_table(text) == text, "python tests/support/generate.py writes it anew"
+
+
+def test_the_architecture_names_the_packages_layers_and_files_of_the_code() -> None:
+    text = (ROOT / "pipeline" / "README.md").read_text("utf-8")
+    assert with_architecture(text) == text, "python tests/support/generate.py writes it anew"
+    table = text.partition("## To change something, open")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?!tests)[a-z_]+/[a-z_/]+\.(?:py|html))`", table)
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / "pipeline" / path).exists()] == []
 
 
 def test_every_added_column_status_exit_code_and_key_of_the_state_is_documented(tmp_path: Path) -> None:

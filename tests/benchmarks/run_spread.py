@@ -3,7 +3,7 @@
     python tests/benchmarks/run_spread.py [--rows 20000] [--workers 2] [--delay-ms 50]
 
 Each is a process of its own against tests/chat_server.py, timed from start to exit; `asking` is from the first stored
-outcome to the last, so without the start of anything. Memory is that of the process which holds the desk, without the
+outcome to the last, so without the start of anything. Memory is that of the process that writes the store, without the
 actors. Every answer is checked; no time is.
 """
 

@@ -1,6 +1,7 @@
 """`pipeline`, that writes down what it acknowledges, and kills itself at a step: python crashing_run.py ACKS STEP N …
 
-ACKS: the key of each outcome is added to this file when `Desk.record` has returned. STEP: one of STEPS, or `never`; at
+ACKS: the key of each outcome is added to this file when `LocalContext.record` has returned. STEP: one of STEPS, or
+`never`; at
 the Nth time that it is passed, the process ends by SIGKILL. The rest is the command line of `pipeline`.
 """
 

@@ -5,6 +5,7 @@ small local model, which `make local-model` installs; a session in which only nu
 `tests/test_documents.py` compares all of it with the code.
 """
 
+import ast
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +36,7 @@ DOCUMENTS = tuple(
     if (path := ROOT / name).exists()
 )
 KEYS_TABLE = ROOT / "configs" / "README.md"
-BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+ARCHITECTURE = ROOT / "pipeline" / "README.md"
 
 FENCE = re.compile(r"^```(\w*)( example)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A block: its language, the mark of one that nobody runs, its text."""
@@ -73,10 +75,49 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
+def packages_table() -> str:
+    """Each package from the top layer to the lowest, with the first line of its docstring and its files."""
+    lines = ["| package | idea | files |", "|---|---|---|"]
+    for name in [name for layer in layers() for name in layer.split(" | ")]:
+        folder = ROOT / "pipeline" / name
+        if not folder.is_dir():
+            continue
+        files = sorted(
+            path for path in folder.rglob("*") if path.suffix in (".py", ".html") and path.stem != "__init__"
+        )
+        shown = ", ".join(str(path.relative_to(folder)).removesuffix(".py") for path in files)
+        lines.append(f"| `{name}/` | {first_line(folder / '__init__.py')} | {shown} |")
+    return "\n".join(lines)
+
+
+def layers() -> list[str]:
+    """The layers of packages, the top one first, as import-linter holds them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    return next(list(contract["layers"]) for contract in contracts if contract["type"] == "layers")
+
+
+def layers_block() -> str:
+    return "```text example\n" + "\n".join(layers()) + "\n```"
+
+
+def first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def with_generated(text: str, name: str, content: str) -> str:
+    """The text with this content between the markers of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
 def with_settings_table(text: str) -> str:
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{settings_table()}\n{END}{after}"
+    return with_generated(text, "settings", settings_table())
+
+
+def with_architecture(text: str) -> str:
+    return with_generated(with_generated(text, "packages", packages_table()), "layers", layers_block())
 
 
 def copy_examples(folder: Path) -> None:
@@ -134,6 +175,7 @@ def has_local_model() -> bool:
 def main() -> None:
     (ROOT / "configs" / "job.schema.json").write_text(schema_text(), "utf-8")
     KEYS_TABLE.write_text(with_settings_table(KEYS_TABLE.read_text("utf-8")), "utf-8")
+    ARCHITECTURE.write_text(with_architecture(ARCHITECTURE.read_text("utf-8")), "utf-8")
     if not has_local_model():
         sys.exit("The sessions stay as they are: they need the local model. Install it: make local-model")
     for document in DOCUMENTS:

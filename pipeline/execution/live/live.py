@@ -82,7 +82,7 @@ def _raise_open_file_limit(lanes: int, limits: Limits) -> None:
 
 
 class Lanes:
-    """All lanes of a run, and their `RequestSource`: draws requests as they are wanted, each for the lane of its model."""
+    """All lanes of a run, and their `RequestSource`: draws each request when the lane of its model wants one."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext, client: Client) -> None:
         self._job, self._requests, self._context, self._client = job, requests, context, client

@@ -22,7 +22,7 @@ from pipeline.store.writer import Store
 
 
 class OneRequest:
-    """The smallest `Source`: one request, and nothing shared with other lanes."""
+    """The smallest `RequestSource`: one request, and nothing shared with other lanes."""
 
     def __init__(self) -> None:
         self.in_flight = 0
