@@ -61,7 +61,7 @@ def test_a_prompt_of_five_million_characters_may_pass_through_many_filters() -> 
         "{{ [a] | map('attr', '__class__') | list }}",
         "{{ a.__init__.__globals__ }}",
         "{{ a.upper.__self__ }}",
-        "{{ a.format.__wrapped__ }}",
+        "{{ '{0.__class__}'.format.__wrapped__(a) }}",
         "{{ range.__wrapped__ }}",
         "{{ '{0.__class__}'.format(a) }}",
         "{{ '{a.__class__.__mro__}'.format_map({'a': a}) }}",
@@ -176,7 +176,10 @@ def typed(folder: Path, command: str, *words: str) -> subprocess.Popen[str]:
 
 def interrupt(child: subprocess.Popen[str]) -> tuple[str, str]:
     child.send_signal(signal.SIGINT)
-    return child.communicate(timeout=60)
+    try:
+        return child.communicate(timeout=60)
+    finally:
+        child.kill()
 
 
 def test_ctrl_c_ends_a_preview_while_a_template_loops(tmp_path: Path) -> None:
