@@ -4,7 +4,7 @@ from .added_columns import ADDED_COLUMNS
 from .file import JobFile
 from .job import Job, ThisRun, default_job_folder, settings_id
 from .reference import parse_setting, setting_help
-from .sections import LOOPBACK, Endpoint, Limits
+from .sections import LOOPBACK, Endpoint, Limits, Prompt
 from .values import duration_seconds
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Job",
     "JobFile",
     "Limits",
+    "Prompt",
     "ThisRun",
     "default_job_folder",
     "duration_seconds",

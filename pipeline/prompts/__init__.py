@@ -1,4 +1,4 @@
-"""A row and a template become requests with their keys."""
+"""Making requests: a row and a template become messages, a body, and the key of the answer."""
 
 from .prompts import Prompts
 from .templates import Row

@@ -1,15 +1,14 @@
-"""A row and a template become a Request: the messages, the body that carries them, and the key of their answer.
+"""A row becomes its requests: the messages, the body that carries them, and the key of the answer.
 
-The key is sha256 over the canonical JSON of what the model would see and who it is: endpoint name and revision, model,
-messages (an image by its bytes' hash), parameters, the answer's contract, and the sample's number. Canonical: keys
-sorted, no spaces, UTF-8, a whole number without a fraction however it was written (as RFC 8785 has it). Headers, limits
-and URLs are not in it.
+The key is the sha256 of canonical JSON of what the model sees and who it is: the endpoint's name and revision, the
+model, the messages (an image by the hash of its bytes), the parameters, the answer's contract, and the sample's number.
+Canonical means: sorted keys, no spaces, UTF-8, and a whole number without a fraction, however it was written (as in RFC
+8785). Headers, limits and URLs are not part of it.
 """
 
 import copy
 import glob
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,48 +17,44 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from ..answers import example_answer
-from ..job import Job
+from ..job import Job, Prompt
 from ..records import BadJob, Failure, Request
-from ..text import did_you_mean
+from ..text import canonical_json, compact_json, did_you_mean
+from .chats import chat_of, not_blank
 from .images import Image, image_of, with_images
 from .templates import Row, Template, UnaskableRow
 
-_canonical = msgspec.json.Encoder(order="deterministic")
-_plain = msgspec.json.Encoder()
-
-HOLE = b"\0"
-"""Holds the place of the messages: a byte that no JSON has."""
-FRAMES_KEPT = 1_000
+PLACEHOLDER = b"\0"
+"""Where the messages go in an encoded frame: a byte that JSON cannot hold."""
+FRAMES_MAX = 1_000
+"""Frames that are kept at once, for rows with models and caps of their own."""
 
 
 class Frame(NamedTuple):
-    """What stands before and after the messages, in what the key is made of and in the body: alike for many rows."""
+    """The JSON before and after the messages, in the key's text and in the body. Most rows have the same."""
 
     seen: tuple[bytes, bytes]
     sent: tuple[bytes, bytes]
     model: str
-    """Empty for the job's own."""
+    """Empty for the job's own model."""
 
 
 class Prompts:
-    """The requests of a table's rows. Made once for a job and a table's columns; raises BadJob if they do not fit."""
+    """Makes the requests of a table's rows. One is made for a job and the names of a table's columns."""
 
     def __init__(self, job: Job, columns: Sequence[str]) -> None:
+        """Compile the templates and make the examples.
+
+        Raises BadJob for a broken template or example, and for a column that the table does not have.
+        """
         self._system = None if job.prompt.system is None else Template("prompt.system", job.prompt.system, columns)
-        if job.prompt.template is None:
-            source = _column_of(job, columns)
-            read: tuple[str, ...] = (source,)
-            self._chat: Callable[[Row], list[Any]] = lambda row: chat_of(row[source], as_json=source == "messages")
-        else:
-            template = Template("prompt.template", job.prompt.template, columns)
-            read = template.columns
-            self._chat = lambda row: [{"role": "user", "content": _asked(template.render(row))}]
+        self._chat, read = _chat_maker(job.prompt, columns)
         self._examples = [
             message
             for number, example in enumerate(job.prompt.example_rows, 1)
-            for message in self._shown(job, example, number, read)
+            for message in self._example_turns(job, example, number, read)
         ]
-        self._images, self._folder = job.prompt.images, _images_folder(job)
+        self._images, self._folder = job.prompt.images, _images_folder(job.prompt.images, job.inputs)
         self._own = job.columns
         named = [(f"prompt.images[{at}]", name) for at, name in enumerate(self._images)]
         named += [(f"columns.{key}", name) for key, name in self._own.model_dump().items() if name is not None]
@@ -70,25 +65,23 @@ class Prompts:
                 )
         system = self._system.columns if self._system is not None else ()
         self.columns: tuple[str, ...] = tuple(dict.fromkeys((*read, *system, *(name for _, name in named))))
+        """The columns that requests are made from."""
         self._capped, self._model = job.capped, job.endpoint.model
-        identity: dict[str, Any] = {
+        self._identity: dict[str, Any] = {
             "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
-            "parameters": _whole(job.parameters),
+            "parameters": _without_zero_fractions(job.parameters),
             "revision": job.endpoint.revision,
         }
-        settings = dict(job.parameters)
+        self._parameters = dict(job.parameters)
         if job.answer.logprobs:
-            identity["logprobs"] = settings["logprobs"] = True
-        self._identity, self._settings = identity, settings
-        self._opinions = [
-            (sample, model) for sample in range(job.answer.samples) for model in job.answer.models or [""]
-        ]
-        """Of each opinion the sample's number, and the model if it is not the job's own."""
-        self._frame = lru_cache(FRAMES_KEPT)(self._made_frame)
+            self._identity["logprobs"] = self._parameters["logprobs"] = True
+        self._samples = [(sample, model) for sample in range(job.answer.samples) for model in job.answer.models or [""]]
+        """The number and the model of each of a row's samples; the model is empty for the job's own."""
+        self._frame = lru_cache(FRAMES_MAX)(self._make_frame)
 
-    def _shown(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
-        """An example as the turns of a chat, asked as a row is."""
+    def _example_turns(self, job: Job, example: Row, number: int, read: tuple[str, ...]) -> list[Any]:
+        """An example as turns of the chat: asked as a row is, with its answer as the assistant's."""
         for name in read:
             if name not in example:
                 raise BadJob(
@@ -101,9 +94,10 @@ class Prompts:
             raise BadJob(f"prompt.examples: example {number}: {error}\nNothing was sent.") from None
 
     def messages(self, row: Row) -> list[Any]:
-        """The chat of a row, `[{"role": …, "content": …}, …]`, without images; a chat keeps its own system message.
+        """The chat of a row, `[{"role": …, "content": …}, …]`, without images.
 
-        Raises Unaskable for an empty or null prompt, a null that the template prints, a chat that is none.
+        A chat that has a system message keeps it. Raises UnaskableRow for a prompt that is null, blank, or not a chat,
+        and for whatever goes wrong in the template.
         """
         chat = self._chat(row)
         if self._system is not None and all(message["role"] != "system" for message in chat):
@@ -114,17 +108,18 @@ class Prompts:
         return [*chat[:first], *self._examples, *chat[first:]]
 
     def shown(self, row: Row) -> str:
-        """What a row asks, for a person: its last message, or in brackets why it cannot be asked."""
+        """The prompt of a row for a person: its last message, or in brackets why it cannot be asked."""
         try:
             content = self.messages(row)[-1].get("content")
-            return content if isinstance(content, str) else msgspec.json.encode(content).decode()
-        except (TypeError, ValueError, RecursionError) as error:  # what makes a row unaskable
+            return content if isinstance(content, str) else compact_json(content).decode()
+        except (TypeError, ValueError, RecursionError) as error:  # the same as in `requests`
             return f"({error})"
 
     def requests(self, row: Row) -> list[Request] | Failure:
-        """What is asked for a row, one request for each opinion, or why nothing can be.
+        """One request for each sample of a row, or why the row cannot be asked.
 
-        The same row always gives the same requests: the first sample of each model, then the second of each.
+        The same row always gives the same requests, in this order: the first sample of each model, then the second of
+        each.
         """
         try:
             seen = sent = self.messages(row)
@@ -132,11 +127,11 @@ class Prompts:
                 images = self._images_of(row)
                 seen = with_images(seen, [image.seen for image in images])
                 sent = with_images(sent, [image.sent for image in images])
-            model, cap = self._model_of(row), self._max_tokens_of(row)
-            frames = [self._frame(sample, model or other, cap) for sample, other in self._opinions]
-            written, body = _canonical.encode(seen), _plain.encode(sent)
+            own_model, cap = self._model_of(row), self._max_tokens_of(row)
+            frames = [self._frame(sample, own_model or model, cap) for sample, model in self._samples]
+            in_key, in_body = canonical_json(seen), compact_json(sent)
             return [
-                Request(hashlib.sha256(written.join(frame.seen)).hexdigest(), body.join(frame.sent), frame.model, cap)
+                Request(hashlib.sha256(in_key.join(frame.seen)).hexdigest(), in_body.join(frame.sent), frame.model, cap)
                 for frame in frames
             ]
         except UnaskableRow as error:
@@ -144,20 +139,20 @@ class Prompts:
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(kind="prompt", reason=f"cannot be written as JSON: {error}")
 
-    def _made_frame(self, sample: int, model: str, cap: int | None) -> Frame:
-        """Around the messages of one sample; `model` and `cap` where they are others than the job's."""
+    def _make_frame(self, sample: int, model: str, cap: int | None) -> Frame:
+        """The frame of one sample; `model` is empty and `cap` None where they are the job's own."""
         caps = {} if cap is None else self._capped(cap)
-        told = {"model": model or self._model, "messages": msgspec.Raw(HOLE)}
+        common = {"model": model or self._model, "messages": msgspec.Raw(PLACEHOLDER)}
         parameters = {**self._identity["parameters"], **caps}
-        seen = _canonical.encode({**self._identity, **told, "parameters": parameters, "sample": sample})
-        sent = _plain.encode({**told, **_sampled(self._settings, sample), **caps})
-        return Frame(_around_hole(seen), _around_hole(sent), model)
+        seen = canonical_json({**self._identity, **common, "parameters": parameters, "sample": sample})
+        sent = compact_json({**common, **_with_seed_of(sample, self._parameters), **caps})
+        return Frame(_split_at_placeholder(seen), _split_at_placeholder(sent), model)
 
     def under(self, contract: dict[str, Any]) -> Self:
-        """The same requests, made when the answer's contract was another: they differ in their keys."""
+        """A copy that makes the requests as under another contract of the answer: they differ in their keys."""
         other = copy.copy(self)
         other._identity = {**self._identity, "answer": contract}  # noqa: SLF001 - a copy of this one
-        other._frame = lru_cache(FRAMES_KEPT)(other._made_frame)  # noqa: SLF001 - as above
+        other._frame = lru_cache(FRAMES_MAX)(other._make_frame)  # noqa: SLF001 - a copy of this one
         return other
 
     def _images_of(self, row: Row) -> list[Image]:
@@ -168,7 +163,7 @@ class Prompts:
     def _model_of(self, row: Row) -> str:
         model = None if self._own.model is None else row[self._own.model]
         if model is not None and (not isinstance(model, str) or not model.strip()):
-            raise UnaskableRow(f"{self._own.model}: {model!r} is no name of a model")
+            raise UnaskableRow(f"{self._own.model}: {model!r} is not the name of a model")
         return model or ""
 
     def _max_tokens_of(self, row: Row) -> int | None:
@@ -177,76 +172,25 @@ class Prompts:
             return None
         number = int(cap) if isinstance(cap, str) and cap.strip().isdecimal() and len(cap) < 20 else cap
         if type(number) is not int or number < 1:
-            raise UnaskableRow(f"{self._own.max_tokens}: {cap!r} is no number of tokens")
+            raise UnaskableRow(f"{self._own.max_tokens}: {cap!r} is not a number of tokens")
         return number
 
 
-def _images_folder(job: Job) -> Path:
-    """Where the paths of images begin: the folder of the input. Raises BadJob if there are several."""
-    folders = {Path() if name == "-" else Path(name).parent for name in job.inputs}
-    if job.prompt.images and (len(folders) > 1 or glob.has_magic(str(min(folders)))):
-        raise BadJob(
-            "prompt.images: paths of images begin in the input's folder, and these inputs lie in several.\n"
-            "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."
-        )
-    return min(folders)
+def _chat_maker(prompt: Prompt, columns: Sequence[str]) -> tuple[Callable[[Row], list[Any]], tuple[str, ...]]:
+    """What makes a row's chat, without system message and examples; and the columns that it reads."""
+    if prompt.template is None:
+        source = _column_of(prompt, columns)
+        return lambda row: chat_of(row[source], as_json=source == "messages"), (source,)
+    template = Template("prompt.template", prompt.template, columns)
+    return lambda row: [{"role": "user", "content": not_blank(template.render(row))}], template.columns
 
 
-def _around_hole(written: bytes) -> tuple[bytes, bytes]:
-    before, _, after = written.partition(HOLE)
-    return before, after
-
-
-def _sampled(parameters: dict[str, Any], sample: int) -> dict[str, Any]:
-    """The parameters of one sample: with one seed for all, all would say the same."""
-    seed = parameters.get("seed")
-    return {**parameters, "seed": seed + sample} if type(seed) is int else parameters
-
-
-def _asked(prompt: str) -> str:
-    if not prompt.strip():
-        raise UnaskableRow("the prompt is empty")
-    return prompt
-
-
-def chat_of(value: object, *, as_json: bool) -> list[Any]:
-    """The messages in a cell: a prompt's text, a list of `{role, content}`, or such a list as JSON text.
-
-    Raises Unaskable for anything else. A message's null fields (a Parquet struct has every field) are left out.
-    """
-    if value is None:
-        raise UnaskableRow("the prompt is null")
-    if isinstance(value, str) and as_json:
-        try:
-            value = json.loads(_asked(value))
-        except (ValueError, RecursionError) as error:
-            raise UnaskableRow(f"the chat is not JSON: {error}") from None
-        if not isinstance(value, list):
-            raise UnaskableRow("the chat is not a list of messages")
-    if isinstance(value, (dict, bytes)):
-        raise UnaskableRow("the prompt is neither text nor a list of messages")
-    if not isinstance(value, list):
-        return [{"role": "user", "content": _asked(str(value))}]
-    if not value:
-        raise UnaskableRow("the chat is empty")
-    return [_message(message, number) for number, message in enumerate(value, 1)]
-
-
-def _message(message: object, number: int) -> dict[str, Any]:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise UnaskableRow(f"message {number} of the chat has no role")
-    kept = {name: field for name, field in message.items() if field is not None}
-    if not kept.get("content") and not kept.get("tool_calls"):
-        raise UnaskableRow(f"message {number} of the chat is empty")
-    return kept
-
-
-def _column_of(job: Job, columns: Sequence[str]) -> str:
-    """The column that holds the prompts; `messages` serves where the table has no `prompt` and none was named."""
-    name = job.prompt.column
+def _column_of(prompt: Prompt, columns: Sequence[str]) -> str:
+    """The column that holds the prompts: `messages`, if none is named and the table has no `prompt`."""
+    name = prompt.column
     if name in columns:
         return name
-    if "column" not in job.prompt.model_fields_set and "messages" in columns:
+    if "column" not in prompt.model_fields_set and "messages" in columns:
         return "messages"
     raise BadJob(
         f"The input has no column {name!r} to take the prompts from{did_you_mean(name, columns)}\n"
@@ -254,10 +198,32 @@ def _column_of(job: Job, columns: Sequence[str]) -> str:
     )
 
 
-def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """1.0 as 1, all the way down: the same to a model, so the same to the key."""
+def _images_folder(images: Sequence[str], inputs: Sequence[str]) -> Path:
+    """The folder that paths of images are relative to: the input's. Raises BadJob if the inputs lie in several."""
+    folders = {Path() if name == "-" else Path(name).parent for name in inputs}
+    if images and (len(folders) > 1 or glob.has_magic(str(min(folders)))):
+        raise BadJob(
+            "prompt.images: paths of images are relative to the input's folder, but these inputs lie in several.\n"
+            "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."
+        )
+    return min(folders)
+
+
+def _split_at_placeholder(encoded: bytes) -> tuple[bytes, bytes]:
+    before, _, after = encoded.partition(PLACEHOLDER)
+    return before, after
+
+
+def _with_seed_of(sample: int, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the seed counted up: with one seed, all samples would be the same."""
+    seed = parameters.get("seed")
+    return {**parameters, "seed": seed + sample} if type(seed) is int else parameters
+
+
+def _without_zero_fractions(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """1.0 as 1, at any depth: a model sees no difference, so the key has none."""
     if isinstance(value, dict):
-        return {name: _whole(inner) for name, inner in value.items()}
+        return {name: _without_zero_fractions(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_whole(inner) for inner in value]
+        return [_without_zero_fractions(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -143,7 +143,7 @@ def test_the_form_of_a_contract_is_in_no_body() -> None:
     assert set(body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])) == {"model", "messages"}
 
 
-def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -> None:
+def test_a_missing_column_is_reported_before_anything_is_sent_with_the_near_name() -> None:
     with pytest.raises(BadJob, match="no column 'reviev'; did you mean 'review'"):
         prompts(["review"], prompt__template="{{ reviev }}")
     with pytest.raises(BadJob, match=r"prompt\.system: the input has no column 'x'"):
@@ -152,7 +152,7 @@ def test_a_missing_column_is_told_before_anything_is_sent_with_the_near_name() -
         prompts(["text"])
 
 
-def test_a_broken_template_is_told_with_its_line() -> None:
+def test_a_broken_template_is_reported_with_its_line() -> None:
     with pytest.raises(BadJob, match=r"prompt\.template, line 2"):
         prompts(["q"], prompt__template="{{ q }}\n{% if %}")
 
@@ -183,7 +183,7 @@ def test_a_rows_text_is_never_itself_a_template() -> None:
     assert made["messages"][0]["content"] == "{{ 7 * 7 }}"
 
 
-def test_chance_has_no_place_in_a_template() -> None:
+def test_a_template_cannot_choose_at_random() -> None:
     with pytest.raises(BadJob, match="random"):
         prompts(["a"], prompt__template="{{ [1, 2] | random }} {{ a }}")
 
@@ -226,7 +226,7 @@ def test_null_fields_of_a_struct_are_left_out() -> None:
         "[" * 9999,
     ],
 )
-def test_a_chat_that_is_none_is_a_row_error(chat: Any) -> None:
+def test_a_cell_that_is_no_chat_is_a_row_error(chat: Any) -> None:
     assert reason({"messages": chat})
 
 
@@ -267,7 +267,7 @@ def test_examples_stand_after_the_system_message_that_a_chat_brings() -> None:
     assert [message["content"] for message in made] == ["own", "Q", "A", *(message["content"] for message in CHAT)]
 
 
-def test_an_example_that_lacks_what_the_template_reads_is_told_before_anything_is_sent() -> None:
+def test_an_example_that_lacks_what_the_template_reads_is_reported_before_anything_is_sent() -> None:
     with pytest.raises(BadJob, match=r"example 1 has no column 'review'.*did you mean 'reviews'"):
         prompts(["review"], **LABELLED, prompt__examples=[{"reviews": "Fine.", "label": "yes"}])
     with pytest.raises(BadJob, match="example 2: the template prints a null"):
@@ -301,7 +301,7 @@ def test_images_lie_beside_the_input_and_are_keyed_by_what_they_hold(tmp_path: P
     assert pictured.messages({"photo": "none.png"}) == [{"role": "user", "content": "What is it?"}]
 
 
-def test_images_of_inputs_in_several_folders_have_no_folder_to_begin_in() -> None:
+def test_images_of_inputs_in_several_folders_are_refused() -> None:
     settings = {**BASE, "prompt.template": "x", "prompt.images": ["photo"]}
     with pytest.raises(BadJob, match="these inputs lie in several"):
         Prompts(Job.load(["a/in.csv", "b/in.csv"], "out.csv", settings=settings), ["photo"])
@@ -317,7 +317,7 @@ OWN = {
 }
 
 
-def test_a_row_may_have_its_own_model_and_its_own_room_and_null_is_the_job_s() -> None:
+def test_a_row_may_have_its_own_model_and_its_own_max_tokens_and_null_is_the_job_s() -> None:
     own = asked({"q": "x", "m": "other", "n": "64"}, **OWN)
     assert (own.model, own.max_tokens) == ("other", 64)
     made = json.loads(own.body)
@@ -330,7 +330,7 @@ def test_a_row_may_have_its_own_model_and_its_own_room_and_null_is_the_job_s() -
     assert own.key == asked({"q": "x"}, **other).key
 
 
-def test_a_row_s_room_goes_by_the_name_that_the_job_has_for_it() -> None:
+def test_a_row_s_max_tokens_goes_by_the_name_that_the_job_uses_for_it() -> None:
     flags = {**OWN, "parameters": {"max_completion_tokens": 8}}
     assert body({"q": "x", "m": None, "n": 64}, **flags)["max_completion_tokens"] == 64
 
@@ -338,19 +338,19 @@ def test_a_row_s_room_goes_by_the_name_that_the_job_has_for_it() -> None:
 @pytest.mark.parametrize(
     ("m", "n", "why"),
     [
-        ("", None, "no name of a model"),
-        (3, None, "no name of a model"),
-        (None, "many", "no number of tokens"),
-        (None, 0, "no number of tokens"),
-        (None, "-1", "no number of tokens"),
-        (None, 1.5, "no number of tokens"),
-        (None, True, "no number of tokens"),
+        ("", None, "is not the name of a model"),
+        (3, None, "is not the name of a model"),
+        (None, "many", "is not a number of tokens"),
+        (None, 0, "is not a number of tokens"),
+        (None, "-1", "is not a number of tokens"),
+        (None, 1.5, "is not a number of tokens"),
+        (None, True, "is not a number of tokens"),
     ],
 )
 def test_a_bad_value_of_a_row_s_own_setting_is_that_row_s_failure(m: Any, n: Any, why: str) -> None:
     assert why in reason({"q": "x", "m": m, "n": n}, **OWN)
 
 
-def test_a_column_of_settings_that_is_not_there_is_told() -> None:
+def test_a_missing_column_of_settings_is_reported() -> None:
     with pytest.raises(BadJob, match=r"columns\.model: the input has no column 'm'"):
         prompts(["q", "n"], **OWN)

@@ -90,7 +90,7 @@ def test_a_template_reaches_no_other_file(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["{{ lipsum() }}", "{{ [1, 2] | random }}"])
-def test_chance_has_no_place_in_a_template(text: str) -> None:
+def test_a_template_cannot_choose_at_random(text: str) -> None:
     with pytest.raises(BadJob, match=r"lipsum|random"):
         rendered(text)
 
