@@ -1,4 +1,4 @@
-"""Answers against gold: how often right, how sure that is, and what is taken for what. Pure, over columns."""
+"""Metrics of answers against gold, as pure functions over columns: accuracy, kappa, precision and recall, tests."""
 
 import contextlib
 import json
@@ -7,189 +7,25 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Literal
 
 import polars as pl
 
-from ..records import Record
-
-Kind = Literal["labels", "numbers", "lists"]
-"""Texts of which one is right, numbers of which one may be nearer than another, lists of labels in any order."""
+from .records import Confusion, Distance, Kind, LabelScore, Macro, PairedTest, Score, Share
 
 Z = NormalDist().inv_cdf(0.975)
-"""Every interval is one of 95 %."""
+"""Quantile of the normal distribution for intervals of 95 %."""
 GRADES_MOST = 20
-"""Whole numbers of no more different values are scored as labels too: they are marks of a scale."""
+"""Whole numbers with at most this many different values are taken for grades and scored as labels, too."""
 LABELS_MOST = 1_000
-"""Texts of more different values are no labels: they are right or wrong, and that is all."""
-PARTED_BY = re.compile(r"[;|,]")
-
-
-class Share(Record, frozen=True, omit_defaults=False):
-    """So many of so many rows, and the interval of the share that more such rows would show."""
-
-    count: int
-    rows: int
-    share: float
-    low: float
-    high: float
-
-
-class LabelScore(Record, frozen=True, omit_defaults=False):
-    """How well one label is found. None where nothing can be divided by."""
-
-    label: str
-    support: int
-    """Rows whose gold it is."""
-    answered: int
-    """Rows whose answer it is."""
-    precision: float | None
-    recall: float | None
-    f1: float
-
-
-class Macro(Record, frozen=True, omit_defaults=False):
-    """The plain means over all labels; what is None counts as 0 there, as in scikit-learn."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-class Pair(Record, frozen=True, omit_defaults=False):
-    """How many rows have this gold and this answer."""
-
-    gold: str
-    answer: str
-    rows: int
-
-
-class Distance(Record, frozen=True, omit_defaults=False):
-    """How far numbers are from gold. None where one side does not vary, or is no whole number (kappa)."""
-
-    mean_absolute_error: float
-    quadratic_weighted_kappa: float | None
-    spearman: float | None
-
-
-class Score(Record, frozen=True, omit_defaults=False):
-    """What a column of answers is worth. What does not apply to its kind is None or empty."""
-
-    kind: Kind
-    accuracy: Share
-    """Exactly the same; of lists: the same labels, in any order."""
-    kappa: float | None
-    """Cohen's: agreement beyond what is due to chance."""
-    macro: Macro | None
-    labels: tuple[LabelScore, ...]
-    confusion: tuple[Pair, ...]
-    """The commonest first."""
-    numbers: Distance | None
-    mean_jaccard: float | None
-    """Of lists: labels in common over labels in either."""
-    near_misses: int
-    """Wrong by nothing but case or spaces."""
-
-
-class PairedTest(Record, frozen=True, omit_defaults=False):
-    """Which of two jobs is right more often on the same rows."""
-
-    first_alone: int
-    """Rows that the first has right and the second has wrong."""
-    second_alone: int
-    difference: float
-    """Share right of the second less that of the first."""
-    low: float
-    high: float
-    p_value: float
-    """McNemar's exact test: how often chance alone would set two equally good jobs so far apart."""
-
-
-class Bill(Record, frozen=True, omit_defaults=False):
-    """What rows took, failed attempts included; a row equal to an earlier one took nothing. None if not known."""
-
-    tokens: float | None
-    cost: float | None
-    """US dollars."""
-
-
-class Part(Record, frozen=True, omit_defaults=False):
-    """The rows of one value of a column."""
-
-    value: str | None
-    accuracy: Share
-
-
-class Scored(Record, frozen=True, omit_defaults=False):
-    """A job's answers against gold: what `score --json` prints."""
-
-    job: str
-    gold: str
-    answer: str
-    """The column that was scored, without the output's prefix."""
-    rows: int
-    without_gold: int
-    without_answer: dict[str, int]
-    """Rows with gold that are not scored, by status."""
-    score: Score
-    accuracy_of_all: Share | None
-    """With every row that ended without an answer counted as wrong; None if there is none."""
-    by: str | None
-    parts: tuple[Part, ...]
-    """The accuracy for each value of `by`, the one with most rows first."""
-    bill: Bill
-    """Of all rows with gold that were asked."""
-    tokens_per_right_row: float | None
-    cost_per_right_row: float | None
-    prompt_shows_gold: bool
-    """The column of gold is among those that the prompt is made of."""
-
-
-class Side(Record, frozen=True, omit_defaults=False):
-    """One of two jobs that are compared."""
-
-    job: str
-    answer: str
-    rows: int
-    answered: int
-    """Of the rows that are in both jobs."""
-    bill: Bill
-    """Of the rows that are in both jobs."""
-    accuracy: Share | None
-    """Over the rows that both answered and that have gold."""
-
-
-class Change(Record, frozen=True, omit_defaults=False):
-    """How many rows have this answer in the first job and that one in the second."""
-
-    first: str
-    second: str
-    rows: int
-
-
-class Compared(Record, frozen=True, omit_defaults=False):
-    """Two jobs' answers to the same rows: what `compare --json` prints."""
-
-    matched_by: str | None
-    """The column that tells rows apart; None if the inputs are the same, row by row."""
-    matched: int
-    """Rows that are in both jobs."""
-    answered: int
-    """Of these, rows that both answered."""
-    agreement: Share
-    kappa: float | None
-    changes: tuple[Change, ...]
-    """The commonest first, a thousand at most."""
-    first: Side
-    second: Side
-    gold: str | None
-    test: PairedTest | None
+"""Texts with more different values than this are not labels: only their accuracy is computed."""
+LIST_SEPARATOR = re.compile(r"[;|,]")
 
 
 def score(gold: pl.Series, answer: pl.Series, kind: Kind, order: Sequence[str] = ()) -> Score:
-    """Score answers against gold, row by row: both of the dtype of their kind (`as_values`), without nulls, not empty.
+    """Score answers against gold, row by row.
 
-    `order`: the labels as they are to be told; those not in it follow, the commonest first.
+    Both columns must come from `as_values` for this kind, have the same length, and hold no nulls and at least one row.
+    `order`: labels that come first in the result, in this order; all others follow, the most frequent first.
     """
     if kind == "lists":
         return _score_lists([set(row) for row in gold.to_list()], [set(row) for row in answer.to_list()], order)
@@ -200,35 +36,41 @@ def score(gold: pl.Series, answer: pl.Series, kind: Kind, order: Sequence[str] =
     else:
         is_nominal = len(values) <= LABELS_MOST
     pairs = pairs_of(gold, answer) if is_nominal else {}
-    hit = is_right(gold, answer, kind)
+    right = is_right(gold, answer, kind)
     support, answered = _margins(pairs)
-    right = Counter({one: rows for (one, other), rows in pairs.items() if one == other})
-    labels = _label_scores(support, answered, right, order)
+    found = Counter({one: rows for (one, other), rows in pairs.items() if one == other})
+    labels = _label_scores(support, answered, found, order)
     return Score(
         kind=kind,
-        accuracy=share(int(hit.sum()), len(gold)),
+        accuracy=share(int(right.sum()), len(gold)),
         kappa=kappa(pairs) if pairs else None,
         macro=_macro(labels),
         labels=labels,
-        confusion=tuple(Pair(*pair, rows) for pair, rows in pairs.items()),
+        confusion=tuple(Confusion(*pair, rows) for pair, rows in pairs.items()),
         numbers=_distance(gold, answer) if kind == "numbers" else None,
         mean_jaccard=None,
-        near_misses=_near_misses(gold.filter(~hit), answer.filter(~hit)) if kind == "labels" else 0,
+        near_misses=_near_misses(gold.filter(~right), answer.filter(~right)) if kind == "labels" else 0,
     )
 
 
 def share(count: int, rows: int) -> Share:
-    """A share with Wilson's interval (JASA 22, 1927), which holds for few rows and near 0 and 1 too. `rows` > 0."""
+    """Compute `count / rows` with Wilson's score interval. `rows` must be positive.
+
+    The interval is valid for few rows and for shares near 0 and 1, too (Wilson, JASA 22, 1927).
+    """
     observed, weight = count / rows, Z * Z / rows
-    middle = (observed + weight / 2) / (1 + weight)
-    reach = Z / (1 + weight) * math.sqrt(observed * (1 - observed) / rows + weight / (4 * rows))
-    low = 0.0 if count == 0 else max(0.0, middle - reach)
-    high = 1.0 if count == rows else min(1.0, middle + reach)
+    center = (observed + weight / 2) / (1 + weight)
+    margin = Z / (1 + weight) * math.sqrt(observed * (1 - observed) / rows + weight / (4 * rows))
+    low = 0.0 if count == 0 else max(0.0, center - margin)
+    high = 1.0 if count == rows else min(1.0, center + margin)
     return Share(count, rows, observed, low, high)
 
 
 def kappa(pairs: Mapping[tuple[str, str], int]) -> float | None:
-    """Cohen's kappa (1960) of the counts of pairs; None if chance alone would agree on every row."""
+    """Compute Cohen's kappa (1960) from the row counts of pairs of values.
+
+    None if the agreement expected by chance is 1: both sides hold one and the same value.
+    """
     rows = sum(pairs.values())
     firsts, seconds = _margins(pairs)
     by_chance = sum(number * seconds[label] for label, number in firsts.items())
@@ -237,27 +79,27 @@ def kappa(pairs: Mapping[tuple[str, str], int]) -> float | None:
 
 
 def paired_test(first_right: pl.Series, second_right: pl.Series) -> PairedTest:
-    """Two columns of whether a job was right, on the same rows.
+    """Compare two jobs by whether each row is right: two Boolean columns over the same rows, not empty.
 
-    The difference has the interval of Agresti and Min (Statistics in Medicine 24, 2005): half a row is added to each
-    of the four kinds of rows.
+    The p-value is that of McNemar's exact test. The interval of the difference is that of Agresti and Min (Statistics
+    in Medicine 24, 2005): Wald's, after half a row is added to each of the four cells.
     """
     rows = len(first_right)
     first_alone, second_alone = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
     more, total = second_alone - first_alone, rows + 2
-    reach = Z / total * math.sqrt(first_alone + second_alone + 1 - more * more / total)
+    margin = Z / total * math.sqrt(first_alone + second_alone + 1 - more * more / total)
     return PairedTest(
         first_alone=first_alone,
         second_alone=second_alone,
         difference=more / rows,
-        low=max(-1.0, more / total - reach),
-        high=min(1.0, more / total + reach),
+        low=max(-1.0, more / total - margin),
+        high=min(1.0, more / total + margin),
         p_value=_mcnemar(first_alone, second_alone),
     )
 
 
 def pairs_of(first: pl.Series, second: pl.Series) -> dict[tuple[str, str], int]:
-    """How often which two values stand in the same row, as text; the commonest first."""
+    """Count the rows of each pair of values, as text; the most frequent pair first."""
     frame = pl.DataFrame([as_text(first).alias("first"), as_text(second).alias("second")])
     counted = frame.group_by("first", "second").agg(rows=pl.len())
     ordered = counted.sort("rows", "first", "second", descending=[True, False, False])
@@ -265,18 +107,18 @@ def pairs_of(first: pl.Series, second: pl.Series) -> dict[tuple[str, str], int]:
 
 
 def is_right(gold: pl.Series, answer: pl.Series, kind: Kind) -> pl.Series:
-    """Whether each answer is its gold; null where one of them is."""
+    """Whether each answer equals its gold; null where one of the two is null."""
     if kind == "lists":
-        both = zip(gold.to_list(), answer.to_list(), strict=True)
-        cells = [None if None in (wanted, given) else set(wanted) == set(given) for wanted, given in both]
+        pairs = zip(gold.to_list(), answer.to_list(), strict=True)
+        cells = [None if None in (right, given) else set(right) == set(given) for right, given in pairs]
         return pl.Series(cells, dtype=pl.Boolean)
     return gold == answer
 
 
-def how_far(gold: pl.Series, answer: pl.Series, kind: Kind) -> pl.Series:
-    """How far each answer is from its gold: numbers by their difference, lists by the share that only one has, 0 to 1.
+def distance(gold: pl.Series, answer: pl.Series, kind: Kind) -> pl.Series:
+    """How far each answer is from its gold; null where one of the two is null.
 
-    Labels are as far from each other as any others: 0. Null where one of both is.
+    For numbers the absolute difference, for lists the Jaccard distance (0 to 1). All labels are equally far: 0.
     """
     if kind == "numbers":
         return (gold - answer).abs()
@@ -291,10 +133,10 @@ def _jaccard(one: set[str], other: set[str]) -> float:
 
 
 def as_values(column: pl.Series, kind: Kind, known: Sequence[str] = ()) -> pl.Series:
-    """A column as values of its kind, to be compared: String, Float64 or List(String); null where it holds none.
+    """Convert a column to values of its kind: String, Float64 or List(String); null where a cell holds no such value.
 
-    An empty text is no value. A list may be JSON text, or labels parted by `;`, `|` or `,` (unless all is a label).
-    Where `true` and `false` are known, their case is none: pandas writes True.
+    An empty text is null. A list may be JSON text, or labels separated by `;`, `|` or `,`, unless the whole text is a
+    known label. If the known values are `true` and `false`, case is ignored, since pandas writes True.
     """
     if kind == "lists":
         return pl.Series(column.name, [_as_list(cell, known) for cell in column.to_list()], dtype=pl.List(pl.String))
@@ -307,7 +149,7 @@ def as_values(column: pl.Series, kind: Kind, known: Sequence[str] = ()) -> pl.Se
 
 
 def as_text(column: pl.Series) -> pl.Series:
-    """Values as they are told: whole numbers without a point, lists sorted and parted by commas."""
+    """Convert values to text for a person: whole numbers without a point, lists sorted and joined by commas."""
     if column.dtype == pl.List:
         return column.list.unique().list.sort().list.join(", ")
     if column.dtype == pl.Float64:
@@ -317,7 +159,7 @@ def as_text(column: pl.Series) -> pl.Series:
 
 
 def folded(text: str) -> str:
-    """A text without what case and spaces make of it."""
+    """Normalize case and remove spaces, so that near misses become equal."""
     return "".join(text.casefold().split())
 
 
@@ -332,7 +174,7 @@ def _as_list(cell: object, known: Sequence[str]) -> list[str] | None:
             return [
                 each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in json.loads(text)
             ]
-    parts = [text] if text in known else [part.strip() for part in PARTED_BY.split(text)]
+    parts = [text] if text in known else [part.strip() for part in LIST_SEPARATOR.split(text)]
     return [part for part in parts if part] or None
 
 
@@ -374,8 +216,8 @@ def _macro(labels: Sequence[LabelScore]) -> Macro | None:
 
 
 def _mean(numbers: Iterable[float]) -> float:
-    held = list(numbers)
-    return math.fsum(held) / len(held)
+    values = list(numbers)
+    return math.fsum(values) / len(values)
 
 
 def _score_lists(gold: list[set[str]], answer: list[set[str]], order: Sequence[str]) -> Score:
@@ -412,7 +254,7 @@ def _are_whole(numbers: pl.Series) -> bool:
 
 
 def _weighted_kappa(gold: pl.Series, answer: pl.Series) -> float | None:
-    """Cohen's kappa with the squared distance of the numbers as weight, from their moments: no table is needed."""
+    """Cohen's kappa with squared differences as weights, from means and variances: the matrix is not needed."""
     mean_gold, mean_answer = _number(gold.mean()) or 0.0, _number(answer.mean()) or 0.0
     spread = (_number(gold.var(ddof=0)) or 0.0) + (_number(answer.var(ddof=0)) or 0.0)
     by_chance = spread + (mean_gold - mean_answer) ** 2
@@ -428,10 +270,10 @@ def _near_misses(gold: pl.Series, answer: pl.Series) -> int:
     return sum(folded(one) == folded(other) for one, other in zip(gold, answer, strict=True))
 
 
-def _mcnemar(one: int, other: int) -> float:
-    """Two-sided, exact: a binomial test at one half on the pairs that differ (Biometrics, Liddell 1976)."""
-    trials, fewer = one + other, min(one, other)
-    if one == other:
+def _mcnemar(first_alone: int, second_alone: int) -> float:
+    """McNemar's test, exact and two-sided: a binomial test on the discordant pairs (Liddell, Biometrics, 1976)."""
+    trials, fewer = first_alone + second_alone, min(first_alone, second_alone)
+    if first_alone == second_alone:
         return 1.0
     logs = (_log_choose(trials, k) - trials * math.log(2) for k in range(fewer + 1))
     return min(1.0, 2 * math.fsum(math.exp(log) for log in logs))

@@ -1,24 +1,31 @@
-"""A score and a comparison as text, for a terminal of any width."""
+"""Scores and comparisons as text for a terminal, and as JSON."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from ..text import money, one_line
-from .metrics import Bill, Compared, Score, Scored, Share, Side
+from .records import Bill, ComparedJob, Comparison, JobScore, Score, Share
 
 NAME_WIDTH = 20
-"""A label's name is cut to so many columns."""
+"""Columns of the terminal that a label's name may take; a longer one is cut."""
 LABELS_MOST = 30
 CONFUSIONS_MOST = 10
 
 
-def scored_text(scored: Scored, width: int) -> Iterator[str]:
-    """The lines of a score; tables keep to `width` columns."""
+def as_json(result: JobScore | Comparison) -> Iterator[str]:
+    """Give all figures as one JSON object whose keys are the record's fields."""
+    yield msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+
+
+def scored_text(scored: JobScore, width: int) -> Iterator[str]:
+    """Give a score as lines of text. `width`: columns of the terminal, which tables keep to."""
     yield one_line(f"{scored.job} · {scored.answer} against {scored.gold}")
     yield _rows(scored)
     if scored.prompt_shows_gold:
-        yield one_line(f"Beware: the prompt shows the model the column {scored.gold}.")
+        yield one_line(f"Warning: the prompt contains the column {scored.gold}, so the model sees the right answer.")
     yield ""
     yield from _facts(scored)
     if scored.score.labels:
@@ -32,51 +39,53 @@ def scored_text(scored: Scored, width: int) -> Iterator[str]:
         yield from _parts(scored, width)
 
 
-def compared_text(compared: Compared, width: int) -> Iterator[str]:
-    """The lines of a comparison; its tables keep to `width` columns."""
+def compared_text(compared: Comparison, width: int) -> Iterator[str]:
+    """Give a comparison as lines of text. `width`: columns of the terminal, which tables keep to."""
     one, other = compared.first, compared.second
-    by = f"by {compared.matched_by}" if compared.matched_by is not None else "by their place in the same input"
+    by = f"by {compared.matched_by}" if compared.matched_by is not None else "by their position in the same input"
     yield f"{compared.matched:,} rows are in both jobs, matched {one_line(by)}; {compared.answered:,} answered in both"
-    for side in (one, other):
-        if side.rows > compared.matched:
-            yield f"{side.rows - compared.matched:,} rows are in {one_line(side.job)} alone"
+    for job in (one, other):
+        if job.rows > compared.matched:
+            yield f"{job.rows - compared.matched:,} rows are only in {one_line(job.job)}"
     yield ""
     facts = [("agreement", _share(compared.agreement)), ("Cohen's kappa", _number(compared.kappa))]
-    facts += [(_cut(side.job, 2 * NAME_WIDTH), _side(side)) for side in (one, other)]
+    facts += [(_cut(job.job, 2 * NAME_WIDTH), _compared_job(job)) for job in (one, other)]
     yield from _pairs(facts)
     if compared.changes:
         changed = compared.agreement.rows - compared.agreement.count
         yield ""
-        yield f"{changed:,} rows have another answer in {one_line(other.job)}; the commonest changes:"
+        yield f"{changed:,} rows have a different answer in {one_line(other.job)}; the most frequent changes:"
         yield from _counted([(each.first, each.second, each.rows) for each in compared.changes], width)
     if compared.test is not None:
         yield ""
         yield from _test(compared)
 
 
-def review_text(scored: Scored, path: Path, most: int) -> str:
-    """What the table of rows to look at holds."""
+def review_text(scored: JobScore, path: Path, most: int) -> str:
+    """Say what the review table holds, and how to get all wrong rows if it was cut to `most` rows."""
     wrong = scored.score.accuracy.rows - scored.score.accuracy.count
-    cut = f" {most:,} of them are in it; for all: -n {wrong}" if wrong > most else ""
-    return f"Wrote {path}: {wrong:,} rows disagree, and come first.{cut}"
+    if not wrong:
+        return f"Wrote {path}: no row differs from gold."
+    cut = f" The table holds only {most:,} of them; for all of them: -n {wrong}" if wrong > most else ""
+    return f"Wrote {path}: {wrong:,} {'row differs' if wrong == 1 else 'rows differ'} from gold; they come first.{cut}"
 
 
-def _rows(scored: Scored) -> str:
-    told = [f"{scored.rows:,} rows: {scored.score.accuracy.rows:,} scored"]
-    told += [
+def _rows(scored: JobScore) -> str:
+    counts = [f"{scored.rows:,} rows: {scored.score.accuracy.rows:,} scored"]
+    counts += [
         f"{rows:,} {status}" + (f" with an empty {one_line(scored.answer)}" if status in ("ok", "truncated") else "")
         for status, rows in scored.without_answer.items()
     ]
     if scored.without_gold:
-        told.append(f"{scored.without_gold:,} without gold")
-    return ", ".join(told)
+        counts.append(f"{scored.without_gold:,} without gold")
+    return ", ".join(counts)
 
 
-def _facts(scored: Scored) -> Iterator[str]:
+def _facts(scored: JobScore) -> Iterator[str]:
     score = scored.score
     facts = [("accuracy", _share(score.accuracy))]
     if scored.accuracy_of_all is not None:
-        facts.append(("no answer as wrong", _share(scored.accuracy_of_all)))
+        facts.append(("unanswered as wrong", _share(scored.accuracy_of_all)))
     if score.kind == "labels" or score.kappa is not None:
         facts.append(("Cohen's kappa", _number(score.kappa)))
     if score.mean_jaccard is not None:
@@ -87,11 +96,11 @@ def _facts(scored: Scored) -> Iterator[str]:
         facts.append(("Spearman's rho", _number(score.numbers.spearman)))
     facts.append(("all rows with gold", _bill(scored.bill)))
     if score.accuracy.count:
-        facts.append(("for each right row", _bill(Bill(scored.tokens_per_right_row, scored.cost_per_right_row))))
+        facts.append(("per right row", _bill(Bill(scored.tokens_per_right_row, scored.cost_per_right_row))))
     yield from _pairs(facts)
     if score.near_misses:
-        differ = "differs" if score.near_misses == 1 else "differ"
-        yield f"{score.near_misses:,} of the wrong {differ} from gold only in case or spaces."
+        differ = "answer differs" if score.near_misses == 1 else "answers differ"
+        yield f"{score.near_misses:,} wrong {differ} from gold only in case or spaces."
 
 
 def _label_table(score: Score, width: int) -> Iterator[str]:
@@ -105,11 +114,11 @@ def _label_table(score: Score, width: int) -> Iterator[str]:
         rows.append(("mean of labels", "", _number(macro.precision), _number(macro.recall), _number(macro.f1)))
     yield from _table(("label", "gold", "precision", "recall", "F1"), rows, width)
     if len(score.labels) > len(shown):
-        yield f"and {len(score.labels) - len(shown):,} more labels, which --json tells"
+        yield f"and {len(score.labels) - len(shown):,} more labels: see --json"
 
 
 def _confusion(score: Score, width: int) -> Iterator[str]:
-    """The whole table where it fits, else the commonest confusions."""
+    """The confusion matrix if it fits the width, else its largest cells."""
     labels = [each.label for each in score.labels]
     if len(labels) <= LABELS_MOST:
         counts = {(pair.gold, pair.answer): pair.rows for pair in score.confusion}
@@ -119,7 +128,7 @@ def _confusion(score: Score, width: int) -> Iterator[str]:
             yield from _table(head, rows, width)
             return
     wrong = [(pair.gold, pair.answer, pair.rows) for pair in score.confusion if pair.gold != pair.answer]
-    yield "gold → answer, the commonest confusions:" if wrong else "No label was taken for another."
+    yield "gold → answer, the most frequent confusions:" if wrong else "No label was confused with another."
     yield from _counted(wrong, width)
 
 
@@ -128,10 +137,10 @@ def _counted(pairs: Sequence[tuple[str, str, int]], width: int) -> Iterator[str]
     for one, other, rows in pairs[:CONFUSIONS_MOST]:
         yield f"  {rows:>8,}  {_cut(one, room)} → {_cut(other, room)}"
     if len(pairs) > CONFUSIONS_MOST:
-        yield f"  and {len(pairs) - CONFUSIONS_MOST:,} other pairs, which --json tells"
+        yield f"  and {len(pairs) - CONFUSIONS_MOST:,} other pairs: see --json"
 
 
-def _parts(scored: Scored, width: int) -> Iterator[str]:
+def _parts(scored: JobScore, width: int) -> Iterator[str]:
     shown = scored.parts[:LABELS_MOST]
     rows = [
         (
@@ -144,32 +153,31 @@ def _parts(scored: Scored, width: int) -> Iterator[str]:
     ]
     yield from _table((scored.by or "", "rows", "accuracy", "95 % interval"), rows, width)
     if len(scored.parts) > len(shown):
-        yield f"and {len(scored.parts) - len(shown):,} more values, which --json tells"
+        yield f"and {len(scored.parts) - len(shown):,} more values: see --json"
 
 
-def _test(compared: Compared) -> Iterator[str]:
+def _test(compared: Comparison) -> Iterator[str]:
     test, names = compared.test, (one_line(compared.first.job), one_line(compared.second.job))
     if test is None:
         return
-    better = names[test.difference > 0]
-    between = sorted((test.low, test.high), reverse=test.difference < 0)
-    bounds = " to ".join(f"{100 * bound * (-1 if test.difference < 0 else 1):+.1f}" for bound in between)
+    better, sign = names[test.difference > 0], -1 if test.difference < 0 else 1
+    low, high = sorted((100 * sign * test.low, 100 * sign * test.high))
+    interval = f"{low:+.1f} to {high:+.1f}"
     if test.difference:
-        yield f"{better} is right more often, by {abs(100 * test.difference):.1f} points (95 % interval {bounds})."
+        points = abs(100 * test.difference)
+        yield f"{better} is right more often, by {points:.1f} percentage points (95 % interval {interval})."
     else:
-        yield f"Both are right equally often (95 % interval of the difference {bounds} points)."
-    word = "no more than chance may do" if test.p_value >= 0.05 else "more than chance would do"
-    yield (
-        f"Right in one alone: {test.first_alone:,} and {test.second_alone:,} rows. "
-        f"McNemar's exact test: p = {test.p_value:.2g}, {word}."
-    )
+        yield f"Both are right equally often (95 % interval of the difference: {interval} percentage points)."
+    yield f"Rows that only {names[0]} has right: {test.first_alone:,}; only {names[1]}: {test.second_alone:,}."
+    word = "may be" if test.p_value >= 0.05 else "is unlikely to be"
+    yield f"McNemar's exact test: p = {test.p_value:.2g}, so the difference {word} due to chance."
 
 
-def _side(side: Side) -> str:
-    told = [f"{side.answered:,} answered"]
-    if side.accuracy is not None:
-        told.append(f"{_percent(side.accuracy.share)} right")
-    return " · ".join((*told, _bill(side.bill)))
+def _compared_job(job: ComparedJob) -> str:
+    facts = [f"{job.answered:,} answered"]
+    if job.accuracy is not None:
+        facts.append(f"{_percent(job.accuracy.share)} right")
+    return " · ".join((*facts, _bill(job.bill)))
 
 
 def _share(share: Share) -> str:
@@ -191,38 +199,38 @@ def _number(number: float | None) -> str:
 
 
 def _pairs(facts: Sequence[tuple[str, str]]) -> Iterator[str]:
-    room = max(_wide(name) for name, _ in facts)
+    room = max(_width_of(name) for name, _ in facts)
     yield from (f"{_padded(name, room)}  {value}" for name, value in facts)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Columns side by side, the first to the left, numbers to the right; names are cut to what `width` leaves."""
+    """Align a table: the first column left, numbers right. The first column is cut to the width that is left."""
     first, *others = _widths(head, rows)
     first = min(first, max(6, width - sum(others) - 2 * len(others)))
     for row in (head, *rows):
         name, *numbers = (_cut(cell, NAME_WIDTH) for cell in row)
-        cells = (" " * (room - _wide(cell)) + cell for cell, room in zip(numbers, others, strict=True))
+        cells = (" " * (room - _width_of(cell)) + cell for cell, room in zip(numbers, others, strict=True))
         yield "  ".join((_padded(_cut(name, first), first), *cells))
 
 
 def _widths(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(_wide(_cut(cell, NAME_WIDTH)) for cell in column) for column in zip(head, *rows, strict=True)]
+    return [max(_width_of(_cut(cell, NAME_WIDTH)) for cell in column) for column in zip(head, *rows, strict=True)]
 
 
 def _padded(text: str, room: int) -> str:
-    return text + " " * (room - _wide(text))
+    return text + " " * (room - _width_of(text))
 
 
 def _cut(text: str, room: int) -> str:
-    """A text on one line in no more than so many columns."""
+    """Cut a text, put on one line, to this width in columns of the terminal (`clip` counts characters instead)."""
     text = one_line(text)
-    if _wide(text) <= room:
+    if _width_of(text) <= room:
         return text
-    while _wide(text) > room - 1:
+    while _width_of(text) > room - 1:
         text = text[: min(len(text) - 1, room)]
     return text + "…"
 
 
-def _wide(text: str) -> int:
-    """How many columns of a terminal a text takes."""
+def _width_of(text: str) -> int:
+    """The width of a text in columns of a terminal: an East Asian wide character takes two."""
     return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF") for each in text)

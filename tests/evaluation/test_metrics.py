@@ -1,4 +1,4 @@
-"""The figures are those of scikit-learn and scipy, and mean what they say where those have no word."""
+"""Metrics equal those of scikit-learn and scipy; where those define none, a published table or a property holds."""
 
 import math
 from typing import Any
@@ -11,7 +11,8 @@ from scipy import stats
 from sklearn import metrics
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from pipeline.evaluation.metrics import LABELS_MOST, PairedTest, as_text, as_values, is_right, paired_test, score, share
+from pipeline.evaluation.metrics import LABELS_MOST, as_text, as_values, distance, is_right, paired_test, score, share
+from pipeline.evaluation.records import PairedTest
 
 LABELS = ["good", "bad", "so so", "süß"]
 GRADES = [1, 2, 3, 4, 5]
@@ -154,7 +155,7 @@ def test_answers_are_right_only_if_they_are_exactly_gold_and_near_misses_are_cou
     assert (scored.accuracy.count, scored.near_misses) == (1, 3)
 
 
-def test_texts_of_very_many_values_are_right_or_wrong_and_no_labels() -> None:
+def test_texts_with_too_many_values_have_an_accuracy_and_no_labels() -> None:
     gold = texts([str(row) for row in range(LABELS_MOST + 1)])
     scored = score(gold, gold.set(gold == "7", "x"), "labels")
     assert (scored.accuracy.count, scored.labels, scored.confusion, scored.kappa) == (LABELS_MOST, (), (), None)
@@ -162,12 +163,12 @@ def test_texts_of_very_many_values_are_right_or_wrong_and_no_labels() -> None:
     assert (free.labels, free.kappa, free.accuracy.count) == ((), None, 1)
 
 
-def test_labels_are_told_in_the_order_of_the_set_then_by_how_common_they_are() -> None:
+def test_labels_keep_the_given_order_and_others_follow_by_frequency() -> None:
     gold, answer = texts(["b", "x", "x", "y"]), texts(["a", "x", "y", "y"])
     assert [each.label for each in score(gold, answer, "labels", ["b", "a", "c"]).labels] == ["b", "a", "x", "y"]
 
 
-def test_what_cannot_be_divided_is_none_and_counts_as_0_in_a_mean() -> None:
+def test_an_undefined_precision_is_none_and_counts_as_0_in_a_mean() -> None:
     scored = score(texts(["a", "a"]), texts(["b", "b"]), "labels")
     by_name = {each.label: each for each in scored.labels}
     assert (by_name["a"].precision, by_name["a"].recall, by_name["b"].recall) == (None, 0.0, None)
@@ -176,7 +177,7 @@ def test_what_cannot_be_divided_is_none_and_counts_as_0_in_a_mean() -> None:
     assert score(texts(["a"]), texts(["a"]), "labels").kappa is None
 
 
-def test_gold_is_read_as_values_of_the_answers_kind() -> None:
+def test_gold_is_converted_to_values_of_the_answers_kind() -> None:
     assert as_values(texts(["yes ", " ", "", None]), "labels").to_list() == ["yes ", None, None, None]
     assert as_values(texts(["True", "FALSE"]), "labels", ["true", "false"]).to_list() == ["true", "false"]
     assert as_values(pl.Series([True, False]), "labels").to_list() == ["true", "false"]
@@ -195,12 +196,18 @@ def test_gold_is_read_as_values_of_the_answers_kind() -> None:
     assert as_values(pl.Series([["a"], None]), "lists").to_list() == [["a"], None]
 
 
-def test_values_are_told_as_a_person_would_write_them() -> None:
+def test_a_distance_is_a_difference_for_numbers_and_jaccards_for_lists() -> None:
+    assert distance(numbers([1, None, 3]), numbers([4, 1, 3]), "numbers").to_list() == [3.0, None, 0.0]
+    assert distance(lists([["a", "b"], [], ["a"]]), lists([["a"], [], ["b"]]), "lists").to_list() == [0.5, 0.0, 1.0]
+    assert distance(texts(["a", "b"]), texts(["b", "b"]), "labels").to_list() == [0.0, 0.0]
+
+
+def test_values_become_text_as_a_person_would_write_it() -> None:
     assert as_text(numbers([4, 2.5, None])).to_list() == ["4", "2.5", None]
     assert as_text(lists([["b", "a", "b"], []])).to_list() == ["a, b", ""]
 
 
-def test_whether_a_row_is_right_is_null_where_something_is_missing() -> None:
+def test_whether_a_row_is_right_is_null_where_gold_or_answer_is_missing() -> None:
     assert is_right(texts(["a", None]), texts(["a", "a"]), "labels").to_list() == [True, None]
     wanted, given_ = pl.Series([["a", "b"], None, ["a"]]), pl.Series([["b", "a"], ["a"], None])
     assert is_right(wanted, given_, "lists").to_list() == [True, None, None]

@@ -1,15 +1,16 @@
-"""A score reads well on any terminal, however narrow it is and whatever the labels are."""
+"""Scores and comparisons fit any terminal, for labels of any length and script."""
 
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from pipeline.evaluation.metrics import Bill, Change, Compared, Part, Scored, Side, paired_test, score, share
+from pipeline.evaluation.metrics import paired_test, score, share
+from pipeline.evaluation.records import Bill, Change, ComparedJob, Comparison, JobScore, Part
 from pipeline.evaluation.text import compared_text, review_text, scored_text
 
 
-def scored(gold: list[str], answer: list[str], **changes: object) -> Scored:
+def scored(gold: list[str], answer: list[str], **changes: object) -> JobScore:
     fields = {
         "job": "out.csv",
         "gold": "gold",
@@ -26,13 +27,13 @@ def scored(gold: list[str], answer: list[str], **changes: object) -> Scored:
         "cost_per_right_row": None,
         "prompt_shows_gold": False,
     }
-    return Scored(**{**fields, **changes})  # type: ignore[arg-type]
+    return JobScore(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def compared(first: list[bool], second: list[bool], *changes: Change) -> Compared:
-    side = Side("one.csv", "label", len(first), len(first), Bill(None, 1.0), share(sum(first), len(first)))
-    other = Side("other.csv", "label", 99, len(first), Bill(5, None), share(sum(second), len(second)))
-    return Compared(
+def compared(first: list[bool], second: list[bool], *changes: Change) -> Comparison:
+    side = ComparedJob("one.csv", "label", len(first), len(first), Bill(None, 1.0), share(sum(first), len(first)))
+    other = ComparedJob("other.csv", "label", 99, len(first), Bill(5, None), share(sum(second), len(second)))
+    return Comparison(
         matched_by="id",
         matched=len(first),
         answered=len(first),
@@ -62,14 +63,14 @@ def test_every_line_of_a_score() -> None:
         """\
 out.csv · label against gold
 9 rows: 3 scored, 3 invalid, 1 ok with an empty label, 2 without gold
-Beware: the prompt shows the model the column gold.
+Warning: the prompt contains the column gold, so the model sees the right answer.
 
-accuracy            66.7 %  2 of 3, 95 % interval 20.8 % to 93.9 %
-no answer as wrong  28.6 %  2 of 7, 95 % interval 8.2 % to 64.1 %
-Cohen's kappa       0.50
-all rows with gold  1,234 tokens · $0.50
-for each right row  12 tokens · cost unknown
-1 of the wrong differs from gold only in case or spaces.
+accuracy             66.7 %  2 of 3, 95 % interval 20.8 % to 93.9 %
+unanswered as wrong  28.6 %  2 of 7, 95 % interval 8.2 % to 64.1 %
+Cohen's kappa        0.50
+all rows with gold   1,234 tokens · $0.50
+per right row        12 tokens · cost unknown
+1 wrong answer differs from gold only in case or spaces.
 
 label           gold  precision  recall    F1
 yes                2       1.00    0.50  0.67
@@ -89,7 +90,7 @@ en          2   100.0 %  34.2 % to 100.0 %
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
-def test_tables_keep_to_the_width_and_show_no_more_than_a_person_reads(width: int) -> None:
+def test_tables_keep_to_the_width_and_list_only_the_first_labels(width: int) -> None:
     names = [f"label number {number} of a very long name\x1b[2J" for number in range(200)]
     lines = list(scored_text(scored(names, names[1:] + names[:1]), width))
     table = lines[lines.index("") + 1 :]
@@ -97,32 +98,37 @@ def test_tables_keep_to_the_width_and_show_no_more_than_a_person_reads(width: in
     assert "\x1b" not in "".join(lines)
     if width >= 40:
         assert max(len(line) for line in table) <= max(width, 70)
-    assert "and 170 more labels, which --json tells" in lines
-    assert lines[-1] == "  and 190 other pairs, which --json tells"
+    assert "and 170 more labels: see --json" in lines
+    assert lines[-1] == "  and 190 other pairs: see --json"
 
 
-def test_columns_stand_below_each_other_in_scripts_of_double_width() -> None:
+def test_columns_are_aligned_in_scripts_of_double_width() -> None:
     lines = list(scored_text(scored(["好", "bad"], ["好", "好"]), 80))
     at = lines.index("gold ↓ answer →  bad  好")
     assert lines[at + 1 : at + 3] == ["bad                0   1", "好                 0   1"]
 
 
-def test_a_comparison_says_which_is_better_by_how_much_and_whether_chance_would() -> None:
+def test_a_comparison_says_which_job_is_better_by_how_much_and_whether_that_may_be_chance() -> None:
     worse, better = [False] * 20 + [True], [True] * 21
     lines = list(compared_text(compared(worse, better, Change("a", "b", 12)), 80))
     assert lines[0] == "21 rows are in both jobs, matched by id; 21 answered in both"
-    assert lines[1] == "78 rows are in other.csv alone"
+    assert lines[1] == "78 rows are only in other.csv"
     assert "one.csv        21 answered · 4.8 % right · tokens unknown · $1.00" in lines
-    assert "20 rows have another answer in other.csv; the commonest changes:" in lines
+    assert "20 rows have a different answer in other.csv; the most frequent changes:" in lines
     assert "        12  a → b" in lines
-    assert lines[-2] == "other.csv is right more often, by 95.2 points (95 % interval +70.8 to +100.0)."
-    assert lines[-1].endswith("20 rows. McNemar's exact test: p = 1.9e-06, more than chance would do.")
-    [told] = [line for line in compared_text(compared(better, worse), 80) if "more often" in line]
-    assert told == "one.csv is right more often, by 95.2 points (95 % interval +70.8 to +100.0)."
+    assert lines[-3:] == [
+        "other.csv is right more often, by 95.2 percentage points (95 % interval +70.8 to +100.0).",
+        "Rows that only one.csv has right: 0; only other.csv: 20.",
+        "McNemar's exact test: p = 1.9e-06, so the difference is unlikely to be due to chance.",
+    ]
+    [line] = [line for line in compared_text(compared(better, worse), 80) if "more often" in line]
+    assert line == "one.csv is right more often, by 95.2 percentage points (95 % interval +70.8 to +100.0)."
+    assert list(compared_text(compared(better, better), 80))[-1].endswith("the difference may be due to chance.")
     assert any("equally often" in line for line in compared_text(compared(better, better), 80))
 
 
-def test_a_review_that_is_cut_says_how_to_have_all_of_it() -> None:
+def test_a_review_that_was_cut_says_how_to_get_all_rows() -> None:
     held = scored(["a", "a", "b"], ["b", "b", "b"])
-    assert review_text(held, Path("r.csv"), 9) == "Wrote r.csv: 2 rows disagree, and come first."
-    assert review_text(held, Path("r.csv"), 1).endswith(" 1 of them are in it; for all: -n 2")
+    assert review_text(held, Path("r.csv"), 9) == "Wrote r.csv: 2 rows differ from gold; they come first."
+    assert review_text(held, Path("r.csv"), 1).endswith(" The table holds only 1 of them; for all of them: -n 2")
+    assert review_text(scored(["a"], ["a"]), Path("r.csv"), 9) == "Wrote r.csv: no row differs from gold."
