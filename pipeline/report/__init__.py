@@ -1,5 +1,5 @@
-"""A job as one HTML page, with charts."""
+"""A job as one HTML page with charts, to be opened in any browser."""
 
-from .report import check_page, write, write_report
+from .report import write_report
 
-__all__ = ["check_page", "write", "write_report"]
+__all__ = ["write_report"]

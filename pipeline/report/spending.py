@@ -1,4 +1,4 @@
-"""Where a job's money went: each model's tokens at its prices, what was asked again, and attempts that failed."""
+"""What a job's tokens and money were spent on: each model's prompts and answers, follow-ups and failed attempts."""
 
 import math
 from collections import defaultdict
@@ -8,42 +8,42 @@ from ..costs import PriceList
 from ..planning import Step
 from ..records import Answer, Record, Usage
 
-ASKED_AGAIN = "Asked again, as the answer did not fit"
+FOLLOW_UPS = "Follow-ups of invalid or truncated answers"
 
 
 class SpendingLine(Record, frozen=True):
-    """What some of the tokens, or of the money, went on."""
+    """One line of the table: what tokens or money were spent on."""
 
     what: str
     tokens: int | None
     per_million: float | None
-    """US dollars; None where there is no price, or not a single one."""
+    """Price in US dollars per million tokens; None if it is unknown, or if there is more than one."""
     cost: float | None
-    """US dollars; None if no price is known."""
+    """US dollars; None if the price is unknown."""
 
 
 class Spending:
-    """The sums over all that was paid for a table's rows, whether it is shown or not."""
+    """Sums over every request that was paid for a table's rows, also those whose answer is not shown."""
 
-    def __init__(self, tariff: PriceList, model: str) -> None:
-        """`model`: the job's own, where a request names none."""
-        self._tariff, self._own = tariff, model
+    def __init__(self, prices: PriceList, model: str) -> None:
+        """`model`: the job's model, which is meant where a request names none."""
+        self._prices, self._default = prices, model
         self._used: defaultdict[str, Usage] = defaultdict(Usage)
         self._reasoning: defaultdict[str, int] = defaultdict(int)
-        self._again, self._again_cost = Usage(), 0.0
+        self._follow_ups, self._follow_up_cost = Usage(), 0.0
         self.cost = 0.0
-        """US dollars, of all whose cost is known."""
+        """US dollars of all requests whose cost is known."""
 
     def add(self, model: str, step: Step) -> None:
-        """Count one request that was paid for, and the model it was asked of."""
+        """Add one request that was paid: the model it was sent to (empty for the job's model), and its outcome."""
         self.cost += step.outcome.cost or 0.0
         usage = step.outcome.usage if isinstance(step.outcome, Answer) else Usage()
         if step.request.repair or step.request.grown:
-            self._again += usage
-            self._again_cost += step.outcome.cost or 0.0
+            self._follow_ups += usage
+            self._follow_up_cost += step.outcome.cost or 0.0
             return
-        name = model or self._own
-        # of each answer, as it is billed: no more tokens are cached than the prompt has, or reasoning than were output
+        name = model or self._default
+        # endpoints may report more cached tokens than the prompt has, or more reasoning than output: they bill no more
         cached = min(usage.cached_tokens or 0, usage.prompt_tokens or 0)
         output = usage.billed_output_tokens or 0
         self._used[name] += Usage(usage.prompt_tokens or 0, output, cached_tokens=cached)
@@ -51,24 +51,23 @@ class Spending:
 
     @property
     def unpriced(self) -> list[str]:
-        """The models of which no price is known."""
-        return [model for model in self._used or (self._own,) if not self._tariff.knows(model)]
+        """The models whose price is unknown."""
+        return [model for model in self._used or (self._default,) if not self._prices.knows(model)]
 
     @property
     def is_priced(self) -> bool:
-        """A price is known of some model."""
+        """Whether the price of at least one model is known."""
         return len(self.unpriced) < max(1, len(self._used))
 
     @property
     def lines(self) -> list[SpendingLine]:
-        """Where it went; the tokens add up to `tokens`, the money to `cost` at the prices as they are now."""
+        """The lines of the table. Tokens add up to `tokens`; money adds up to `cost` if prices have not changed."""
         several = len(self._used) > 1
         lines = []
-        for model in self._used or (self._own,):
+        for model in self._used or (self._default,):
             lines += [*self._of(model, f"{model}: " if several else "")]
-        again = _tokens(self._again)
-        if again:
-            lines.append(SpendingLine(ASKED_AGAIN, again, None, self._again_cost if self.is_priced else None))
+        if tokens := _tokens(self._follow_ups):
+            lines.append(SpendingLine(FOLLOW_UPS, tokens, None, self._follow_up_cost if self.is_priced else None))
         if self.is_priced:
             rest = self.cost - math.fsum(line.cost or 0.0 for line in lines)
             lines += [SpendingLine("Attempts that failed", None, None, rest)] if rest > 1e-6 * self.cost else []
@@ -76,8 +75,8 @@ class Spending:
 
     @property
     def tokens(self) -> int:
-        """Of all answers, prompts included."""
-        return _tokens(self._again) + sum(_tokens(usage) for usage in self._used.values())
+        """Prompt and output tokens of all answers."""
+        return _tokens(self._follow_ups) + sum(_tokens(usage) for usage in self._used.values())
 
     def _of(self, model: str, prefix: str) -> Iterator[SpendingLine]:
         usage, reasoning = self._used[model], self._reasoning[model]
@@ -91,7 +90,7 @@ class Spending:
         for what, (tokens, thousand) in parts.items():
             if not tokens and what not in ("prompt", "answers"):
                 continue
-            price = self._tariff.cost(thousand, model)
+            price = self._prices.cost(thousand, model)
             name = prefix + what if prefix else what.capitalize()
             per_million, cost = (None, None) if price is None else (1_000 * price, tokens * price / 1_000)
             yield SpendingLine(name, tokens, per_million, cost)

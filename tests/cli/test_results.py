@@ -49,7 +49,7 @@ def test_score_and_compare_print_a_report_or_json_on_stdout(here: Path, server: 
     table.write_csv("in.csv")
     typed("resume", "out.csv")
     done = typed("score", "out.csv", "--gold", "gold", "--review", "review.csv")
-    assert (done.returncode, done.stderr) == (0, "Wrote review.csv: 0 rows disagree, and come first.\n")
+    assert (done.returncode, done.stderr) == (0, "Wrote review.csv: no row differs from gold.\n")
     assert "accuracy            100.0 %  3 of 3" in done.stdout
     assert json.loads(typed("score", "out.csv", "--gold", "gold", "--json").stdout)["score"]["accuracy"]["share"] == 1
     assert "agreement      100.0 %  3 of 3" in typed("compare", "out.csv", "out.csv.job").stdout

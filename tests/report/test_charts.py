@@ -1,4 +1,4 @@
-"""Charts are small SVG in the page's own colours, and ask nothing of anybody."""
+"""Charts are small SVG in the page's own colours, and load nothing."""
 
 import re
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.report import charts
-from pipeline.report.figures import Course, Point
+from pipeline.report.timeline import Course, Point
 
 COURSE = Course(
     began=datetime(2026, 11, 22, tzinfo=UTC),
@@ -34,10 +34,10 @@ def test_a_chart_has_the_colours_of_its_page_and_no_others(name: str) -> None:
     assert "style=" not in svg
 
 
-def test_times_and_counts_are_told_in_units_that_fit() -> None:
+def test_times_and_counts_have_suitable_units() -> None:
     def texts(svg: str) -> list[str]:
         return re.findall(r"<text[^>]*>([^<]+)</text>", svg)
 
     assert "minutes since the first request" in texts(charts.throughput(COURSE))
-    assert charts.per(COURSE) == (1, "second")
+    assert charts.rate_unit(COURSE) == (1, "second")
     assert "100k" in texts(DRAWN["histogram"]())
