@@ -80,12 +80,17 @@ def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:
 @main.command()
 @JOB
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="the page (default: OUTPUT.report.html)")
-@click.option("--gold", metavar="COLUMN", help="the input's column of correct answers, to score the labels against")
-def report(job: str, output: Path | None, gold: str | None) -> None:
+@click.option("--gold", metavar="COLUMN", help="the input's column of correct answers: adds what `score` computes")
+@ANSWER
+def report(job: str, output: Path | None, gold: str | None, answer: str | None) -> None:
     """Write one HTML page about a job's results. JOB: an output, or its job folder."""
+    import msgspec
+
+    from ..evaluation import score_job
     from ..report import write_report
 
-    path = write_report(job, output, gold=gold)
+    score = None if gold is None else msgspec.to_builtins(score_job(job, gold=gold, answer=answer))
+    path = write_report(job, output, score=score)
     print_message(f"Wrote {path}: one page, which opens in any browser. Nothing was sent.")
 
 

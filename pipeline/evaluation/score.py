@@ -16,7 +16,7 @@ from .metrics import score as score_columns
 from .records import JobScore, Kind, Part
 
 
-def score_job(  # noqa: PLR0913 - the options of the command
+def score_job(
     name: str | Path,
     *,
     gold: str,

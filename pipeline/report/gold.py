@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..records import Record
-from .text import clipped, number, percent
+from .text import VALUE_BYTES, clipped, number, percent
 
-LABEL_BYTES = 300
 LABELS_LISTED = 200
 MATRIX_LABELS = 10
 """With more labels than this, the most frequent confusions are listed in place of a matrix."""
@@ -112,4 +111,4 @@ def _decimal(value: float | None) -> str:
 
 
 def _clipped(label: str) -> str:
-    return clipped(label, LABEL_BYTES)
+    return clipped(label, VALUE_BYTES)

@@ -8,10 +8,10 @@ import polars as pl
 
 from ..prompts import Prompts
 from ..records import Record, Status
-from .text import clipped, dollars
+from .text import VALUE_BYTES, clipped, dollars
 
 SAMPLE_ROWS = 200
-PROMPT_BYTES, ANSWER_BYTES, ERROR_BYTES, VALUE_BYTES = 2_600, 2_000, 500, 300
+PROMPT_BYTES, ANSWER_BYTES, ERROR_BYTES = 2_600, 2_000, 500
 """Bytes that each text of a row may take, so that the whole sample takes about one megabyte."""
 
 

@@ -7,6 +7,8 @@ from itertools import accumulate
 from ..text import clip, money, one_line
 
 LINE_CHARACTERS = 160
+VALUE_BYTES = 300
+"""Bytes of the page that one value may take: a label, a cell of a typed column, a fact."""
 
 
 def clipped(text: str, most_bytes: int) -> str:

@@ -7,7 +7,7 @@ from ..job import ADDED_COLUMNS
 from ..records import Record
 from .counts import Distribution
 from .figures import Figures
-from .text import clipped, number
+from .text import VALUE_BYTES, clipped, number
 
 CERTAINTY = {
     column.name: column.description
@@ -15,7 +15,6 @@ CERTAINTY = {
     if column.name in ("agreement", "confidence", "repaired")
 }
 """Added columns, with their descriptions, that say how certain an answer is; shown where a job has them."""
-VALUE_BYTES = 300
 VALUES_LISTED = 200
 NUMBERS_LISTED = 10
 """A column of numbers with at most this many different values is shown by value, any other by its percentiles."""

@@ -6,7 +6,7 @@ import pytest
 from gold_jobs import ANSWERS, DOLLARS_A_ROW, FOUR, LABELS, PRICES, Ran
 
 from pipeline import BadJob
-from pipeline.evaluation import score_job
+from pipeline.evaluation.score import score_job
 
 SCHEMA = {
     "type": "object",

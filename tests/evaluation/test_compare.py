@@ -7,7 +7,7 @@ import pytest
 from gold_jobs import ANSWERS, DOLLARS_A_ROW, FOUR, LABELS, PRICES, Two, label, run_job
 
 from pipeline import BadJob
-from pipeline.evaluation import compare_jobs
+from pipeline.evaluation.compare import compare_jobs
 
 
 def test_two_jobs_over_the_same_input_are_compared_row_by_row(two: Two) -> None:

@@ -4,7 +4,7 @@ import pytest
 from gold_jobs import ANSWERS, FOUR, LABELS, Ran, label
 
 from pipeline import BadJob
-from pipeline.evaluation import score_job
+from pipeline.evaluation.score import score_job
 
 
 def test_gold_that_cannot_be_an_answer_is_refused_with_its_rows_and_near_labels(ran: Ran) -> None:

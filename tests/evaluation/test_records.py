@@ -5,7 +5,9 @@ import json
 import pytest
 from gold_jobs import ANSWERS, FOUR, LABELS, Ran
 
-from pipeline.evaluation import as_json, compare_jobs, score_job
+from pipeline.evaluation.compare import compare_jobs
+from pipeline.evaluation.score import score_job
+from pipeline.evaluation.text import as_json
 
 
 def test_the_json_of_a_score_and_of_a_comparison_keeps_its_keys(ran: Ran) -> None:

@@ -10,8 +10,8 @@ from chat_server import Canned, ChatServer, Seen, completion
 from gold_jobs import ANSWERS, DOLLARS_A_ROW, FOUR, LABELS, PRICES, Ran, label
 
 from pipeline import BadJob, Job, ThisRun, run
-from pipeline.evaluation import score_job
 from pipeline.evaluation.records import JobScore
+from pipeline.evaluation.score import score_job
 
 
 def review_of(job: Path, tmp_path: Path, **asked: Any) -> pl.DataFrame:

@@ -11,8 +11,8 @@ from chat_server import ChatServer
 from report_pages import HOSTILE, LABELS, PRICES, labelled, run_into
 
 from pipeline import Summary
-from pipeline.evaluation import score_job
-from pipeline.report import write_report
+from pipeline.evaluation.score import score_job
+from pipeline.report.report import write_report
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from chat_server import Canned, ChatServer, completion, problem
 from report_pages import HOSTILE, PRICES, Page, run_into
 
 from pipeline import BadJob, Summary
-from pipeline.report import write_report
+from pipeline.report.report import write_report
 from pipeline.report.sample import SAMPLE_ROWS
 
 
@@ -34,6 +35,16 @@ def test_errors_are_listed_by_kind_with_examples(page: Path) -> None:
     assert count == "12"
     assert "row 8 <b>too</b> long" in example
     assert [row[2] for row in read.rows if row[0] == "invalid" and "not JSON" in row[-1]]
+
+
+def test_the_command_scores_gold_and_adds_it_to_the_page(job: tuple[Path, Summary], tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "pipeline", "report", str(job[0]), "-o", str(tmp_path / "page.html"), "--gold"]
+    done = subprocess.run([*line, "gold", "--answer", "label"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split(":")[0]) == (0, f"Wrote {tmp_path / 'page.html'}")
+    assert Page(tmp_path / "page.html").row("Accuracy")
+    refused = subprocess.run([*line, "glod"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "--gold glod: the input has no such column; did you mean 'gold'?" in refused.stderr
 
 
 def test_a_killed_job_is_shown_with_the_rows_answered_so_far(job: tuple[Path, Summary], tmp_path: Path) -> None:
@@ -175,7 +186,7 @@ def test_it_is_readable_at_every_width_in_light_and_dark(page: Path, window: Bro
     assert window.run("return document.documentElement.scrollWidth") <= width
     assert window.run(OVERLAPPING) == []
     assert window.run(PALE) == []
-    assert window.complaints() == []
+    assert window.console_messages() == []
 
 
 def test_rows_are_found_by_status_and_by_words(page: Path, window: Browser) -> None:

@@ -7,7 +7,7 @@ from report_pages import Page
 
 from pipeline import Summary
 from pipeline.records import Status
-from pipeline.report import write_report
+from pipeline.report.report import write_report
 from pipeline.report.sample import SAMPLE_ROWS, fair_shares
 
 

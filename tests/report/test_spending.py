@@ -9,7 +9,7 @@ from chat_server import Canned, ChatServer, Seen, completion
 from report_pages import Page, run_into
 
 from pipeline import Summary
-from pipeline.report import write_report
+from pipeline.report.report import write_report
 
 
 def test_tokens_and_money_of_all_items_add_up_to_the_sums(job: tuple[Path, Summary], page: Path) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 from chat_server import Canned, ChatServer, Seen, completion
 from report_pages import Page, run_into
 
-from pipeline.report import write_report
+from pipeline.report.report import write_report
 
 
 def test_confidence_and_repairs_are_shown_beside_the_answer(tmp_path: Path) -> None:

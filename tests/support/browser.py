@@ -1,4 +1,4 @@
-"""Headless Chromium through chromedriver's own protocol: pages opened, measured, photographed and printed."""
+"""Headless Chromium, driven through chromedriver: open, measure, photograph and print pages."""
 
 import base64
 import contextlib
@@ -26,13 +26,13 @@ FLAGS = [
 
 
 def missing() -> str:
-    """Why there is no browser here; empty if there is one."""
+    """The reason why no browser can be started here; empty if one can."""
     gone = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     return f"not installed: {', '.join(gone)} (Debian's chromium and chromium-driver)" if gone else ""
 
 
 class Browser:
-    """One window. Widths are CSS pixels, as on a phone."""
+    """One window of the browser. Widths are in CSS pixels."""
 
     def __init__(self, session: httpx.Client) -> None:
         self._session = session
@@ -57,12 +57,12 @@ class Browser:
     def run(self, script: str) -> Any:
         return self._do("POST", "execute/sync", {"script": script, "args": []})
 
-    def complaints(self) -> list[str]:
-        """What the console was told since it was last asked."""
+    def console_messages(self) -> list[str]:
+        """The messages of the console since the last call."""
         return [entry["message"] for entry in self._do("POST", "se/log", {"type": "browser"})]
 
     def photograph(self, path: Path, height: int = 0) -> None:
-        """The whole page, or its first `height` pixels."""
+        """Save an image of the whole page, or of its first `height` pixels."""
         size = self._command("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = self._command("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
@@ -74,7 +74,7 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(folder: Path) -> Iterator[Browser]:
-    """A browser whose profile is in an empty folder; gone when the block ends."""
+    """Start a browser with its profile in an empty folder, and end it with the block."""
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
         assert driver.stdout is not None
