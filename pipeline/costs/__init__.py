@@ -1,5 +1,6 @@
-"""Prices, the budget, and forecasts of what requests will cost and take."""
+"""Prices of models, the budget of a job, and forecasts of the tokens, cost and time of requests."""
 
+from .budget import Budget
 from .forecast import (
     Forecast,
     ForecastInputs,
@@ -10,7 +11,7 @@ from .forecast import (
     summarize_pilot,
     usage_range,
 )
-from .prices import Budget, PriceList, expected_usage, token_bytes
+from .prices import PriceList, expected_usage, token_bytes
 
 __all__ = [
     "Budget",

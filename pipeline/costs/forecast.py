@@ -1,4 +1,4 @@
-"""What requests will likely use, cost and take, by what is known: before any was sent, and after a pilot."""
+"""Forecasts of the tokens, cost and time of requests: before any was sent, and after a pilot."""
 
 import math
 import statistics
@@ -7,137 +7,152 @@ from typing import NamedTuple
 
 import polars as pl
 
-from ..job import Job
+from ..job import Job, Limits
 from ..records import USABLE, Answer, LearnedLimits, Record, Tally, Usage
 from .prices import PriceList, expected_usage
 
 Z_90 = 1.645
-"""So many standard deviations to each side hold nine values of ten."""
+"""Number of standard deviations to each side of the mean that contain 90 % of a normal distribution."""
+
 BYTES_PER_TOKEN_MOST, BYTES_PER_TOKEN_LEAST = 5.0, 2.0
-"""Before the first answer: English has nearly 5 bytes a token, Chinese about 2."""
+"""Bytes of text per token, assumed before the first answer. English has nearly 5, Chinese about 2."""
+
 COMPLETION_TOKENS_MOST = 500
-"""… and a request without a limit of its own gets an answer of so many tokens at most, likely."""
+"""The longest likely answer, in tokens, to a request that sets no limit; assumed before the first answer."""
+
 PERCENTILES = (0.1, 0.5, 0.9)
+"""The percentiles of token counts that a PilotResult gives."""
 
 
 class Interval(NamedTuple):
-    """Where a number will lie, nine times of ten."""
+    """A range that contains a predicted number with a probability of 90 %."""
 
     low: float
     high: float
 
 
 class ForecastInputs(NamedTuple):
-    """What is known of an endpoint: its prices, what was used so far, and the pace that was found out."""
+    """What a forecast is made from: prices, the usage so far, and the learned limits."""
 
-    tariff: PriceList
+    prices: PriceList
     ledger: Tally
     lanes: Sequence[LearnedLimits | None]
-    """Of each of the job's models."""
+    """The learned limits for each of the job's models, in their order; None for a model without any."""
 
 
 class Forecast(NamedTuple):
-    """What so many requests will likely use, cost and take; None where nothing is known to tell from."""
+    """The expected tokens, cost and time of a number of requests."""
 
     usage: Usage
     price: float | None
+    """US dollars; None if a price is unknown."""
     seconds: float | None
+    """None if neither a latency nor a rate limit is known."""
 
 
 def make_forecast(job: Job, known: ForecastInputs, request_bytes: int, requests: int) -> Forecast:
-    """The likeliest use, US dollars and seconds of so many requests, of so many bytes in all."""
+    """Forecast a number of requests. `request_bytes`: the `token_bytes` of all of them together."""
     ledger = known.ledger
     usage = expected_usage(ledger, request_bytes, requests, max(job.output_caps.values(), default=None))
     latency = ledger.seconds / ledger.answers if ledger.answers else None
-    return Forecast(
-        usage, known.tariff.expected_cost(usage), forecast_seconds(job, known.lanes, requests, usage, latency)
-    )
+    seconds = forecast_seconds(job.limits, known.lanes, requests, usage, latency)
+    return Forecast(usage, known.prices.expected_cost(usage), seconds)
 
 
 def forecast_seconds(
-    job: Job, lanes: Sequence[LearnedLimits | None], requests: int, usage: Usage, latency: float | None
+    limits: Limits, lanes: Sequence[LearnedLimits | None], requests: int, usage: Usage, latency: float | None
 ) -> float | None:
-    """How long so many requests take: the slowest of what the width, and each limit, told or learnt, lets through.
+    """Seconds that a number of requests will take, as the slowest limit allows; None if no limit is known.
 
-    The models' lanes go side by side, each with an equal share.
+    The limits are those of `[limits]`, the learned ones, and the window with the mean latency of a request, in seconds.
+    The lanes run side by side, each with an equal share of the requests.
     """
-    told, share = job.limits, requests / len(lanes)
+    share = requests / len(lanes)
     tokens = ((usage.prompt_tokens or 0) + (usage.completion_tokens or 0)) / len(lanes)
-    paces = []
-    for found in (lane if lane is not None else LearnedLimits() for lane in lanes):
+    seconds = []
+    for learned in (lane if lane is not None else LearnedLimits() for lane in lanes):
         if latency is not None:
-            paces.append(share * latency / (found.window or told.width))
-        paces += [60 * share / limit for limit in (told.requests_per_minute, found.requests_per_minute) if limit]
-        paces += [60 * tokens / limit for limit in (told.tokens_per_minute, found.tokens_per_minute) if limit]
-    return max(paces, default=None)
+            seconds.append(share * latency / (learned.window or limits.width))
+        seconds += [60 * share / rate for rate in (limits.requests_per_minute, learned.requests_per_minute) if rate]
+        seconds += [60 * tokens / rate for rate in (limits.tokens_per_minute, learned.tokens_per_minute) if rate]
+    return max(seconds, default=None)
 
 
 class UsageRange(NamedTuple):
-    """Between what the use and the price of requests will likely lie."""
+    """The likely range of the tokens and the cost of a number of requests."""
 
     low: Usage
     high: Usage
     low_price: float | None
+    """US dollars; None if a price is unknown."""
     high_price: float | None
+    """US dollars; None if a price is unknown."""
 
 
 def usage_range(
     known: ForecastInputs, request_bytes: int, requests: int, answers: Iterable[Answer], output_tokens_max: int | None
 ) -> UsageRange:
-    """By the answers so far; before the first, by what is usual, and what the request's own limit leaves.
+    """Predict the range from the answers so far; before the first answer, from usual sizes of tokens and answers.
 
-    `output_tokens_max`: what the request's own limit allows an answer; None if there is none.
+    `request_bytes`: the `token_bytes` of all requests together. `output_tokens_max`: the limit that a request sets for
+    its answer, in tokens; None if it sets none.
     """
     expected = expected_usage(known.ledger, request_bytes, requests, output_tokens_max)
-    given = [tokens for answer in answers if (tokens := answer.usage.billed_output_tokens) is not None]
-    if known.ledger.answers and len(given) > 1:
-        output = predict_total(given, requests)
+    output_tokens = [tokens for answer in answers if (tokens := answer.usage.billed_output_tokens) is not None]
+    if known.ledger.answers and len(output_tokens) > 1:
+        output = predict_total(output_tokens, requests)
         prompt = Interval(expected.prompt_tokens or 0, expected.prompt_tokens or 0)
     else:
         output = Interval(requests, requests * (output_tokens_max or COMPLETION_TOKENS_MOST))
         prompt = Interval(request_bytes / BYTES_PER_TOKEN_MOST, request_bytes / BYTES_PER_TOKEN_LEAST)
     low = Usage(round(prompt.low), round(output.low))
     high = Usage(round(prompt.high), round(output.high))
-    return UsageRange(low, high, known.tariff.expected_cost(low), known.tariff.expected_cost(high))
+    return UsageRange(low, high, known.prices.expected_cost(low), known.prices.expected_cost(high))
 
 
 def predict_total(sample: Sequence[float], rest: int) -> Interval:
-    """Where the sum over `rest` further rows will lie, by a sample of at least two: its mean errs, and the rest varies.
+    """Predict the sum over `rest` further values from a sample of at least two.
 
-    A prediction interval of the normal distribution; never below 0.
+    This is the 90 % prediction interval for normally distributed values, cut off below 0. Its width has two parts: the
+    error of the sample's mean, and the variance of the further values.
     """
-    mean, spread = statistics.fmean(sample), statistics.stdev(sample)
-    half = Z_90 * spread * math.sqrt(rest * rest / len(sample) + rest)
-    return Interval(max(0.0, rest * mean - half), rest * mean + half)
+    mean, deviation = statistics.fmean(sample), statistics.stdev(sample)
+    half_width = Z_90 * deviation * math.sqrt(rest * rest / len(sample) + rest)
+    return Interval(max(0.0, rest * mean - half_width), rest * mean + half_width)
 
 
 class PilotResult(Record, frozen=True):
-    """What a sample of rows tells of the rest; what cannot be told from it is None."""
+    """What a pilot's sample of rows shows, and what it predicts for the rest of the table."""
 
     rows: int
+    """Number of rows in the sample."""
     valid: int
-    """Rows with a usable answer."""
+    """Number of those rows with a usable answer."""
     prompt_tokens: tuple[float, ...]
-    """Percentiles, as in PERCENTILES; empty without a count."""
+    """Tokens per row at each of PERCENTILES; empty if no row has a count."""
     output_tokens: tuple[float, ...]
+    """Tokens per row at each of PERCENTILES; empty if no row has a count."""
     cost: Interval | None
-    """US dollars of the rest."""
+    """US dollars that the rest will cost; None if it cannot be predicted."""
     seconds: Interval | None
+    """How long the rest will take; None if it cannot be predicted."""
 
 
 def summarize_pilot(job: Job, lanes: Sequence[LearnedLimits | None], cells: pl.DataFrame, rest: int) -> PilotResult:
-    """What the added columns of a sample's rows, without a prefix, tell of `rest` further rows."""
+    """Summarize a pilot, and predict the cost and time of the `rest` of the table's rows.
+
+    `cells`: the added columns of the sample's rows, named without a prefix.
+    """
     latency = cells["latency_seconds"].drop_nulls().to_list()
     costs = cells["cost"].drop_nulls().to_list()
     hidden = cells["total_tokens"] - cells["prompt_tokens"]
     output = cells.select(pl.max_horizontal("completion_tokens", hidden.alias("hidden"))).to_series()
     usage = Usage(*(round(rest * _mean(column)) for column in (cells["prompt_tokens"], output)))
-    pace = predict_total(latency, rest) if len(latency) > 1 and rest else None
-    ends = (
-        [forecast_seconds(job, lanes, rest * job.samples_per_row, usage, end / rest) for end in pace]
-        if pace is not None
-        else []
-    )
+    ends: list[float | None] = []
+    if len(latency) > 1 and rest:
+        requests = rest * job.samples_per_row
+        means = [total / rest for total in predict_total(latency, rest)]
+        ends = [forecast_seconds(job.limits, lanes, requests, usage, mean) for mean in means]
     return PilotResult(
         rows=cells.height,
         valid=int(cells["status"].is_in(USABLE).sum()),

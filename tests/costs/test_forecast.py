@@ -1,48 +1,56 @@
-"""What a sample tells of the rest holds nine times of ten, and what cannot be told is not."""
+"""Forecasts of cost and time, and the summary of a pilot."""
 
 import random
 
 import polars as pl
 import pytest
+from priced_jobs import LOOPBACK, job_at
 
 from pipeline.costs.forecast import forecast_seconds, predict_total, summarize_pilot
-from pipeline.job.job import Job
+from pipeline.job import Job, Limits
 from pipeline.records import LearnedLimits, Usage
 
 
 def job(**settings: object) -> Job:
-    flags = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m", **settings}
-    return Job.load(["in.csv"], "out.csv", settings=flags)
+    return job_at(LOOPBACK, **settings)
 
 
-def test_nine_intervals_of_ten_hold_the_sum_of_the_rest() -> None:
-    chance = random.Random(7)
-    held = 0
+def limits(**settings: object) -> Limits:
+    return job(**settings).limits
+
+
+def test_about_nine_of_ten_intervals_contain_the_sum_of_the_rest() -> None:
+    rng = random.Random(7)
+    contained = 0
     for _ in range(400):
-        rows = [chance.lognormvariate(0, 0.7) for _ in range(550)]
+        rows = [rng.lognormvariate(0, 0.7) for _ in range(550)]
         low, high = predict_total(rows[:50], 500)
-        held += low <= sum(rows[50:]) <= high
-    assert 0.85 < held / 400 < 0.95
+        contained += low <= sum(rows[50:]) <= high
+    assert 0.85 < contained / 400 < 0.95
 
 
-def test_the_slowest_of_width_and_limits_told_or_learnt_is_how_long_it_takes() -> None:
+def test_the_slowest_of_the_window_and_the_given_and_learned_rates_decides_the_time() -> None:
     usage = Usage(60_000, 40_000)
-    assert forecast_seconds(job(**{"limits.concurrency": 4}), [None], 100, usage, 2.0) == 50
-    assert forecast_seconds(job(**{"limits.requests_per_minute": 10}), [None], 100, usage, 2.0) == 600
-    assert forecast_seconds(job(**{"limits.tokens_per_minute": 1000}), [None], 100, usage, 2.0) == 6000
-    assert forecast_seconds(job(), [LearnedLimits(tokens_per_minute=2000, window=100)], 100, usage, 2.0) == 3000
-    assert forecast_seconds(job(), [LearnedLimits(window=100)], 100, usage, 2.0) == 2
-    assert forecast_seconds(job(), [None], 100, usage, None) is None
-    two = job(**{"answer.models": ["m", "n"], "limits.concurrency": 4})
-    assert forecast_seconds(two, [None, LearnedLimits(requests_per_minute=30)], 100, usage, 2.0) == 100
+    assert forecast_seconds(limits(**{"limits.concurrency": 4}), [None], 100, usage, 2.0) == 50
+    assert forecast_seconds(limits(**{"limits.requests_per_minute": 10}), [None], 100, usage, 2.0) == 600
+    assert forecast_seconds(limits(**{"limits.tokens_per_minute": 1000}), [None], 100, usage, 2.0) == 6000
+    assert forecast_seconds(limits(), [LearnedLimits(tokens_per_minute=2000, window=100)], 100, usage, 2.0) == 3000
+    assert forecast_seconds(limits(), [LearnedLimits(window=100)], 100, usage, 2.0) == 2
+    assert forecast_seconds(limits(), [None], 100, usage, None) is None
+    narrow = limits(**{"limits.concurrency": 4})
+    assert forecast_seconds(narrow, [None, LearnedLimits(requests_per_minute=30)], 100, usage, 2.0) == 100
 
 
 def cells(**columns: list[object]) -> pl.DataFrame:
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    whole: dict[str, list[object]] = {name: [None, None, None] for name in names}
-    whole |= {"status": ["ok", "truncated", "failed"], "cost": [0.1, 0.2, 0.0], "latency_seconds": [1.0, 3.0, None]}
+    all_columns: dict[str, list[object]] = {name: [None, None, None] for name in names}
+    all_columns |= {
+        "status": ["ok", "truncated", "failed"],
+        "cost": [0.1, 0.2, 0.0],
+        "latency_seconds": [1.0, 3.0, None],
+    }
     types = {**dict.fromkeys(names, pl.Int64), "cost": pl.Float64, "latency_seconds": pl.Float64}
-    return pl.DataFrame({**whole, **columns}, schema_overrides=types)
+    return pl.DataFrame({**all_columns, **columns}, schema_overrides=types)
 
 
 def test_a_pilot_counts_valid_answers_and_hidden_reasoning_and_costs_of_failures() -> None:
@@ -56,7 +64,7 @@ def test_a_pilot_counts_valid_answers_and_hidden_reasoning_and_costs_of_failures
     assert pilot.seconds.low < 1000 < pilot.seconds.high
 
 
-def test_what_a_pilot_cannot_tell_is_none() -> None:
+def test_what_a_pilot_cannot_predict_is_none() -> None:
     pilot = summarize_pilot(job(), [None], cells(cost=[0.1, None, 0.0], latency_seconds=[None, None, 1.0]), 1000)
     assert (pilot.cost, pilot.seconds, pilot.prompt_tokens) == (None, None, ())
     assert summarize_pilot(job(), [None], cells(), 0).cost is None

@@ -554,20 +554,6 @@ def test_a_batch_that_is_not_taken_stops_the_job_with_the_providers_words(tmp_pa
     assert summary.rows.pending == 5
 
 
-def test_a_listed_price_is_that_of_batches(tmp_path: Path) -> None:
-    write(tmp_path, 1)
-    openai = {"endpoint.base_url": "https://api.openai.com/v1", "endpoint.model": "gpt-4o-mini", "prompt.column": "q"}
-    from pipeline.costs.prices import PriceList  # noqa: PLC0415
-    from pipeline.records import Usage  # noqa: PLC0415
-
-    costs = [
-        PriceList(Job.load([tmp_path / "in.csv"], settings={**openai, "run.how": how})).cost(Usage(1000, 1000))
-        for how in ("live", "batch")
-    ]
-    assert costs[0] is not None
-    assert costs[1] == pytest.approx(costs[0] / 2)
-
-
 def test_a_model_on_this_machine_has_no_batches(tmp_path: Path) -> None:
     write(tmp_path, 1)
     with pytest.raises(BadJob, match="no Batch API"):
