@@ -1,12 +1,15 @@
 """When the next request may leave, and whether a rejected one is tried again. Pure: no clock, no sleep, no socket."""
 
-from .retry import ALIKE_BY_TEXT, ATTEMPTS, BACKOFF_MAX_SECONDS, Attempts, RetryAfter, RetryPolicy
-from .throttle import WINDOW_FIRST, WINDOW_MAX, InFlight, Throttle, TokenEstimate
+from .in_flight import InFlight
+from .retry import ATTEMPTS, BACKOFF_MAX_SECONDS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
+from .throttle import Throttle
+from .tokens import TokenEstimate
+from .tuning import WINDOW_FIRST, WINDOW_MAX
 
 __all__ = [
-    "ALIKE_BY_TEXT",
     "ATTEMPTS",
     "BACKOFF_MAX_SECONDS",
+    "TEXT_FAILURES_MAX",
     "WINDOW_FIRST",
     "WINDOW_MAX",
     "Attempts",

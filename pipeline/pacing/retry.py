@@ -1,7 +1,7 @@
-"""Whether to try again, and after how long: what one refusal means for its row, and all of them for the job.
+"""Decide about a rejection: try the row again and when, fail the row, or stop the job.
 
-Pure: the time in seconds and the dice are given in. The rules are those that need to know what came before; what a
-single reply means is `replies`.
+Pure: the time in seconds and the random numbers are parameters. Here are the rules that depend on what came before; the
+meaning of a single reply is decided in `endpoint`.
 """
 
 import math
@@ -10,162 +10,186 @@ from collections.abc import Callable
 from ..records import Exit, Failure, Record, Rejection, Stopped
 
 ATTEMPTS = 6
-"""Attempts a row has for reasons that pass. A 429 costs none: it says nothing about the row."""
+"""Attempts of a row that fails for temporary reasons. A 429 is not counted: it says nothing about the row."""
 
 ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3}
-"""An odd answer is asked again a few times, then it is the row's answer: nothing."""
+"""Attempts of a row whose answers are empty, by kind. After them the row fails for good."""
 
-FREE = frozenset({"rate", "quota"})
-DOWN = frozenset({"connect", "overload"})
-"""Cost an attempt only if another row was answered meanwhile: while the endpoint is down, it is not the row's fault."""
+UNCOUNTED_KINDS = frozenset({"rate", "quota"})
+"""Rejections that never count as an attempt of the row."""
 
-BLAMELESS_TRIES = 100
-"""After so many, it may be the row that brings the endpoint down: from then on each try is an attempt."""
+OUTAGE_KINDS = frozenset({"connect", "overload"})
+"""Rejections that count as an attempt only if another row was answered since the row's last one: while the endpoint is
+down, it is not the row's fault."""
 
-LONGEST_WAIT_SECONDS = 300.0
-UNREACHED = 3
-"""So many first requests that reach nobody: the address is wrong, or nobody is there."""
+UNCOUNTED_ATTEMPTS_MAX = 100
+"""Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down."""
+
+RETRY_AFTER_MAX_SECONDS = 300.0
+"""A longer wait that an endpoint asks for stops the job, unless it was started with `--wait-for-endpoint`."""
+
+UNREACHED_MAX = 3
+"""Failed connections at the start of a job that stop it: the address is wrong, or no server is running."""
 
 BACKOFF_MAX_SECONDS = 60.0
-QUOTA_PROBES_SECONDS = 30.0
-"""A gateway that is only busy says "quota" too: three in a row over this long, without an answer, and it is meant."""
+"""The longest wait between two attempts of a row."""
 
-ALIKE = 5
-ALIKE_BY_TEXT = 100
-"""So many first rows that fail for one reason: it is the job that is bad. What a row's own text may well cause is
-given longer, since a table may begin with such rows."""
-BY_TEXT = frozenset({"too_long", "filtered", "too_large"})
+QUOTA_REJECTIONS = 3
+"""Quota rejections in a row, without an answer between them, that stop the job."""
+
+QUOTA_PROBES_SECONDS = 30.0
+"""Seconds that those rejections must span: some gateways report a quota when they are only busy."""
+
+SAME_FAILURES_MAX = 5
+"""Rows that fail for one reason, before the first answer, that stop the job: the job itself is at fault."""
+
+TEXT_FAILURES_MAX = 100
+"""The same for reasons that may lie in a row's own text: a table may begin with such rows."""
+
+TEXT_KINDS = frozenset({"too_long", "filtered", "too_large"})
+"""Failures that may lie in a row's own text."""
 
 
 class RetryAfter(Record, frozen=True):
-    """Try the row again, no sooner than after so many seconds."""
+    """The decision to try a row again, after this number of seconds or later."""
 
     after_seconds: float
 
 
 class Attempts:
-    """One row's attempts so far."""
+    """The attempts of one row so far."""
 
-    __slots__ = ("answers_before", "counted", "odd", "sent")
+    __slots__ = ("answers_before", "counted", "counted_by_kind", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
+        """All attempts; the caller counts them."""
         self.counted = 0
-        self.odd: dict[str, int] = {}
-        """Of the counted ones, the odd answers by kind."""
+        """The attempts that count against the row."""
+        self.counted_by_kind: dict[str, int] = {}
+        """Those of the kinds in ATTEMPTS_OF_KIND."""
         self.answers_before = 0
-        """How many answers the job had when the row was last tried."""
+        """The number of answers that the job had at the row's last attempt."""
 
 
 class RetryPolicy:
-    """What the refusals of a run say of the job, and so what is to be done about each."""
+    """Decides about the rejections of one run."""
 
     def __init__(
         self, now: float, rng: Callable[[], float], *, give_up_after_seconds: float = math.inf, waits: bool = False
     ) -> None:
-        """`give_up_after_seconds`: without a single answer for so long, the endpoint is down for the night.
+        """`rng` returns numbers from 0 to 1, as random.random does.
 
-        `waits`: the endpoint may be down, or ask for any wait, as long as that: it is waited for.
+        `give_up_after_seconds`: stop after this time without a single answer.
+        `waits`: wait for an endpoint that is down, and as long as it asks (`--wait-for-endpoint`).
         """
         self.answers = 0
+        """The number of answers so far."""
         self._give_up_after_seconds, self._waits = give_up_after_seconds, waits
-        self._dice = rng
-        self._last_answer = now
+        self._rng = rng
+        self._last_answer_at = now
         self._in_a_row: dict[str, int] = {}
-        self._failed: dict[str, int] = {}
+        """Rejections since the last answer, by kind."""
+        self._failed_first: dict[str, int] = {}
         """Rows that failed before the first answer, by kind."""
-        self._first_quota = 0.0
+        self._first_quota_at = 0.0
 
     def answered(self, now: float) -> None:
-        """An answer has come: the endpoint, the key and the model are good."""
+        """Take in an answer: it shows that endpoint, key and model are good."""
         self.answers += 1
-        self._last_answer = now
+        self._last_answer_at = now
         self._in_a_row.clear()
 
-    def decide(self, refusal: Rejection, tries: Attempts, now: float) -> RetryAfter | Failure | Stopped:
-        """What to do about one refusal; counts it against the row."""
-        self._in_a_row[refusal.kind] = self._in_a_row.get(refusal.kind, 0) + 1
-        decision = self._stop(refusal, now) or self._of_row(refusal, tries)
+    def decide(self, rejection: Rejection, attempts: Attempts, now: float) -> RetryAfter | Failure | Stopped:
+        """Decide about a rejection, and count it in the row's attempts. A stop is returned, not raised."""
+        self._in_a_row[rejection.kind] = self._in_a_row.get(rejection.kind, 0) + 1
+        decision = self._stop(rejection, now) or self._decide_about_row(rejection, attempts)
         if isinstance(decision, Failure) and not self.answers:
-            return self._alike(decision, refusal) or decision
+            return self._stop_for_same_failures(decision, rejection) or decision
         return decision
 
-    def _of_row(self, refusal: Rejection, tries: Attempts) -> RetryAfter | Failure:
-        """What to do about the row, if the job goes on."""
-        kind = refusal.kind
-        if refusal.verdict == "row":
-            return Failure(kind=kind, reason=refusal.message)
-        blameless = kind in DOWN and tries.answers_before == self.answers and tries.sent <= BLAMELESS_TRIES
-        if kind not in FREE and not blameless:
-            tries.counted += 1
-        tries.answers_before = self.answers
+    def _decide_about_row(self, rejection: Rejection, attempts: Attempts) -> RetryAfter | Failure:
+        kind = rejection.kind
+        if rejection.verdict == "row":
+            return Failure(kind=kind, reason=rejection.message)
+        is_outage = (
+            kind in OUTAGE_KINDS and attempts.answers_before == self.answers and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
+        )
+        if kind not in UNCOUNTED_KINDS and not is_outage:
+            attempts.counted += 1
+        attempts.answers_before = self.answers
         if kind in ATTEMPTS_OF_KIND:
-            tries.odd[kind] = tries.odd.get(kind, 0) + 1
-            if tries.odd[kind] >= ATTEMPTS_OF_KIND[kind]:
-                return Failure(kind=kind, reason=refusal.message)
-        if tries.counted >= ATTEMPTS:
-            return Failure(kind=kind, reason=refusal.message, lasting=False)
-        return RetryAfter(after_seconds=self._wait(refusal, tries))
+            attempts.counted_by_kind[kind] = attempts.counted_by_kind.get(kind, 0) + 1
+            if attempts.counted_by_kind[kind] >= ATTEMPTS_OF_KIND[kind]:
+                return Failure(kind=kind, reason=rejection.message)
+        if attempts.counted >= ATTEMPTS:
+            return Failure(kind=kind, reason=rejection.message, lasting=False)
+        return RetryAfter(after_seconds=self._wait_seconds(rejection, attempts))
 
-    def _alike(self, failure: Failure, refusal: Rejection) -> Stopped | None:
-        """A stop, if the rows so far, not one of them answered, failed for this one reason."""
+    def _stop_for_same_failures(self, failure: Failure, rejection: Rejection) -> Stopped | None:
+        """A stop if all rows so far failed, and too many of them for this reason."""
         kind = failure.kind
-        self._failed[kind] = rows = self._failed.get(kind, 0) + 1
-        if rows < (ALIKE_BY_TEXT if kind in BY_TEXT else ALIKE):
+        self._failed_first[kind] = rows = self._failed_first.get(kind, 0) + 1
+        if rows < (TEXT_FAILURES_MAX if kind in TEXT_KINDS else SAME_FAILURES_MAX):
             return None
-        said = f"HTTP {refusal.status}: {refusal.message}" if refusal.status else refusal.message
-        remedy = "Check [parameters] and the model; `pipeline preview` shows what is sent."
-        if kind in BY_TEXT:
-            remedy += "\nIf it is these rows alone, put others before them, or leave them out."
+        reply = f"HTTP {rejection.status}: {rejection.message}" if rejection.status else rejection.message
+        remedy = "Check [parameters] and the model; `pipeline preview` shows the requests."
+        if kind in TEXT_KINDS:
+            remedy += "\nIf only these rows have this problem, move others before them, or leave them out."
         return Stopped(
-            f"the first {rows:,} rows all failed alike ({kind}). The endpoint said: {said}\n{remedy}\n"
-            "They are recorded as pending, not as failed.",
+            f"the first {rows:,} rows all failed for the same reason ({kind}). The endpoint replied: {reply}\n"
+            f"{remedy}\nThese rows are recorded as pending, not as failed.",
             Exit.NEEDS_PERSON if failure.lasting else Exit.TRY_LATER,
         )
 
-    def _wait(self, refusal: Rejection, tries: Attempts) -> float:
-        if refusal.wait_seconds is not None:
-            return refusal.wait_seconds
-        if refusal.pressure == "rate":
-            return 0.0  # the throttle pauses everyone; the row goes first after it
-        return self._dice() * min(BACKOFF_MAX_SECONDS, 2.0 ** (tries.counted + 1))
+    def _wait_seconds(self, rejection: Rejection, attempts: Attempts) -> float:
+        """Seconds until the row's next attempt: Retry-After, else exponential backoff with full jitter."""
+        if rejection.wait_seconds is not None:
+            return rejection.wait_seconds
+        if rejection.pressure == "rate":
+            return 0.0  # the throttle pauses everyone, and the row goes first after the pause
+        return self._rng() * min(BACKOFF_MAX_SECONDS, 2.0 ** (attempts.counted + 1))
 
-    def _stop(self, refusal: Rejection, now: float) -> Stopped | None:
-        """A stop, if this refusal makes the job hopeless."""
-        stop = self._needs_a_person(refusal, now)
-        if stop is not None:
-            return Stopped(f"HTTP {refusal.status}: {stop}" if refusal.status else stop)
-        silent_seconds = now - self._last_answer
-        if refusal.verdict == "retry" and silent_seconds > self._give_up_after_seconds:
-            for_so_long = f"for {silent_seconds / 60:,.0f} minutes (limits.give_up_after)"
-            return Stopped(f"Not one answer {for_so_long}. The last refusal: {refusal.message}", Exit.TRY_LATER)
+    def _stop(self, rejection: Rejection, now: float) -> Stopped | None:
+        """A stop if the job cannot succeed after this rejection."""
+        reason = self._reason_for_a_person(rejection, now)
+        if reason is not None:
+            return Stopped(f"HTTP {rejection.status}: {reason}" if rejection.status else reason)
+        silent_seconds = now - self._last_answer_at
+        if rejection.verdict == "retry" and silent_seconds > self._give_up_after_seconds:
+            return Stopped(
+                f"No answer for {silent_seconds / 60:,.0f} minutes (limits.give_up_after). "
+                f"The last rejection: {rejection.message}",
+                Exit.TRY_LATER,
+            )
         if self._waits:
             return None
-        if refusal.kind == "connect" and not self.answers and self._in_a_row["connect"] >= UNREACHED:
+        if rejection.kind == "connect" and not self.answers and self._in_a_row["connect"] >= UNREACHED_MAX:
             remedy = "Check endpoint.base_url, or try again later. If it is about to start, add --wait-for-endpoint."
-            return Stopped(f"Cannot reach the endpoint: {refusal.message}\n{remedy}", Exit.TRY_LATER)
-        if refusal.wait_seconds is not None and refusal.wait_seconds > LONGEST_WAIT_SECONDS:
-            minutes = refusal.wait_seconds / 60
-            asked = f"The endpoint asks to wait {minutes:,.0f} minutes: {refusal.message}"
-            return Stopped(f"{asked}\nTo wait as long as it says, add --wait-for-endpoint.", Exit.TRY_LATER)
+            return Stopped(f"Cannot reach the endpoint: {rejection.message}\n{remedy}", Exit.TRY_LATER)
+        if rejection.wait_seconds is not None and rejection.wait_seconds > RETRY_AFTER_MAX_SECONDS:
+            return Stopped(
+                f"The endpoint asks to wait {rejection.wait_seconds / 60:,.0f} minutes: {rejection.message}\n"
+                "To wait that long, add --wait-for-endpoint.",
+                Exit.TRY_LATER,
+            )
         return None
 
-    def _needs_a_person(self, refusal: Rejection, now: float) -> str | None:
-        """What the person is told, if waiting will not help."""
-        kind, times = refusal.kind, self._in_a_row[refusal.kind]
-        said = f"The endpoint said: {refusal.message}"
+    def _reason_for_a_person(self, rejection: Rejection, now: float) -> str | None:
+        """The reason to stop and its remedy, if waiting cannot help; else None."""
+        kind, times = rejection.kind, self._in_a_row[rejection.kind]
+        reply = f"The endpoint replied: {rejection.message}"
         if kind == "auth":
-            hopeless = not self.answers or times >= 2
-            return f"the key was not accepted. {said}\nCheck endpoint.api_key_env." if hopeless else None
+            is_certain = not self.answers or times >= 2
+            return f"the key was not accepted. {reply}\nCheck endpoint.api_key_env." if is_certain else None
         if kind == "not_found":
-            hopeless = not self.answers or times > 3
-            return (
-                f"no such model or address. {said}\nCheck endpoint.model and endpoint.base_url." if hopeless else None
-            )
+            is_certain = not self.answers or times > 3
+            remedy = "Check endpoint.model and endpoint.base_url."
+            return f"no such model or address. {reply}\n{remedy}" if is_certain else None
         if kind == "html" and not self.answers:
             return "the address answers with a web page, not with an API.\nCheck endpoint.base_url."
         if kind == "quota":
-            self._first_quota = now if times == 1 else self._first_quota
-            spent = times >= 3 and now - self._first_quota >= QUOTA_PROBES_SECONDS
-            return f"the quota is used up. {said}" if spent else None
-        return said if refusal.verdict == "stop" else None
+            self._first_quota_at = now if times == 1 else self._first_quota_at
+            is_certain = times >= QUOTA_REJECTIONS and now - self._first_quota_at >= QUOTA_PROBES_SECONDS
+            return f"the quota is used up. {reply}" if is_certain else None
+        return reply if rejection.verdict == "stop" else None

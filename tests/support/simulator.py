@@ -10,7 +10,8 @@ from itertools import count
 
 from pipeline.job.sections import Limits
 from pipeline.pacing.retry import Attempts, RetryAfter, RetryPolicy
-from pipeline.pacing.throttle import InFlight, Throttle
+from pipeline.pacing.in_flight import InFlight
+from pipeline.pacing.throttle import Throttle
 from pipeline.records import Allowance, Failure, Rejection, Stopped, Usage
 
 WAITING_MAX = 1000

@@ -27,7 +27,7 @@ from ...costs import expected_usage
 from ...endpoint import BatchApi, clean_message, parse_json, read_reply, rejects_response_format
 from ...files import make_private_folder
 from ...job import Job
-from ...pacing import ALIKE_BY_TEXT, ATTEMPTS, Attempts, RetryAfter, RetryPolicy
+from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
 from ...progress import Pause
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
 from ...store import BATCHES, BatchFile, OpenBatches, read_open_batches
@@ -510,7 +510,7 @@ class _Batches:
             await self._queue_is_full(sheet, words)
             return
         bad = {error["line"]: str(error.get("message")) for error in errors if isinstance(error.get("line"), int)}
-        if not bad or len(bad) >= sheet.requests or (len(bad) >= ALIKE_BY_TEXT and not self._patience.answers):
+        if not bad or len(bad) >= sheet.requests or (len(bad) >= TEXT_FAILURES_MAX and not self._patience.answers):
             await self._forget(sheet)
             raise Stopped(f"The provider did not take a batch of {sheet.requests:,} requests. It said: {words}")
         for number, line in enumerate(read_lines(self._folder / sheet.name), 1):

@@ -15,7 +15,7 @@ from pipeline.endpoint.client import Client
 from pipeline.endpoint.exchange import BODY_BYTES_MAX
 from pipeline.execution.live.lane import FIRST_ROWS, Lane
 from pipeline.execution.local_context import LocalContext
-from pipeline.pacing.retry import ALIKE, ATTEMPTS
+from pipeline.pacing.retry import ATTEMPTS, SAME_FAILURES_MAX
 from pipeline.progress import NO_PAUSE, Pause, Progress
 from pipeline.records import TEMPORARY, BadJob, Exit, LearnedLimits, Request, Tally
 from pipeline.store.writer import Store
@@ -236,12 +236,12 @@ def test_first_rows_that_are_all_refused_stop_the_job_and_are_not_failed(tmp_pat
         done = run(tmp_path, make_job(server.url, limits__concurrency=16), numbered(50), raises=True)
     assert "temperature is too high" in str(done.stop)
     assert not done.outcomes
-    assert server.arrived == done.tally.attempts == ALIKE
+    assert server.arrived == done.tally.attempts == SAME_FAILURES_MAX
     assert done.tally.failed == 0
 
 
 def test_first_rows_that_are_rejected_before_an_answer_are_failed(tmp_path: Path) -> None:
-    bad = numbered(ALIKE - 1)
+    bad = numbered(SAME_FAILURES_MAX - 1)
     with ChatServer(lambda seen, _attempt: BAD_REQUEST if seen.prompt in bad else None) as server:
         done = run(tmp_path, make_job(server.url), numbered(10))
     assert [done.failure(prompt).kind for prompt in bad] == ["bad_request"] * len(bad)
@@ -252,8 +252,8 @@ def test_first_rows_that_are_rejected_before_an_answer_are_failed(tmp_path: Path
 
 def test_a_short_table_whose_every_row_is_rejected_is_failed_to_its_end(tmp_path: Path) -> None:
     with ChatServer(lambda _seen, _attempt: BAD_REQUEST) as server:
-        done = run(tmp_path, make_job(server.url), numbered(ALIKE - 1))
-    assert len(done.outcomes) == done.tally.failed == ALIKE - 1
+        done = run(tmp_path, make_job(server.url), numbered(SAME_FAILURES_MAX - 1))
+    assert len(done.outcomes) == done.tally.failed == SAME_FAILURES_MAX - 1
 
 
 def test_bad_requests_after_an_answer_never_stop_the_job(tmp_path: Path) -> None:

@@ -1,0 +1,287 @@
+"""All constants of the throttle in one record, so that a simulation can vary them: `make governor SET="cut=0.8"`."""
+
+from ..records import Record
+
+WINDOW_FIRST = 8
+"""Requests in flight at once, at first: few enough for a small server, and four doublings from 128."""
+
+WINDOW_MAX = 1024
+"""Requests in flight at once, at most, where the user sets no `limits.concurrency`."""
+
+
+class Tuning(Record, frozen=True, forbid_unknown_fields=True):
+    """The constants of `Throttle`, `Rate`, `Window` and `TokenEstimate`."""
+
+    # the user's limits
+
+    user_limit_share: float = 0.985
+    """Share of a limit set by the user at which requests leave. The rest allows for clocks that differ, and for the
+    time that a request takes to reach the endpoint."""
+
+    # the rate: the cubic curve of RFC 9438 around a known limit
+
+    cubic_depth: float = 0.03
+    """Share of the limit by which the rate is below it at the start of the cubic curve, after a 429. CUBIC takes 0.3
+    (1 - beta_cubic), but it only knows where loss began; here the limit was measured."""
+
+    cubic_seconds: float = 30.0
+    """Seconds from a 429 until the cubic curve is back at the limit (K in RFC 9438), once the limit is known well. A
+    limit that was raised is noticed after about two and a half times K."""
+
+    cubic_seconds_min: float = 10.0
+    """Seconds of K while the limit is known only roughly."""
+
+    cubic_seconds_max: float = 90.0
+    """Seconds of K at most: it grows each time that the limit is met where it was met before."""
+
+    cubic_seconds_growth: float = 1.5
+    """Factor by which K grows when the limit is met where it was met before."""
+
+    cubic_requests: float = 100.0
+    """Requests that leave during K, at least: each probe of the limit costs one or two rejections."""
+
+    cubic_requests_min: float = 10.0
+    """Requests that leave during K, at least, while the limit is only guessed."""
+
+    probing_growth: float = 1.1
+    """Multiple of the limit at which the cubic curve ends and exponential growth begins: it is no limit any more."""
+
+    doubling_seconds: float = 15.0
+    """Seconds in which the rate doubles during exponential growth."""
+
+    doubling_requests: float = 100.0
+    """Requests that leave while the rate doubles, at least: they empty the endpoint's bucket, if it was full."""
+
+    headroom: float = 1.25
+    """Multiple of the rate at which requests really leave that exponential growth never exceeds: something else than
+    the rate may hold them back."""
+
+    unconfirmed_doubling_seconds: float = 5.0
+    """Seconds in which the rate doubles while the limit is unconfirmed (it rests on a single 429, which may be
+    spurious): within half a minute such a limit is met again or left behind."""
+
+    unconfirmed_doubling_requests: float = 30.0
+    """Requests that leave while the rate doubles, at least, while the limit is unconfirmed."""
+
+    unconfirmed_headroom: float = 1.5
+    """The same as `headroom`, while the limit is unconfirmed."""
+
+    lost_growth: float = 1.5
+    """Multiple of the limit beyond which a 429 is treated as the first one: at such a rate the endpoint's bucket
+    overflowed in between, so the requests accepted since do not measure the limit."""
+
+    # the rate: what a 429 teaches
+
+    cut: float = 0.85
+    """Multiplicative decrease at a 429 whose limit is not known yet: the limit is first taken to be this share of the
+    rate at which requests were leaving. Also the most that a single 429 too early to measure anything can take away."""
+
+    first_rate: float = 4.0
+    """Requests a second that the first 429 leaves, at least: a job that is rejected at once has met an empty bucket,
+    and knows nothing of the limit."""
+
+    header_share: float = 0.95
+    """Share of a limit told by the endpoint's headers that is taken as the first estimate."""
+
+    measured_requests: int = 12
+    """Requests accepted between two 429s that measure the limit, at least. Fewer show only that it is no higher."""
+
+    measured_well_requests: int = 100
+    """Requests accepted between two 429s that measure the limit to a percent or two."""
+
+    agreement: float = 0.05
+    """Relative difference up to which two measurements are of the same limit."""
+
+    proofs_max: int = 2
+    """Number of proofs that a limit has at most. Several 429s of one moment prove it, or two measurements that agree;
+    a single 429 below the limit takes one proof away. Without any, a single 429 changes nothing."""
+
+    burst_seconds: float = 2.0
+    """Seconds of the rate that may leave as one burst after a pause: the endpoint's bucket refilled meanwhile."""
+
+    burst_seconds_min: float = 0.05
+    """Seconds of the rate that may leave as one burst, at least, where larger bursts were rejected."""
+
+    burst_growth: float = 1.5
+    """Factor by which the burst grows back when it was not rejected; a burst that was is halved."""
+
+    refill_share: float = 0.9
+    """Share of the tokens that came into the endpoint's bucket during a pause which is counted on."""
+
+    burst_rows: float = 4.0
+    """Capacity of the bucket of tokens, at least, in requests of mean size."""
+
+    rounding_seconds: float = 1.2
+    """Seconds of a Retry-After that say nothing about when the bucket had room again: endpoints round up to whole
+    seconds."""
+
+    period_seconds: float = 61.0
+    """Seconds without an accepted request after which 429s teach no rate. Limits are for a minute at most, so there is
+    another reason for them."""
+
+    meter_seconds: float = 5.0
+    """Time constant of the exponential average of the rate at which requests leave."""
+
+    usage_requests: int = 20
+    """Requests over which the mean number of tokens of a request is averaged."""
+
+    stale_seconds: float = 3600.0
+    """Seconds after which limits learned by an earlier run are probed at once."""
+
+    # the window: slow start
+
+    window_first: int = WINDOW_FIRST
+    """Requests in flight at once when slow start begins."""
+
+    window_max: int = WINDOW_MAX
+    """Requests in flight at once, at most, where the user sets no number."""
+
+    stage_answers_max: int = 4 * WINDOW_MAX
+    """Latencies that a stage of slow start remembers, the last ones: a window that never fills would collect them for
+    the whole run."""
+
+    slow_latency_seconds: float = 8.0
+    """Latency above which slow start opens the window fourfold in a round trip, not twofold: it would take an hour."""
+
+    slow_latency_growth: float = 3.0
+    """Requests that an answer adds to the window during slow start, above that latency; below it is 1, as in TCP."""
+
+    slower: float = 0.5
+    """Power of 2 by which answers may get slower when the window doubles. Beyond it, slow start ends, as in HyStart."""
+
+    latency_samples: int = 256
+    """Answers over which latency is averaged, at most; fewer while the window is smaller."""
+
+    latency_samples_min: int = 20
+    """Answers over which latency is averaged, at least."""
+
+    # the window: trials of another size, after slow start
+
+    wide_step: float = 2.0
+    """Factor of the first trials of another window."""
+
+    fine_step: float = 1.25
+    """Factor of the later trials."""
+
+    wide_gain: float = 1.05
+    """Multiple of the best throughput that a window larger by `wide_step` has to reach to be kept."""
+
+    fine_gain: float = 1.02
+    """Multiple of the best throughput that a window larger by `fine_step` has to reach to be kept."""
+
+    trial_windows: int = 3
+    """Answers that measure a window's throughput, as a multiple of the window; one window of answers settles it."""
+
+    trial_answers_min: int = 100
+    """Answers that measure a window's throughput, at least."""
+
+    trial_seconds: float = 60.0
+    """Seconds between two fine trials, at least."""
+
+    trial_latencies: float = 4.0
+    """Latencies between two fine trials, at least."""
+
+    rate_bound_seconds: float = 600.0
+    """Seconds after a 429 during which the rate is what binds: the window is not measured, only made wide enough."""
+
+    rate_bound_latencies: float = 6.0
+    """Latencies after a 429 during which the rate is what binds, at least."""
+
+    rate_bound_growth: float = 0.25
+    """Requests that an answer adds to a full window while the rate is what binds."""
+
+    # the window: overloads
+
+    stray_share: float = 0.01
+    """Share of requests that meet an overload whatever the window is, until the endpoint's own share is learned."""
+
+    stray_answers: int = 100
+    """Answers over which the endpoint's share of such stray overloads is averaged, once slow start is over."""
+
+    overload_score: float = 0.5
+    """Recent overloads beyond the stray ones after which slow start ends with a cut."""
+
+    overload_score_stray: float = 3.0
+    """The same at an endpoint with many stray overloads."""
+
+    decrease_score: float = 4.0
+    """Recent overloads beyond the stray ones after which a window that was good before is decreased."""
+
+    decrease_score_share: float = 0.15
+    """The same in addition, as a share of the window."""
+
+    decrease: float = 0.7
+    """Multiplicative decrease of a window that was good before; the same as beta_cubic in RFC 9438."""
+
+    probe_step: float = 0.02
+    """Share by which a window that was cut is opened again as a probe; one request, at least."""
+
+    probe_seconds: float = 2.0
+    """Seconds from a cut to the first probe, and in addition `probe_latencies`."""
+
+    probe_latencies: float = 3.0
+    """Latencies from a cut to the first probe, in addition."""
+
+    probe_seconds_max: float = 240.0
+    """Seconds between two probes, at most: the interval doubles each time that overloads begin at the same window."""
+
+    # pauses
+
+    first_pause_seconds: float = 1.0
+    """Seconds of the first pause after a rejection without Retry-After."""
+
+    pause_seconds_max: float = 60.0
+    """Seconds of a pause after a rejection without Retry-After, at most."""
+
+    rate_pause_share: float = 1 / 8
+    """Share of the time since the last success that a pause after a 429 takes, so that backoff is exponential."""
+
+    window_pause_share: float = 1 / 16
+    """The same after an overload, and after a Retry-After. Half an hour of it takes fewer than 100 requests
+    (`retry.UNCOUNTED_ATTEMPTS_MAX`)."""
+
+    long_pause_seconds: float = 5.0
+    """Seconds of a pause above which one request goes first when it is over."""
+
+    doubted_pauses: int = 3
+    """Pauses in a row after which a Retry-After that never holds is extended by backoff."""
+
+    down_rejections: int = 3
+    """Overloads in a row, without an answer between them, that mean that the endpoint is down: everyone pauses, and the
+    window is not decreased."""
+
+    accepted_times: float = 4.0
+    """Multiple of the usual time of a rejection after which the request that went first is taken for accepted."""
+
+    accepted_seconds_min: float = 1.0
+    """Seconds after which the request that went first is taken for accepted, at least."""
+
+    accepted_seconds_max: float = 15.0
+    """Seconds after which the request that went first is taken for accepted, at most."""
+
+    rejection_seconds: float = 0.5
+    """Seconds that a rejection takes, until some have been seen."""
+
+    rejection_weight: float = 0.2
+    """Weight of the latest rejection in the average of the time that rejections take."""
+
+    # the estimate of tokens
+
+    forget: float = 0.998
+    """Factor by which the weight of all earlier requests shrinks with each one, in the line from bytes to tokens."""
+
+    spread_min: float = 0.02
+    """Relative standard deviation of sizes, at least, for them to tell a slope."""
+
+    completion_quantile: float = 0.8
+    """Quantile of completion tokens that is set aside for a request under the user's token limit."""
+
+    completions_recent: int = 200
+    """Answers of which that quantile is taken."""
+
+    completions_mean: int = 100
+    """Answers over which the mean of completion tokens is averaged."""
+
+
+DEFAULT_TUNING = Tuning()
+"""The constants in use, chosen by simulation of the endpoints in `tests/support/scenarios.py`."""
