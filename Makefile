@@ -38,8 +38,8 @@ bench: $(TOOLS) ## what the program itself costs beside the model, and what a jo
 	$(BIN)/python tests/benchmarks/run_overhead.py --concurrency 64 1024 --delay-ms 0 1000 --against aiohttp
 	$(BIN)/python tests/benchmarks/stored_rows.py --rows 10000 100000
 
-governor: $(TOOLS) ## how near to each kind of hidden limit the pace comes, and how much is refused, in simulation
-	$(BIN)/python tests/support/scenarios.py
+governor: $(TOOLS) ## the throttle at each kind of hidden limit, in simulation; SET="cut=0.8" varies a constant
+	$(BIN)/python tests/support/scenarios.py $(foreach setting,$(SET),--set $(setting))
 
 torture: $(TOOLS) ## kill 300 runs at random moments and at every step, and hold the books against what was sent
 	$(BIN)/python tests/support/torture.py --kills 300

@@ -64,7 +64,8 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Requests that leave while the rate doubles, at least, while the limit is unconfirmed."""
 
     unconfirmed_headroom: float = 1.5
-    """The same as `headroom`, while the limit is unconfirmed."""
+    """Multiple of the rate at which requests really leave that exponential growth never exceeds, while the limit is
+    unconfirmed."""
 
     lost_growth: float = 1.5
     """Multiple of the limit beyond which a 429 is treated as the first one: at such a rate the endpoint's bucket
@@ -120,7 +121,7 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     another reason for them."""
 
     meter_seconds: float = 5.0
-    """Time constant of the exponential average of the rate at which requests leave."""
+    """Seconds over which the rate at which requests leave is averaged (the time constant of an exponential average)."""
 
     usage_requests: int = 20
     """Requests over which the mean number of tokens of a request is averaged."""
@@ -141,7 +142,8 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     the whole run."""
 
     slow_latency_seconds: float = 8.0
-    """Latency above which slow start opens the window fourfold in a round trip, not twofold: it would take an hour."""
+    """Seconds of latency above which slow start opens the window fourfold in a round trip; twofold would take
+    an hour."""
 
     slow_latency_growth: float = 3.0
     """Requests that an answer adds to the window during slow start, above that latency; below it is 1, as in TCP."""
@@ -202,13 +204,14 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Recent overloads beyond the stray ones after which slow start ends with a cut."""
 
     overload_score_stray: float = 3.0
-    """The same at an endpoint with many stray overloads."""
+    """Recent overloads beyond the stray ones after which slow start ends with a cut, where stray ones are frequent."""
 
     decrease_score: float = 4.0
-    """Recent overloads beyond the stray ones after which a window that was good before is decreased."""
+    """Recent overloads beyond the stray ones after which a window that was good before is decreased; larger windows
+    allow for more (`decrease_score_share`)."""
 
     decrease_score_share: float = 0.15
-    """The same in addition, as a share of the window."""
+    """Share of the window that is added to `decrease_score`."""
 
     decrease: float = 0.7
     """Multiplicative decrease of a window that was good before; the same as beta_cubic in RFC 9438."""
@@ -217,10 +220,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Share by which a window that was cut is opened again as a probe; one request, at least."""
 
     probe_seconds: float = 2.0
-    """Seconds from a cut to the first probe, and in addition `probe_latencies`."""
+    """Seconds from a cut to the first probe; `probe_latencies` are added."""
 
     probe_latencies: float = 3.0
-    """Latencies from a cut to the first probe, in addition."""
+    """Latencies that are added to `probe_seconds`."""
 
     probe_seconds_max: float = 240.0
     """Seconds between two probes, at most: the interval doubles each time that overloads begin at the same window."""
@@ -237,8 +240,8 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Share of the time since the last success that a pause after a 429 takes, so that backoff is exponential."""
 
     window_pause_share: float = 1 / 16
-    """The same after an overload, and after a Retry-After. Half an hour of it takes fewer than 100 requests
-    (`retry.UNCOUNTED_ATTEMPTS_MAX`)."""
+    """Share of the time since the last success that a pause after an overload takes, or one that extends a Retry-After.
+    An endpoint that is down for half an hour gets fewer than 100 requests (`retry.UNCOUNTED_ATTEMPTS_MAX`)."""
 
     long_pause_seconds: float = 5.0
     """Seconds of a pause above which one request goes first when it is over."""
@@ -254,10 +257,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Multiple of the usual time of a rejection after which the request that went first is taken for accepted."""
 
     accepted_seconds_min: float = 1.0
-    """Seconds after which the request that went first is taken for accepted, at least."""
+    """Seconds after which the request that went first is taken for accepted, at the earliest."""
 
     accepted_seconds_max: float = 15.0
-    """Seconds after which the request that went first is taken for accepted, at most."""
+    """Seconds after which the request that went first is taken for accepted, at the latest."""
 
     rejection_seconds: float = 0.5
     """Seconds that a rejection takes, until some have been seen."""

@@ -9,7 +9,7 @@ from priced_jobs import LOOPBACK, OWN, body_of, image, job_at
 
 from pipeline.costs.budget import Budget
 from pipeline.costs.prices import PriceList
-from pipeline.job import Job
+from pipeline.job.job import Job
 from pipeline.records import BadJob, Exit, Request, Usage
 
 

@@ -7,7 +7,8 @@ import pytest
 from priced_jobs import LOOPBACK, job_at
 
 from pipeline.costs.forecast import forecast_seconds, predict_total, summarize_pilot
-from pipeline.job import Job, Limits
+from pipeline.job.job import Job
+from pipeline.job.sections import Limits
 from pipeline.records import LearnedLimits, Usage
 
 

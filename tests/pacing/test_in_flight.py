@@ -2,8 +2,9 @@
 
 from driven_throttle import answer, send
 
-from pipeline.job import Limits
-from pipeline.pacing import Throttle, TokenEstimate
+from pipeline.job.sections import Limits
+from pipeline.pacing.throttle import Throttle
+from pipeline.pacing.tokens import TokenEstimate
 
 
 def test_a_request_in_flight_knows_its_number_its_size_and_what_left_before_it() -> None:

@@ -5,9 +5,10 @@ import math
 import pytest
 from driven_throttle import USED, answer, drive, send, too_many
 
-from pipeline.job import Limits
-from pipeline.pacing import InFlight, Throttle
+from pipeline.job.sections import Limits
+from pipeline.pacing.in_flight import InFlight
 from pipeline.pacing.rate import Rate
+from pipeline.pacing.throttle import Throttle
 from pipeline.pacing.tuning import DEFAULT_TUNING
 from pipeline.records import Allowance, LearnedLimits
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.endpoint.replies import KINDS
+from pipeline.endpoint.rejections import KINDS
 from pipeline.pacing.retry import (
     ATTEMPTS,
     SAME_FAILURES_MAX,

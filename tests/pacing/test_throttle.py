@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 from driven_throttle import TIMEOUT, USED, answer, drive, driven, overload, send, too_many
 
-from pipeline.job import Limits
-from pipeline.pacing import Throttle, TokenEstimate
+from pipeline.job.sections import Limits
+from pipeline.pacing.throttle import Throttle
+from pipeline.pacing.tokens import TokenEstimate
 from pipeline.records import Allowance, LearnedLimits, Rejection, Usage
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.pacing import TokenEstimate
+from pipeline.pacing.tokens import TokenEstimate
 from pipeline.records import Usage
 
 

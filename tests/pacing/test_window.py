@@ -5,8 +5,9 @@ import tracemalloc
 
 from driven_throttle import TIMEOUT, answer, drive, driven, overload, send
 
-from pipeline.job import Limits
-from pipeline.pacing import InFlight, Throttle
+from pipeline.job.sections import Limits
+from pipeline.pacing.in_flight import InFlight
+from pipeline.pacing.throttle import Throttle
 from pipeline.pacing.tuning import DEFAULT_TUNING
 from pipeline.pacing.window import Window
 from pipeline.records import LearnedLimits, Rejection

@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable
 from itertools import count
 
-from pipeline.job import Limits
-from pipeline.pacing import InFlight, Throttle
+from pipeline.job.sections import Limits
+from pipeline.pacing.in_flight import InFlight
+from pipeline.pacing.throttle import Throttle
 from pipeline.records import Allowance, Rejection, Usage
 
 NO_ALLOWANCE = Allowance()

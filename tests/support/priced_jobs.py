@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.job import Job
+from pipeline.job.job import Job
 
 LOOPBACK = "http://127.0.0.1:9/v1"
 OWN = {"prices.input": 1.0, "prices.cached_input": 0.25, "prices.output": 4.0}

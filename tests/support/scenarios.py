@@ -1,82 +1,38 @@
-"""What the governor makes of each endpoint, with a floor for what is answered and a ceiling for what is refused.
+"""The throttle at each kind of endpoint, in simulation: throughput, rejections, and the time until it is up to speed.
 
-    python tests/scenarios.py [--seeds 3] [--only outage] [--alone]
+    python tests/support/scenarios.py [--seeds 3] [--only outage] [--alone] [--set cut=0.8 --set cubic_seconds=20]
 
-prints the table, beside what fixed concurrency and AIMD make of the same.
+prints a table with the bounds that the tests hold each row to, beside a fixed number of workers and AIMD.
+`--set` varies a constant of `pipeline.pacing.tuning`.
 """
 
 import argparse
 import math
 import random
 import statistics
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from simulator import (
-    Aimd,
-    Asker,
+import msgspec
+from simulated_endpoints import (
     Batching,
     Buckets,
     Calendar,
     Cap,
     Changing,
-    Clock,
     Daily,
-    Endpoint,
     Failing,
     Flaky,
-    Job,
-    Row,
     Sharing,
     Stray,
     StrayOnce,
-    Workers,
-    rate_refusal,
+    rate_limited,
 )
+from simulation import Result, Scenario, simulate
+from simulator import Aimd, Workers
 
 from pipeline.job.sections import Limits
-from pipeline.records import LearnedLimits, Stopped
-
-SETTLED_SECONDS = 10.0
-"""90 % of the best must hold for so long to count."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    name: str
-    server: Callable[[Clock, random.Random], Endpoint]
-    best: Callable[[float, float], float]
-    """What the endpoint could answer between two moments: requests, or tokens."""
-    floor: float
-    """Of the best, at least."""
-    ceiling: float
-    """Of all that was sent, at most refused."""
-    ramp_seconds: float
-    """At most, until 90 % of the best."""
-    by_tokens: bool = False
-    tokens: tuple[float, float] = (60.0, 0.4)
-    """Of a row: the mean, and sigma of the lognormal."""
-    seconds: float = 1200.0
-    counted_from: float = 120.0
-    ramp_from: float = 0.0
-    jobs: int = 1
-    must_stop: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True)
-class Result:
-    goodput: float
-    refused: float
-    ramp_seconds: float
-    lost: int
-    stopped: Stopped | None
-    in_flight: float
-    shares: list[float]
-    """Of the answers, each job's."""
-    most_left_in_a_minute: int
-    learnt: LearnedLimits | None
+from pipeline.pacing.tuning import DEFAULT_TUNING, Tuning
+from pipeline.text import did_you_mean
 
 
 def steady(per_minute: float) -> Callable[[float, float], float]:
@@ -84,7 +40,7 @@ def steady(per_minute: float) -> Callable[[float, float], float]:
 
 
 def pieces(*steps: tuple[float, float]) -> Callable[[float, float], float]:
-    """A rate that changes at given moments."""
+    """A rate that changes at given times."""
 
     def total(start: float, end: float) -> float:
         ends = [at for at, _ in steps[1:]] + [math.inf]
@@ -111,7 +67,9 @@ SCENARIOS = (
     Scenario("600 requests/min, burst 60", Buckets, steady(600), 0.97, 0.005, 15),
     Scenario("60,000 tokens/min binds", Buckets, steady(60_000), 0.963, 0.0075, 15, tokens=(300, 0.5), by_tokens=True),
     Scenario("both bind", Buckets, steady(600), 0.97, 0.0033, 15, tokens=(100, 0.4)),
-    Scenario("as the first, no Retry-After", lambda c, d: Buckets(c, d, tells=False), steady(600), 0.977, 0.0033, 15),
+    Scenario(
+        "as the first, no Retry-After", lambda c, d: Buckets(c, d, says_when=False), steady(600), 0.977, 0.0033, 15
+    ),
     Scenario("calendar-minute window", Calendar, steady(600), 0.96, 0.01, 15),
     Scenario("as the first, 12 s latency", lambda c, d: Buckets(c, d, median=12.0), steady(600), 0.97, 0.005, 60),
     Scenario("32 at once, else 503", Cap, steady(60 * 32 / MEAN_LATENCY), 0.97, 0.0068, 30),
@@ -157,7 +115,7 @@ SCENARIOS = (
     ),
     Scenario(
         "5 min of 429, Retry-After 20 s",
-        lambda c, d: Failing(c, d, start=300, end=600, refusal=rate_refusal(20.0)),
+        lambda c, d: Failing(c, d, start=300, end=600, rejection=rate_limited(20.0)),
         STORM,
         0.95,
         0.01,
@@ -166,7 +124,7 @@ SCENARIOS = (
     ),
     Scenario(
         "5 min of 429, no Retry-After",
-        lambda c, d: Failing(c, d, start=300, end=600, refusal=rate_refusal(None)),
+        lambda c, d: Failing(c, d, start=300, end=600, rejection=rate_limited(None)),
         STORM,
         0.95,
         0.01,
@@ -175,8 +133,8 @@ SCENARIOS = (
     ),
     Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.011, 15, jobs=2),
     Scenario(
-        "daily quota of 3,000, hours told",
-        lambda c, d: Daily(c, d, quota=3000, tells_hours=True),
+        "daily quota of 3,000, with Retry-After",
+        lambda c, d: Daily(c, d, quota=3000, says_hours=True),
         lambda start, end: min(10 * end, 3000) - min(10 * start, 3000),
         0.99,
         0.015,
@@ -185,8 +143,8 @@ SCENARIOS = (
         must_stop=True,
     ),
     Scenario(
-        "daily quota of 3,000, nothing told",
-        lambda c, d: Daily(c, d, quota=3000, tells_hours=False),
+        "daily quota of 3,000, no Retry-After",
+        lambda c, d: Daily(c, d, quota=3000, says_hours=False),
         lambda start, end: min(10 * end, 3000) - min(10 * start, 3000),
         0.99,
         0.04,
@@ -266,7 +224,7 @@ SCENARIOS = (
         "600/min, all used up at the start", lambda c, d: Buckets(c, d, is_empty=True), steady(600), 0.97, 0.005, 60
     ),
     Scenario(
-        "600/min, 300/min told",
+        "600/min, the user's limit 300/min",
         Buckets,
         steady(300),
         0.97,
@@ -277,101 +235,55 @@ SCENARIOS = (
 )
 
 
-def simulate(scenario: Scenario, seed: int, asker: type[Asker] = Job) -> Result:
-    """One run; lasts a second or so."""
-    rng, clock = random.Random(seed), Clock()
-    server = scenario.server(clock, rng)
-    mean, sigma = scenario.tokens
-
-    def new_row() -> Row:
-        tokens = max(2, round(rng.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)))
-        prompt = max(1, round(tokens * rng.uniform(0.6, 0.9)))
-        return Row(prompt, max(1, tokens - prompt))
-
-    jobs = [asker(clock, server, new_row, rng, scenario.limits) for _ in range(scenario.jobs)]
-    for number, job in enumerate(jobs):
-        clock.at(number * 20.0, job.begin)
-    clock.run(scenario.seconds)
-    answers = sorted(
-        (at, tokens if scenario.by_tokens else 1)
-        for job in jobs
-        for at, tokens in zip(job.traffic.answered_at, job.traffic.tokens, strict=True)
-    )
-    refused = sum(len(job.traffic.refused_at) for job in jobs)
-    first = jobs[0]
-    return Result(
-        goodput=sum(worth for at, worth in answers if at >= scenario.counted_from)
-        / scenario.best(scenario.counted_from, clock.now),
-        refused=refused / max(1, refused + len(answers)),
-        ramp_seconds=ramp_seconds(answers, scenario),
-        lost=sum(job.traffic.lost for job in jobs),
-        stopped=first.traffic.stopped,
-        in_flight=statistics.fmean([n for at, n in first.traffic.in_flight if at > clock.now / 2] or [0]),
-        shares=[len(job.traffic.answered_at) / max(1, len(answers)) for job in jobs],
-        most_left_in_a_minute=most_in_a_minute(first.traffic.left_at),
-        learnt=first.throttle.learned() if isinstance(first, Job) else None,
-    )
-
-
-def ramp_seconds(answers: list[tuple[float, int]], scenario: Scenario) -> float:
-    """Until ten seconds held 90 % of the best."""
-    recent: deque[tuple[float, int]] = deque()
-    since, total = scenario.ramp_from, 0.0
-    for at, worth in answers:
-        if at < since:
-            continue
-        recent.append((at, worth))
-        total += worth
-        while recent[0][0] <= at - SETTLED_SECONDS:
-            total -= recent.popleft()[1]
-        best = max(scenario.best(max(0, at - SETTLED_SECONDS), at), scenario.best(since, since + SETTLED_SECONDS))
-        if total >= 0.9 * best:
-            return at - since
-    return math.inf
-
-
-def most_in_a_minute(times: list[float]) -> int:
-    recent: deque[float] = deque()
-    most = 0
-    for at in times:
-        recent.append(at)
-        while recent[0] <= at - 60:
-            recent.popleft()
-        most = max(most, len(recent))
-    return most
-
-
-# ---- the table
-
-
-def told(results: list[Result]) -> str:
+def cell(results: list[Result]) -> str:
     goodput = 100 * statistics.fmean(result.goodput for result in results)
-    refused = 100 * statistics.fmean(result.refused for result in results)
+    rejected = 100 * statistics.fmean(result.rejected for result in results)
     seconds = max(result.ramp_seconds for result in results)
-    return f"{goodput:5.1f} {refused:5.2f} {'never' if seconds == math.inf else f'{seconds:.0f}':>5}"
+    return f"{goodput:5.1f} {rejected:5.2f} {'never' if seconds == math.inf else f'{seconds:.0f}':>5}"
+
+
+def tuning_of(settings: list[str]) -> Tuning:
+    """The tuning with settings such as `cut=0.8`. Raises ValueError for one that is none, with the near name."""
+    values: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if name not in Tuning.__struct_fields__:
+            raise ValueError(f"--set {setting}: no such constant{did_you_mean(name, Tuning.__struct_fields__)}")
+        if not equals:
+            raise ValueError(f"--set {setting}: give a value, such as {name}={getattr(DEFAULT_TUNING, name)}")
+        values[name] = value
+    return msgspec.convert(values, Tuning, strict=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each; the ramp told is the slowest")
-    parser.add_argument("--only", default="", help="scenarios whose name holds this")
-    parser.add_argument("--alone", action="store_true", help="the governor alone")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each scenario; the slowest ramp is shown")
+    parser.add_argument("--only", default="", help="only scenarios whose name holds this")
+    parser.add_argument("--alone", action="store_true", help="only the throttle, without workers and AIMD")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a constant")
     options = parser.parse_args()
+    try:
+        tuning = tuning_of(options.set)
+    except ValueError as error:
+        parser.error(str(error))
+    for name in Tuning.__struct_fields__:
+        if (value := getattr(tuning, name)) != (default := getattr(DEFAULT_TUNING, name)):
+            print(f"{name} = {value} (default: {default})")
     usual: tuple[type[Workers], ...] = () if options.alone else (Workers, Aimd)
-    columns = ["the governor", "held to", *("20 at once", "AIMD")[: len(usual)]]
-    print("% of the best, % refused, seconds to 90 %".ljust(43) + "".join(f"{column:22}" for column in columns))
+    columns = ["the throttle", "bounds", *("20 workers", "AIMD")[: len(usual)]]
+    print("% of the best, % rejected, seconds to 90 %".ljust(44) + "".join(f"{column:22}" for column in columns))
     for scenario in SCENARIOS:
         if options.only not in scenario.name:
             continue
         seeds = range(options.seeds)
-        results = [simulate(scenario, seed) for seed in seeds]
-        held = f"{100 * scenario.floor:5.1f} {100 * scenario.ceiling:5.2f} {scenario.ramp_seconds:5.0f}"
+        results = [simulate(scenario, seed, tuning=tuning) for seed in seeds]
+        bounds = f"{100 * scenario.floor:5.1f} {100 * scenario.ceiling:5.2f} {scenario.ramp_seconds:5.0f}"
         others = [
-            told([simulate(scenario, seed, asker) for seed in seeds]) for asker in usual if not scenario.must_stop
+            cell([simulate(scenario, seed, workers) for seed in seeds]) for workers in usual if not scenario.must_stop
         ]
         lost = sum(result.lost for result in results)
         print(
-            f"{scenario.name:40}" + "".join(f"{cell:>20}  " for cell in (told(results), held, *others)),
+            f"{scenario.name:40}" + "".join(f"{text:>20}  " for text in (cell(results), bounds, *others)),
             f"in flight {statistics.fmean(result.in_flight for result in results):4.0f}  lost {lost}",
             "  stopped" if results[0].stopped else "",
             flush=True,
