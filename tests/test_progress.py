@@ -19,7 +19,6 @@ import pytest
 
 from pipeline.progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from pipeline.records import LearnedLimits, Tally, Usage
-from pipeline.text import duration, money, short_count
 
 HALF = Tally(ok=1_807, failed=3, usage=Usage(800_000, 100_000), cost=0.86)
 
@@ -85,39 +84,6 @@ def screen_of(written: str) -> str:
 
 def columns_of(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
-
-
-@pytest.mark.parametrize(
-    ("dollars", "text"),
-    [
-        (0, "$0.00"),
-        (2.07, "$2.07"),
-        (0.0042, "$0.0042"),
-        (0.01, "$0.01"),
-        (0.000012, "$1.2e-05"),
-        (999.99, "$999.99"),
-        (1234.5, "$1,234"),
-        (1_000_000, "$1,000,000"),
-    ],
-)
-def test_money_has_as_many_digits_as_matter(dollars: float, text: str) -> None:
-    assert money(dollars) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (45.4, "45 s"), (1500, "25 min"), (5999, "100 min"), (27_000, "7 h 30 min"), (28_800, "8 h")],
-)
-def test_durations_are_said_as_a_person_would(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0"), (812, "812"), (41_300, "41k"), (499_999, "500k"), (900_000, "0.9M"), (2e9, "2000.0M")],
-)
-def test_counts_fit_a_bar(number: float, text: str) -> None:
-    assert short_count(number) == text
 
 
 def test_plain_lines_come_every_30_seconds_for_five_minutes_then_every_five_minutes() -> None:
