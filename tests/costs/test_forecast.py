@@ -4,16 +4,11 @@ import random
 
 import polars as pl
 import pytest
-from priced_jobs import LOOPBACK, job_at
+from builders import job
 
 from pipeline.costs.forecast import forecast_seconds, predict_total, summarize_pilot
-from pipeline.job.job import Job
 from pipeline.job.sections import Limits
 from pipeline.records import LearnedLimits, Usage
-
-
-def job(**settings: object) -> Job:
-    return job_at(LOOPBACK, **settings)
 
 
 def limits(**settings: object) -> Limits:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import builders
 import polars as pl
 import pytest
 from batch_server import Provider, serving
@@ -76,7 +77,7 @@ def settings(how: str, url: str) -> dict[str, Any]:
 def job(folder: Path, how: str, url: str, this_run: ThisRun | None = None, **more: Any) -> Job:
     pl.DataFrame({"q": [f"question {number}" for number in range(ROWS)]}).write_csv(folder / "in.csv")
     given = {**settings(how, url), "prompt.template": "{{ q }}", **more}
-    return Job.load([folder / "in.csv"], folder / "out.parquet", settings=given, this_run=this_run)
+    return builders.job(url, folder / "in.csv", folder / "out.parquet", this_run, **given)
 
 
 def table(folder: Path) -> pl.DataFrame:

@@ -9,11 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import builders
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, answer_to, completion
 
-from pipeline import Job, ThisRun, run
+from pipeline import Job, run
 from pipeline.records import Exit
 from pipeline.store.notes import read_ledger
 from pipeline.store.reader import Reader
@@ -21,10 +22,10 @@ from pipeline.store.reader import Reader
 ROWS = 60
 
 
-def job(server: ChatServer, folder: Path, **flags: Any) -> Job:
-    dotted = {name.replace("__", "."): value for name, value in flags.items()}
-    settings = {"endpoint.base_url": server.url, "endpoint.model": "m", "prompt.template": "{{ q }}", **dotted}
-    return Job.load([folder / "in.csv"], folder / "out.csv", settings=settings, this_run=ThisRun(verbosity=-1))
+def job(server: ChatServer, folder: Path, **settings: Any) -> Job:
+    return builders.job(
+        server.url, folder / "in.csv", folder / "out.csv", **{"prompt__template": "{{ q }}", **settings}
+    )
 
 
 def questions(folder: Path, rows: int = ROWS) -> None:

@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_under_the_store_stops_the_job_which_goes_on_when_t
         kept = server.arrived
         goes_on(server, source, output, "--job-dir", small / "job")
         assert kept > 50
-        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["Began", "Ended"]
+        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["RunStart", "RunEnd"]
 
 
 def test_a_disk_too_full_to_begin_is_told_before_anything_is_sent(tmp_path: Path, server: ChatServer) -> None:
@@ -182,7 +182,7 @@ def test_a_disk_full_at_the_last_step_still_writes_the_output_elsewhere_and_says
         (small / "filler").unlink()
         goes_on(server, source, output, "--job-dir", small / "job")
         assert server.arrived == 100
-        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["Began", "Ended"]
+        assert [type(line).__name__ for line in history.read_history(small / "job")][-2:] == ["RunStart", "RunEnd"]
         assert json.loads((small / "job" / "summary.json").read_bytes())["exit_code"] == 0
 
 

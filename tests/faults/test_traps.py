@@ -10,20 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import builders
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, answer_to, completion
 from polars.testing import assert_frame_equal
 
-from pipeline import BadJob, Job, ThisRun, run
+from pipeline import BadJob, Job, run
 from pipeline.records import Exit
 from pipeline.results.export import export_table
 
 
-def job(server: ChatServer, source: Path, output: Path, **flags: Any) -> Job:
-    dotted = {name.replace("__", "."): value for name, value in flags.items()}
-    settings = {"endpoint.base_url": server.url, "endpoint.model": "m", **dotted}
-    return Job.load([source], output, settings=settings, this_run=ThisRun(verbosity=-1))
+def job(server: ChatServer, source: Path, output: Path, **settings: Any) -> Job:
+    return builders.job(server.url, source, output, **{"prompt__template": None, **settings})
 
 
 def prompts(server: ChatServer) -> set[str]:

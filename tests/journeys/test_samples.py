@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import builders
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion
@@ -21,9 +22,8 @@ def rows(path: Path, count: int) -> Path:
 
 
 def job(url: str, source: Path, output: str = "out.parquet", **settings: Any) -> Job:
-    named = {"endpoint.base_url": url, "endpoint.model": "m", "answer.labels": ["yes", "no", "maybe"]}
-    named |= {name.replace("__", "."): value for name, value in settings.items()}
-    return Job.load([source], source.with_name(output), settings=named, this_run=ThisRun(verbosity=-1))
+    named = {"answer__labels": ["yes", "no", "maybe"], "prompt__template": None, **settings}
+    return builders.job(url, source, source.with_name(output), **named)
 
 
 def table(summary: Summary) -> pl.DataFrame:

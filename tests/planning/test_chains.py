@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import builders
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion
@@ -35,10 +36,8 @@ def rows(path: Path, count: int) -> Path:
 
 
 def job(url: str, source: Path, *, retry: tuple[Any, ...] = (), **settings: Any) -> Job:
-    named = {"endpoint.base_url": url, "endpoint.model": "m", "answer.labels": ["yes", "no"], "limits.concurrency": 4}
-    named |= PRICES | {name.replace("__", "."): value for name, value in settings.items()}
-    this_run = ThisRun(verbosity=-1, retry=retry)
-    return Job.load([source], source.with_name("out.parquet"), settings=named, this_run=this_run)
+    named = {"answer.labels": ["yes", "no"], "limits.concurrency": 4, "prompt.template": None, **PRICES, **settings}
+    return builders.job(url, source, source.with_name("out.parquet"), ThisRun(verbosity=-1, retry=retry), **named)
 
 
 def table(summary: Summary) -> pl.DataFrame:

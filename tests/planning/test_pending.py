@@ -15,7 +15,7 @@ def test_an_input_that_changes_during_a_run_stops_it(tmp_path: Path, make: Calla
     rows = make("a", "b")
     plan = rows.plan()
     pl.DataFrame({"prompt": ["a", "other"]}).write_parquet(tmp_path / "in.parquet")
-    with pytest.raises(Stopped, match="has changed"):
+    with pytest.raises(Stopped, match="was changed while the job was reading it"):
         rows.asked(plan)
 
 

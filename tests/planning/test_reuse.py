@@ -64,7 +64,7 @@ def test_with_keep_old_answers_that_fit_a_larger_set_of_labels_are_reused(server
     assert table["label"].to_list() == ["good", "bad", "good", "odd"]
     assert table["label"].dtype == pl.Enum([*LABELS, "odd"])
     log = (tmp_path / "out.parquet.job" / "log.txt").read_text("utf-8")
-    assert "4 answered before, 4 of them to an earlier [answer] that still fit, 0 to ask" in log
+    assert "4 answered before, 4 of them under an earlier [answer] that are still valid, 0 to ask" in log
     assert ask(server, tmp_path, **wider)[2] == 0
 
 

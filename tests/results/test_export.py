@@ -53,14 +53,14 @@ def test_an_export_never_overwrites_an_input(start: Start, tmp_path: Path, name:
     for each in ("in.csv", "second.csv"):
         (tmp_path / each).write_text("prompt\na\n", "utf-8")
     job = start("*.csv")
-    with pytest.raises(BadJob, match="no input is written over"):
+    with pytest.raises(BadJob, match="an input is never overwritten"):
         export_table(job.job.folder, tmp_path / name)
     assert (tmp_path / name).read_text("utf-8") == "prompt\na\n"
 
 
 def test_an_export_never_overwrites_the_snapshot(start: Start, reviews: str) -> None:
     job = start(reviews, **ASKED)
-    with pytest.raises(BadJob, match="no input is written over"):
+    with pytest.raises(BadJob, match="an input is never overwritten"):
         export_table(job.job.folder, job.table.path)
 
 

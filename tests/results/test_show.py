@@ -15,7 +15,7 @@ Start = Callable[..., StartedJob]
 def test_rows_are_shown_with_prompt_answer_and_numbers(start: Start, reviews: str) -> None:
     job = start(reviews, **ASKED)
     job.record(GOOD, LONG)
-    why = "the template prints a null; write {{ column or '' }} where one may stand"
+    why = "the template prints a null; write {{ column or '' }} where a cell may be null"
     assert shown(job) == [
         "row 1 · ok · 12 tokens · $0.0042 · 0.2 s\n    Is this good?\n    Lovely.\n  → yes\n",
         "row 2 · failed\n    Is this good?\n    Dreadful.\n  ! too_long: 4,097 tokens are too many\n",

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 from chat_server import ChatServer
 
@@ -13,9 +14,8 @@ PRICED = {"prices.input": 1.0, "prices.output": 4.0, "parameters.max_tokens": 20
 
 
 def job(folder: Path, url: str, output: str | None = None, **settings: Any) -> Job:
-    flags = {"endpoint.base_url": url, "endpoint.model": "m", "prompt.template": "Say {{ q }}", **settings}
-    this_run = ThisRun(verbosity=-1)
-    return Job.load([folder / "in.csv"], None if output is None else folder / output, settings=flags, this_run=this_run)
+    named = {"prompt.template": "Say {{ q }}", **settings}
+    return builders.job(url, folder / "in.csv", None if output is None else folder / output, **named)
 
 
 def told(job: Job) -> list[str]:

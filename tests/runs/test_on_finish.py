@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import builders
 import pytest
 from chat_server import Canned, ChatServer, problem
 
@@ -18,8 +19,7 @@ SUMMARY = Summary(Exit.DONE, "", "out.csv", Tally(ok=3), Tally(ok=3), 0.5, 1.0, 
 
 
 def job() -> Job:
-    flags = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m", "endpoint.api_key_env": "THE_KEY"}
-    return Job.load(["in.csv"], "out.csv", settings=flags)
+    return builders.job(endpoint__api_key_env="THE_KEY")
 
 
 def test_it_has_the_summary_on_its_stdin_and_in_its_environment_and_never_the_key(

@@ -1,20 +1,15 @@
 """An actor's share of a job: rates are divided, what the run checks is not passed on, and no file is."""
 
-from typing import Any
 
 import msgspec
 import pytest
+from builders import job
 
 from pipeline.execution.ray.share import NEVER_REACHED_COST, job_for_actor, scaled, share_of_limits
 from pipeline.job.job import Job
 from pipeline.records import LearnedLimits
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-
-
-def job(**settings: Any) -> Job:
-    given = {name.replace("__", "."): value for name, value in settings.items()}
-    return Job.load(["in.csv"], "out.csv", settings={**MINIMAL, **given})
 
 
 def test_rates_and_concurrency_are_divided_and_an_actor_may_send_at_least_one() -> None:
