@@ -1,7 +1,8 @@
-"""The contract of an answer: checking its text, asking again, and the typed columns it fills."""
+"""The contract of an answer: how it is sent, checked and repaired, and the typed columns that it fills."""
 
-from .contract import AnswerChecker, ParsedAnswer, contract_of
+from .contract import ParsedAnswer, contract_of
 from .few_shot import example_answer
+from .follow_up import AnswerChecker
 from .response_format import RESPONSE_FORMATS, ContractEncoder
 from .shapes import Shape
 from .typed_columns import column_dtype, column_shapes, typed_cells

@@ -1,7 +1,8 @@
-"""A JSON Schema as OpenAI's strict mode takes it, where that leaves the same answers fitting.
+"""Translate a JSON Schema for OpenAI's strict mode, where that does not change which answers fit.
 
-Strict mode takes a part of JSON Schema, and refuses all else with a 400. From its guide to structured outputs: every
-object closed, every property required, only these keywords and formats, and so much nesting and so many words.
+Strict mode accepts a subset of JSON Schema, and rejects everything else with a 400. Its rules are from OpenAI's guide
+to structured outputs: every object is closed (`additionalProperties: false`), every property is required, and keywords,
+formats, nesting and the number of enum values are limited.
 """
 
 from collections.abc import Mapping
@@ -15,22 +16,23 @@ KEYWORDS = frozenset(
     | {"properties", "required", "title", "type"}
 )
 ANNOTATIONS = frozenset({"$comment", "$id", "$schema", "default", "deprecated", "examples", "readOnly", "writeOnly"})
-"""These say nothing of which values fit, and are not taken there."""
+"""Keywords that strict mode does not accept; they can be left out, as they do not change which values fit."""
 FORMATS = frozenset({None, "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"})
-NESTED_MAX = 10
-WORDS_MAX = 1_000
+NESTING_MAX = 10
+"""Levels of nested objects and arrays."""
+ENUM_VALUES_MAX = 1_000
 TYPE_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
-class _Loose(Exception):
-    """The schema takes what strict mode cannot say."""
+class _NotStrict(Exception):
+    """The schema cannot be expressed in strict mode."""
 
 
 def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema as OpenAI's strict mode takes it; None if that would change which answers fit.
+    """The schema in strict mode's subset, or None if it cannot be expressed there. What fits it fits `schema`, too.
 
-    Objects are closed where the schema leaves it open, and a property that may be null is required, so that it is given
-    as null instead of left out. What fits this schema fits the given one.
+    Objects whose schema says nothing about additional properties are closed. A property that may be null becomes
+    required: it is then given as null instead of left out.
     """
     if "anyOf" in schema:
         return None
@@ -39,55 +41,57 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any] | None:
         sent = _strict({name: value for name, value in schema.items() if name not in defined}, schema, ())
         for name, parts in defined.items():
             sent[name] = {each: _strict(part, schema, ()) for each, part in parts.items()}
-        return sent  # noqa: TRY300 - the raise that is caught is far below
-    except _Loose:
+        return sent  # noqa: TRY300 - the exception comes from deep inside the calls above
+    except _NotStrict:
         return None
 
 
 def _strict(schema: object, root: Mapping[str, Any], within: tuple[str, ...], depth: int = 0) -> dict[str, Any]:
-    if not isinstance(schema, Mapping) or depth > NESTED_MAX:
-        raise _Loose
+    if not isinstance(schema, Mapping) or depth > NESTING_MAX:
+        raise _NotStrict
     kept = {name: value for name, value in schema.items() if name not in ANNOTATIONS}
     if "$ref" in kept:
-        return _referred(kept, root, within, depth)
+        return _reference(kept, root, within, depth)
     if "const" in kept:
         kept["enum"] = [kept.pop("const")]
     if set(kept) - KEYWORDS or kept.get("format") not in FORMATS:
-        raise _Loose
+        raise _NotStrict
     if "enum" in kept:
         kept = {"type": _types_of(kept["enum"]), **kept}
     if "anyOf" in kept:
         kept["anyOf"] = [_strict(each, root, within, depth) for each in kept["anyOf"]]
     elif "type" not in kept:
-        raise _Loose
-    kinds = kept.get("type", [])  # a name, or several: either tells what is in it
-    if "object" in kinds:
-        kept |= _closed(kept, root, within, depth)
-    if "array" in kinds:
+        raise _NotStrict
+    types = kept.get("type", [])  # a name or a list of names: `in` works for both
+    if "object" in types:
+        kept |= _closed_object(kept, root, within, depth)
+    if "array" in types:
         kept["items"] = _strict(kept.get("items"), root, within, depth + 1)
     return kept
 
 
-def _referred(kept: dict[str, Any], root: Mapping[str, Any], within: tuple[str, ...], depth: int) -> dict[str, Any]:
-    """A reference stands alone: with a description beside it, what it points to stands in its place."""
+def _reference(kept: dict[str, Any], root: Mapping[str, Any], within: tuple[str, ...], depth: int) -> dict[str, Any]:
+    """A reference, which must stand alone: with a description beside it, it is replaced by its target."""
     address = kept["$ref"]
     beside = {name: value for name, value in kept.items() if name != "$ref"}
     target = resolve_pointer(address, root)
     if set(beside) - {"description", "title"} or not isinstance(target, Mapping):
-        raise _Loose
+        raise _NotStrict
     if not beside or address in within:
         return {"$ref": address}
     return _strict({**target, **beside}, root, (*within, address), depth)
 
 
-def _closed(schema: Mapping[str, Any], root: Mapping[str, Any], within: tuple[str, ...], depth: int) -> dict[str, Any]:
+def _closed_object(
+    schema: Mapping[str, Any], root: Mapping[str, Any], within: tuple[str, ...], depth: int
+) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, Mapping) or schema.get("additionalProperties", False) is not False:
-        raise _Loose
+        raise _NotStrict
     closed = {name: _strict(each, root, within, depth + 1) for name, each in properties.items()}
     required = schema.get("required", [])
     if any(name not in required and not _admits_null(each) for name, each in properties.items()):
-        raise _Loose
+        raise _NotStrict
     return {"properties": closed, "required": list(closed), "additionalProperties": False}
 
 
@@ -102,6 +106,6 @@ def _admits_null(schema: Mapping[str, Any]) -> bool:
 
 def _types_of(values: list[object]) -> str | list[str]:
     names = list(dict.fromkeys(TYPE_NAMES.get(type(value), "") for value in values))
-    if "" in names or len(values) > WORDS_MAX:
-        raise _Loose
+    if "" in names or len(values) > ENUM_VALUES_MAX:
+        raise _NotStrict
     return names[0] if len(names) == 1 else names

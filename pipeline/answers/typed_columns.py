@@ -1,15 +1,15 @@
-"""A value of a known shape as a cell of a table: the type of its column, and what stands in it."""
+"""The typed columns of an answer: the polars type of each, and its cells."""
 
 import json
 from datetime import UTC, date, datetime
 
 import polars as pl
 
-from ..job import Job
+from ..job import AnswerSection, Job
 from .contract import ParsedAnswer
 from .shapes import Shape, shape_of
 
-TYPES: dict[str, pl.DataType] = {
+DTYPES: dict[str, pl.DataType] = {
     "text": pl.String(),
     "integer": pl.Int64(),
     "number": pl.Float64(),
@@ -27,26 +27,26 @@ def column_shapes(job: Job) -> dict[str, Shape]:
 
 
 def column_dtype(shape: Shape) -> pl.DataType:
-    """The type of a column of this shape; every column may hold null."""
+    """The polars type of a column of this shape."""
     if shape.kind == "word":
         return pl.Enum(shape.words)
     if shape.kind == "list" and shape.items is not None:
         return pl.List(column_dtype(shape.items))
     if shape.kind == "object":
         return pl.Struct({name: column_dtype(field) for name, field in shape.fields.items()})
-    return TYPES[shape.kind]
+    return DTYPES[shape.kind]
 
 
-def typed_cells(held: ParsedAnswer, job: Job, shapes: dict[str, Shape]) -> dict[str, object]:
-    """The typed cells of an answer that fits: a null for each property that it leaves out."""
-    if job.answer.labels is not None:
-        label = held.values[job.answer.label_property]
-        return {job.answer.name: list(dict.fromkeys(label)) if isinstance(label, list) else label}
-    return {name: cell_of(held.values.get(name), shape) for name, shape in shapes.items()}
+def typed_cells(parsed: ParsedAnswer, answer: AnswerSection, shapes: dict[str, Shape]) -> dict[str, object]:
+    """The cells of an answer that fits its contract, by column; a property that it leaves out is null."""
+    if answer.labels is not None:
+        label = parsed.values[answer.label_property]
+        return {answer.name: list(dict.fromkeys(label)) if isinstance(label, list) else label}
+    return {name: cell_of(parsed.values.get(name), shape) for name, shape in shapes.items()}
 
 
 def cell_of(value: object, shape: Shape) -> object:
-    """A value that fits as polars takes it; of no single type, it is text or JSON text."""
+    """A JSON value as polars takes it: dates and times as such, values of no single type as JSON text."""
     if value is None:
         return None
     if isinstance(value, list) and shape.items is not None:

@@ -157,7 +157,7 @@ class OutputTable:
         return label if isinstance(label, str) else None
 
     def _typed(self, parsed: ParsedAnswer | None) -> dict[str, Any]:
-        return {} if parsed is None or parsed.error is not None else typed_cells(parsed, self._job, self._shapes)
+        return {} if parsed is None or parsed.error is not None else typed_cells(parsed, self._job.answer, self._shapes)
 
     def _report_paid(
         self,

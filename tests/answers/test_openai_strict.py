@@ -1,4 +1,4 @@
-"""What is sent in strict mode is what strict mode takes, and what fits it fits the job's own schema."""
+"""A strict schema is one that strict mode accepts, and what fits it fits the job's own schema."""
 
 import json
 from typing import Any
@@ -86,11 +86,11 @@ def test_a_schema_is_made_strict_where_the_same_answers_fit(given_schema: dict[s
         {"type": "object", "properties": {"a": {"enum": ["x"], "type": ["string", "null"]}}},
     ],
 )
-def test_a_schema_that_strict_mode_would_change_or_refuse_is_left_as_it_is(loose: dict[str, Any]) -> None:
+def test_a_schema_that_strict_mode_would_change_or_reject_is_not_made_strict(loose: dict[str, Any]) -> None:
     assert strict_schema(loose) is None
 
 
-def test_nesting_beyond_what_is_taken_is_left_as_it_is() -> None:
+def test_a_schema_that_is_nested_too_deeply_is_not_made_strict() -> None:
     schema = closed(a=TEXT)
     for _ in range(9):
         schema = closed(a=schema)
@@ -144,7 +144,7 @@ VALUES = st.recursive(
 
 
 @given(schema=SCHEMAS, value=VALUES)
-def test_what_fits_the_schema_that_is_sent_fits_the_job_s_own(schema: dict[str, Any], value: Any) -> None:
+def test_what_fits_the_strict_schema_fits_the_jobs_own(schema: dict[str, Any], value: Any) -> None:
     sent = strict_schema(schema)
     if sent is not None and jsonschema_rs.validator_for(sent).is_valid(value):
         assert jsonschema_rs.validator_for(schema).is_valid(value)

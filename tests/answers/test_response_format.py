@@ -1,4 +1,4 @@
-"""A contract reaches the model in whatever form its endpoint takes, and nothing else of the request changes."""
+"""A contract is added to a request in each response format, and nothing else of the request changes."""
 
 import json
 from typing import Any
@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.answers.response_format import RESPONSE_FORMATS, ContractEncoder
-from pipeline.job.job import Job
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 MOOD: dict[str, Any] = {
     "type": "object",
     "properties": {"mood": {"enum": ["glad", "sad"]}, "why": {"type": "string"}},
@@ -17,30 +15,25 @@ MOOD: dict[str, Any] = {
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Well?"}], "max_tokens": 8}).encode()
 
 
-def forms(**settings: Any) -> ContractEncoder:
-    given = {"answer.schema": MOOD, **{name.replace("__", "."): value for name, value in settings.items()}}
-    return ContractEncoder(Job.load(["in.csv"], settings={**MINIMAL, **given}))
-
-
-def conveyed(form: Any, messages: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
+def encoded(form: Any, messages: list[Any] | None = None, schema: dict[str, Any] = MOOD) -> dict[str, Any]:
     body = BODY if messages is None else json.dumps({**json.loads(BODY), "messages": messages}).encode()
-    sent: dict[str, Any] = json.loads(forms(**settings).conveyed(body, form))
+    sent: dict[str, Any] = json.loads(ContractEncoder(schema).encode(body, form))
     return sent
 
 
-def test_a_schema_goes_along_as_one_that_is_enforced_strictly_where_it_can_be() -> None:
-    sent = conveyed("json_schema")
+def test_a_schema_is_sent_to_be_enforced_and_strictly_where_it_can_be() -> None:
+    sent = encoded("json_schema")
     assert {name: sent[name] for name in ("model", "messages", "max_tokens")} == json.loads(BODY)
     form = sent["response_format"]
     assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == ("json_schema", "answer", True)
     assert form["json_schema"]["schema"]["additionalProperties"] is False
     loose = {**MOOD, "properties": {**MOOD["properties"], "more": {"type": "object"}}}
-    form = conveyed("json_schema", answer__schema=loose)["response_format"]
+    form = encoded("json_schema", schema=loose)["response_format"]
     assert form["json_schema"] == {"name": "answer", "strict": False, "schema": loose}
 
 
 @pytest.mark.parametrize("form", RESPONSE_FORMATS[1:])
-def test_in_words_the_schema_stands_after_what_the_user_said_last(form: str) -> None:
+def test_as_an_instruction_the_schema_stands_at_the_end_of_the_last_user_message(form: str) -> None:
     parts = [{"type": "image_url", "image_url": {"url": "https://h.example/a.png"}}]
     for content in ("Well?", parts):
         chat = [
@@ -48,20 +41,20 @@ def test_in_words_the_schema_stands_after_what_the_user_said_last(form: str) -> 
             {"role": "user", "content": content},
             {"role": "assistant", "content": "So"},
         ]
-        sent = conveyed(form, chat)
+        sent = encoded(form, chat)
         assert sent.get("response_format") == ({"type": "json_object"} if form == "json_object" else None)
         assert [sent["messages"][0], sent["messages"][2]] == [chat[0], chat[2]]
-        told = sent["messages"][1]["content"]
-        text = told if isinstance(told, str) else told[-1]["text"]
+        content_sent = sent["messages"][1]["content"]
+        text = content_sent if isinstance(content_sent, str) else content_sent[-1]["text"]
         assert json.loads(text[text.index("{") :]) == MOOD
-        assert told[: len(content)] == content
+        assert content_sent[: len(content)] == content
 
 
-def test_a_chat_in_which_no_user_speaks_is_told_all_the_same() -> None:
-    sent = conveyed("instruction", [{"role": "system", "content": "S"}])
+def test_a_chat_without_a_user_message_gets_one_with_the_schema() -> None:
+    sent = encoded("instruction", [{"role": "system", "content": "S"}])
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
 
 
 def test_free_text_is_sent_as_it_is() -> None:
-    free = ContractEncoder(Job.load(["in.csv"], settings=MINIMAL))
-    assert [free.conveyed(BODY, form) for form in RESPONSE_FORMATS] == [BODY] * 3
+    free = ContractEncoder(None)
+    assert [free.encode(BODY, form) for form in RESPONSE_FORMATS] == [BODY] * 3

@@ -1,4 +1,4 @@
-"""Typed values keep through every format: what the model said is what is read back."""
+"""Typed values survive every output format: the values of the answer are read back."""
 
 import json
 from datetime import UTC, date, datetime
@@ -57,9 +57,9 @@ SAID: list[dict[str, Any]] = [
 def frame_of(said: list[dict[str, Any]]) -> pl.DataFrame:
     job = Job.load(["in.csv"], settings={**MINIMAL, "answer.schema": VISIT})
     shapes, contract = column_shapes(job), Contract(VISIT)
-    held = [contract.read(json.dumps(each)) for each in said]
-    assert [each.error for each in held] == [None] * len(held)
-    rows = [typed_cells(each, job, shapes) for each in held]
+    parsed = [contract.read(json.dumps(each)) for each in said]
+    assert [each.error for each in parsed] == [None] * len(parsed)
+    rows = [typed_cells(each, job.answer, shapes) for each in parsed]
     return pl.DataFrame(rows, schema={name: column_dtype(shape) for name, shape in shapes.items()})
 
 
@@ -107,7 +107,7 @@ def test_nested_values_go_through_every_format_and_come_back(tmp_path: Path, suf
 
 
 def from_csv(text: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
-    """As one reads it: JSON text in nested columns, else the text of the value."""
+    """Read a CSV file's text columns into their types; nested columns hold JSON text."""
     read = []
     for name, dtype in schema.items():
         column = text[name]
@@ -122,10 +122,10 @@ def from_csv(text: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return pl.DataFrame([column.alias(name) for column, name in zip(read, schema, strict=True)])
 
 
-def test_labels_are_a_list_each_once() -> None:
+def test_several_labels_are_a_list_without_repetition() -> None:
     settings = {**MINIMAL, "answer.labels": ["a", "b"], "answer.multi": True, "answer.name": "topics"}
     job = Job.load(["in.csv"], settings=settings)
     shapes = column_shapes(job)
     assert {name: column_dtype(shape) for name, shape in shapes.items()} == {"topics": pl.List(pl.Enum(["a", "b"]))}
-    held = Contract(job.answer.contract or {}, job.answer.labels).read('{"labels": ["b", "a", "b"]}')
-    assert typed_cells(held, job, shapes) == {"topics": ["b", "a"]}
+    parsed = Contract(job.answer.contract or {}, job.answer.labels).read('{"labels": ["b", "a", "b"]}')
+    assert typed_cells(parsed, job.answer, shapes) == {"topics": ["b", "a"]}

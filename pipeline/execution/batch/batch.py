@@ -97,7 +97,7 @@ class _Batches:
         self._calls = Calls(job, context)
         known = read_open_batches(context.read_note)
         self._queue_most = known.queued_tokens_most
-        self._conveying, self._form = ContractEncoder(job), known.form
+        self._conveying, self._form = ContractEncoder(job.answer.contract), known.form
         self._has_contract = job.answer.contract is not None
         self._queued_with: dict[str, int] = {}
         """Tokens in the provider's queue when a sheet was sent, its own among them."""
@@ -442,7 +442,7 @@ class _Batches:
         return True
 
     def _sent(self, request: Request) -> Request:
-        return replace(request, body=self._conveying.conveyed(request.body, RESPONSE_FORMATS[self._form]))
+        return replace(request, body=self._conveying.encode(request.body, RESPONSE_FORMATS[self._form]))
 
     def _parse(self, line: bytes) -> object:
         return parse_json(self._api.hide(line))

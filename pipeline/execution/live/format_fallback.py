@@ -12,7 +12,7 @@ class FormatFallback:
     """The response format in use for a job's contract. A job without a contract has only one."""
 
     def __init__(self, job: Job) -> None:
-        self._encoder = ContractEncoder(job)
+        self._encoder = ContractEncoder(job.answer.contract)
         self._formats = RESPONSE_FORMATS if job.answer.contract is not None else RESPONSE_FORMATS[:1]
         self._index = 0
         self._rejection = ""
@@ -20,7 +20,7 @@ class FormatFallback:
 
     def encode(self, request: Request) -> Request:
         """The request with its contract, in the format in use; the same object if the job has no contract."""
-        body = self._encoder.conveyed(request.body, self._formats[self._index])
+        body = self._encoder.encode(request.body, self._formats[self._index])
         return request if body is request.body else replace(request, body=body)
 
     def try_next(self, rejection: Rejection) -> bool:

@@ -1,6 +1,5 @@
 """An actor's share of a job: rates are divided, what the run checks is not passed on, and no file is."""
 
-
 import msgspec
 import pytest
 from builders import job
