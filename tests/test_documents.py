@@ -26,6 +26,7 @@ from generate import (
     masked,
     type_session,
     with_architecture,
+    with_helpers,
     with_settings_table,
 )
 
@@ -244,8 +245,7 @@ def test_every_file_test_and_make_target_that_is_named_exists(document: Path) ->
 
 def test_every_helper_of_the_tests_is_listed() -> None:
     guide = (ROOT / "tests" / "README.md").read_text("utf-8")
-    helpers = {path.stem for path in (ROOT / "tests" / "support").glob("*.py") if not path.stem.startswith("test_")}
-    assert sorted(name for name in helpers if f"`{name}`" not in guide) == []
+    assert with_helpers(guide) == guide, "python tests/support/generate.py writes it anew"
 
 
 def anchors(document: Path) -> set[str]:

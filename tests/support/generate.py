@@ -37,6 +37,7 @@ DOCUMENTS = tuple(
 )
 KEYS_TABLE = ROOT / "configs" / "README.md"
 ARCHITECTURE = ROOT / "pipeline" / "README.md"
+TESTS_GUIDE = ROOT / "tests" / "README.md"
 
 FENCE = re.compile(r"^```(\w*)( example)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A block: its language, the mark of one that nobody runs, its text."""
@@ -112,6 +113,16 @@ def with_generated(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
+def helpers_table() -> str:
+    """Each helper of the tests with the first line of its docstring."""
+    helpers = sorted(path for path in (ROOT / "tests" / "support").glob("*.py") if not path.stem.startswith("test_"))
+    return "\n".join(["| helper | |", "|---|---|", *(f"| `{path.stem}` | {first_line(path)} |" for path in helpers)])
+
+
+def with_helpers(text: str) -> str:
+    return with_generated(text, "helpers", helpers_table())
+
+
 def with_settings_table(text: str) -> str:
     return with_generated(text, "settings", settings_table())
 
@@ -176,6 +187,7 @@ def main() -> None:
     (ROOT / "configs" / "job.schema.json").write_text(schema_text(), "utf-8")
     KEYS_TABLE.write_text(with_settings_table(KEYS_TABLE.read_text("utf-8")), "utf-8")
     ARCHITECTURE.write_text(with_architecture(ARCHITECTURE.read_text("utf-8")), "utf-8")
+    TESTS_GUIDE.write_text(with_helpers(TESTS_GUIDE.read_text("utf-8")), "utf-8")
     if not has_local_model():
         sys.exit("The sessions stay as they are: they need the local model. Install it: make local-model")
     for document in DOCUMENTS:
