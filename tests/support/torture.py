@@ -1,4 +1,4 @@
-"""The long crash series: python tests/torture.py --kills 300 --seed 1 (or `make torture`).
+"""The long crash series: python tests/support/torture.py --kills 300 --seed 1 (or `make torture`).
 
 Each trial is a table of its own, its own script of faults, and a run that is killed with SIGKILL a few times, at random
 moments or at a step (`crashing_run.STEPS`), and started again until it has come to its end; then `checker.check` holds
