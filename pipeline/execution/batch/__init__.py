@@ -1,4 +1,4 @@
-"""Requests answered by the provider's Batch API, within a day."""
+"""Answer requests by the provider's Batch API: at about half the price, within a day."""
 
 from .batch import answer_all
 

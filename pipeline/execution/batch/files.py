@@ -1,6 +1,6 @@
-"""Requests as the files that a Batch API takes, and its results as what they say of each request.
+"""Files of batches: requests as they are kept in the job folder and as they are uploaded, and downloaded results.
 
-A sheet lies in the job folder until all that came of it is on disk; what is uploaded is made from it.
+A batch file is kept in the job folder until all outcomes of its requests are on disk. The upload is made from it.
 """
 
 import os
@@ -16,67 +16,75 @@ from ...files import open_private
 from ...records import Record, Request
 from ...store import BatchFile
 
-LINE = b'{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":%s}\n'
-LINE_BYTES = 160
-"""More than a line has beside the request's body."""
-BYTES_MOST = 190_000_000
-"""Of an upload; providers take 200 MB."""
+UPLOAD_LINE = b'{"custom_id":"%s","method":"POST","url":"/v1/chat/completions","body":%s}\n'
+"""One line of an upload, with places for a request's key and body; the format is OpenAI's."""
+
+LINE_OVERHEAD_BYTES = 160
+"""More bytes than a line of an upload has beside the request's body."""
+
+UPLOAD_BYTES_MAX = 190_000_000
+"""The largest upload, in bytes. Providers take 200 MB."""
 
 
 class BatchLine(Record, frozen=True):
-    """One request of a sheet, and what came of it in earlier batches."""
+    """One line of a batch file: a request, and its attempts in earlier batches. The names are those on disk."""
 
     request: Request
     tries: int = 0
+    """Number of attempts in earlier batches."""
     cost: float | None = 0.0
     """US dollars that they cost; None if that is unknown."""
 
 
 _encoder = msgspec.json.Encoder()
-_line = msgspec.json.Decoder(BatchLine)
+_line_decoder = msgspec.json.Decoder(BatchLine)
 
 
 class BatchFileWriter:
-    """A sheet that is being written."""
+    """Writes a new batch file."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        self.sheet = BatchFile(f"{os.urandom(8).hex()}.jsonl", model)
-        self._file = os.fdopen(open_private(folder / self.sheet.name, os.O_WRONLY | os.O_EXCL), "wb")
+        self._batch_file = BatchFile(f"{os.urandom(8).hex()}.jsonl", model)
+        self._file = os.fdopen(open_private(folder / self._batch_file.name, os.O_WRONLY | os.O_EXCL), "wb")
 
-    def has_room(self, line: BatchLine, requests_most: int) -> bool:
-        """It would still be no more than a provider takes."""
-        size_bytes = self.sheet.size_bytes + len(line.request.body) + LINE_BYTES * (self.sheet.requests + 1)
-        return self.sheet.requests < requests_most and size_bytes <= BYTES_MOST
+    def has_room(self, line: BatchLine, requests_max: int) -> bool:
+        """Whether the file stays within `requests_max` and UPLOAD_BYTES_MAX with one more line."""
+        requests = self._batch_file.requests
+        size_bytes = self._batch_file.size_bytes + len(line.request.body) + LINE_OVERHEAD_BYTES * (requests + 1)
+        return requests < requests_max and size_bytes <= UPLOAD_BYTES_MAX
 
     def add(self, line: BatchLine) -> None:
-        """One more."""
+        """Append a line."""
         self._file.write(_encoder.encode(line) + b"\n")
-        size_bytes = self.sheet.size_bytes + len(line.request.body)
-        self.sheet = replace(self.sheet, requests=self.sheet.requests + 1, size_bytes=size_bytes)
+        size_bytes = self._batch_file.size_bytes + len(line.request.body)
+        self._batch_file = replace(self._batch_file, requests=self._batch_file.requests + 1, size_bytes=size_bytes)
 
-    def sealed(self) -> BatchFile:
-        """The sheet, all of it on disk."""
+    def close(self) -> BatchFile:
+        """Return the batch file once all of it is on disk."""
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
-        return self.sheet
+        return self._batch_file
 
 
 def read_lines(path: Path) -> Iterator[BatchLine]:
-    """All lines of a sheet, in the order in which they were added."""
+    """Read the lines of a batch file, in the order in which they were added."""
     with path.open("rb") as file:
-        yield from map(_line.decode, file)
+        yield from map(_line_decoder.decode, file)
 
 
 class LinesByKey:
-    """The lines of a sheet, each to be taken once by its request's key; a context manager. Holds no body."""
+    """The lines of a batch file by the key of their request; a context manager.
+
+    Each line can be taken once. Only keys and places in the file are kept in memory, no bodies.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._places: dict[str, int] = {}
         place = 0
         for line in self._file:
-            self._places[_line.decode(line).request.key] = place
+            self._places[_line_decoder.decode(line).request.key] = place
             place += len(line)
 
     def __enter__(self) -> Self:
@@ -89,44 +97,45 @@ class LinesByKey:
         return key in self._places
 
     def take(self, key: str) -> BatchLine:
-        """The line of this key, which is then no more in it."""
+        """Remove and return the line of a key. Raises KeyError if it was taken, or never there."""
         self._file.seek(self._places.pop(key))
-        return _line.decode(self._file.readline())
+        return _line_decoder.decode(self._file.readline())
 
     def left(self) -> list[str]:
-        """The keys of those that were not taken."""
+        """The keys of the lines that were not taken."""
         return list(self._places)
 
 
 def write_upload(path: Path, requests: Iterable[Request]) -> None:
-    """Write what the provider is given."""
+    """Write requests in the format that a provider takes."""
     with os.fdopen(open_private(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
-        file.writelines(LINE % (request.key.encode(), request.body) for request in requests)
+        file.writelines(UPLOAD_LINE % (request.key.encode(), request.body) for request in requests)
 
 
 class Result(NamedTuple):
-    """What a batch says of one request."""
+    """The result of one request, from a file of results."""
 
     key: str
     status: int
-    """The HTTP status; 0 if it was not asked at all, and `body` says why."""
+    """The HTTP status; 0 if the request was not asked."""
     body: bytes
+    """The body of the reply as JSON; if the request was not asked, the provider's error object."""
 
 
 def count_results(paths: Iterable[Path], parse: Callable[[bytes], object]) -> tuple[int, int]:
-    """How many answers files of results hold, and how many lines that are none of a batch's."""
-    answered = odd = 0
+    """Count the answers in files of results, and the lines that are no results. `parse`: see `read_results`."""
+    answers = unreadable = 0
     for path in paths:
         with path.open("rb") as file:
             for line in filter(bytes.strip, file):
                 result = _result(parse(line))
-                odd += result is None
-                answered += result is not None and result.status == 200
-    return answered, odd
+                unreadable += result is None
+                answers += result is not None and result.status == 200
+    return answers, unreadable
 
 
 def read_results(path: Path, parse: Callable[[bytes], object]) -> Iterator[Result]:
-    """Every line of a file of results that makes sense; `parse` gives the JSON value of a line."""
+    """Read the results in a file; other lines are left out. `parse` returns the JSON value of a line."""
     with path.open("rb") as file:
         for line in file:
             result = _result(parse(line))
@@ -134,10 +143,10 @@ def read_results(path: Path, parse: Callable[[bytes], object]) -> Iterator[Resul
                 yield result
 
 
-def _result(told: object) -> Result | None:
-    if not isinstance(told, dict) or not isinstance(told.get("custom_id"), str):
+def _result(value: object) -> Result | None:
+    if not isinstance(value, dict) or not isinstance(value.get("custom_id"), str):
         return None
-    response = told.get("response")
+    response = value.get("response")
     if isinstance(response, dict) and isinstance(response.get("status_code"), int):
-        return Result(told["custom_id"], response["status_code"], _encoder.encode(response.get("body")))
-    return Result(told["custom_id"], 0, _encoder.encode(told.get("error")))
+        return Result(value["custom_id"], response["status_code"], _encoder.encode(response.get("body")))
+    return Result(value["custom_id"], 0, _encoder.encode(value.get("error")))

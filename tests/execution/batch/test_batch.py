@@ -156,7 +156,7 @@ def test_a_batch_that_was_cancelled_at_the_provider_is_not_sent_again_unasked(tm
     with serving(provider) as url:
         stopped = run(job(tmp_path, url))
     assert (stopped.exit_code, stopped.rows.ok, stopped.rows.pending) == (Exit.NEEDS_PERSON, 12, 28)
-    assert "batch_1, batch_2 was cancelled at the provider" in stopped.message
+    assert "Cancelled at the provider: batch_1, batch_2." in stopped.message
     assert len(provider.batches) == 2
     with ChatServer() as server:
         live = run(job(tmp_path, server.url, run__how="live"))
@@ -255,12 +255,15 @@ def test_a_provider_that_lists_no_batches_is_never_sent_one_that_it_may_have(tmp
             assert killed.wait(timeout=60) == -signal.SIGKILL
         stopped = run(job(tmp_path, url))
         assert stopped.exit_code is Exit.NEEDS_PERSON
-        assert "lest it be paid for twice" in stopped.message
-        sheet = next((tmp_path / "out.parquet.job" / "batches").glob("*.jsonl"))
-        assert f"write its id into {sheet}.batch" in stopped.message
-        Path(f"{sheet}.batch").write_text("batch_1\n")
+        assert "nothing is paid for twice" in stopped.message
+        batch_file = next((tmp_path / "out.parquet.job" / "batches").glob("*.jsonl"))
+        assert f"remove\n{batch_file}\n" in stopped.message
+        assert run(job(tmp_path, url)).message == stopped.message
+        assert len(provider.batches) == 1
+        provider.batches["batch_1"]["status"] = "cancelled"
+        batch_file.unlink()
         assert run(job(tmp_path, url)).exit_code is Exit.DONE
-    assert len(provider.batches) == 1
+    assert len(provider.batches) == 2
     check(tmp_path, provider, 20)
 
 
@@ -358,7 +361,7 @@ def test_a_full_disk_stops_the_job_and_loses_no_batch(tmp_path: Path) -> None:
         with serving(provider) as url:
             stopped = run(job(folder, url))
             assert stopped.exit_code is Exit.NEEDS_PERSON
-            assert "See to the disk" in stopped.message
+            assert "Check the disk" in stopped.message
             provider.results = lambda content: content
             assert run(job(folder, url)).exit_code is Exit.DONE
         check(folder, provider, 20)

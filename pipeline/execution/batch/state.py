@@ -1,0 +1,117 @@
+"""The state that sending and collecting share: batch files that are ready, open batches and their note on disk."""
+
+from collections import deque
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from ...answers import RESPONSE_FORMATS, ContractEncoder
+from ...costs import expected_usage
+from ...job import Job
+from ...records import Request
+from ...store import BATCHES, BatchFile, OpenBatches, read_open_batches
+from ..context import NotesContext
+from .files import BatchFileWriter, BatchLine
+
+_encoder = msgspec.json.Encoder()
+
+
+class BatchState:
+    """The batch files of one run. Those whose upload has begun are open, and are noted in the store."""
+
+    def __init__(self, job: Job, context: NotesContext) -> None:
+        self.context = context
+        self.folder = job.folder / "batches"
+        noted = read_open_batches(context.read_note)
+        self.open = {batch_file.name: batch_file for batch_file in noted.sheets}
+        """Batch files that the provider may hold, by name."""
+        self.ready: deque[BatchFile] = deque()
+        """Complete batch files to be sent, in this order."""
+        self.other_keys: set[str] = set()
+        """Keys of requests in open batches that no row of this run asks. Their answers are recorded too."""
+        self.cancelled: list[str] = []
+        """Ids of batches that were cancelled at the provider."""
+        self.queue_tokens_max = noted.queued_tokens_most
+        """How many tokens the provider's queue takes; None if that limit was never reached."""
+        self.format_index = noted.form
+        """The index of the response format in use: the endpoint rejected all formats before it."""
+        self._contract_encoder = ContractEncoder(job.answer.contract)
+        self._requests_max = job.run.batch_requests
+        self._writers: dict[str, BatchFileWriter] = {}
+        """The batch files that are being written, by model."""
+
+    def encode(self, request: Request) -> Request:
+        """The request as it is sent: with the job's contract, in the response format in use."""
+        body = self._contract_encoder.encode(request.body, RESPONSE_FORMATS[self.format_index])
+        return replace(request, body=body)
+
+    def worst_cost(self, request: Request) -> float:
+        """The most that one attempt can cost in US dollars; 0 without a cap, or if the price is unknown."""
+        return self.context.budget.worst(self.encode(request)) or 0.0
+
+    def tokens(self, batch_file: BatchFile) -> int:
+        """Expected number of prompt tokens of a batch file; at least 1."""
+        usage = expected_usage(self.context.ledger, batch_file.size_bytes, batch_file.requests)
+        return max(1, usage.prompt_tokens or 0)
+
+    def open_tokens(self) -> int:
+        """Expected number of prompt tokens of all open batches."""
+        return sum(map(self.tokens, self.open.values()))
+
+    def path(self, batch_file: BatchFile) -> Path:
+        """Path of a batch file in the job folder."""
+        return self.folder / batch_file.name
+
+    def add(self, line: BatchLine) -> None:
+        """Add a request to the batch file that is being written for its model; start another file when that is full."""
+        model = line.request.model
+        if model in self._writers and not self._writers[model].has_room(line, self._requests_max):
+            self.ready.append(self._writers.pop(model).close())
+        if model not in self._writers:
+            self._writers[model] = BatchFileWriter(self.folder, model)
+        self._writers[model].add(line)
+
+    def close_writers(self) -> None:
+        """Complete all files that are being written: they are then on disk and ready to be sent."""
+        self.ready.extend(writer.close() for writer in self._writers.values())
+        self._writers.clear()
+
+    async def note(self, batch_file: BatchFile) -> None:
+        """Return once this state of an open batch file is on disk. Raises Stopped if it cannot be written."""
+        self.open[batch_file.name] = batch_file
+        await self.note_all()
+
+    async def note_all(self) -> None:
+        """Return once the note of all open batches is on disk. Raises Stopped if it cannot be written."""
+        noted = OpenBatches(tuple(self.open.values()), self.queue_tokens_max, self.format_index)
+        await self.context.write_note(BATCHES, _encoder.encode(noted))
+
+    async def forget(self, batch_file: BatchFile) -> None:
+        """Close a batch whose results are all on disk: release its reservation, remove it from the note, then its file.
+
+        Raises Stopped if the note cannot be written.
+        """
+        self.context.budget.reserved -= batch_file.reserved
+        del self.open[batch_file.name]
+        await self.note_all()
+        self.path(batch_file).unlink(missing_ok=True)
+
+    async def return_to_ready(self, batch_file: BatchFile) -> None:
+        """Make an open batch file, which no batch was created from, the next one to be sent.
+
+        Raises Stopped if the note cannot be written.
+        """
+        self.context.budget.reserved -= batch_file.reserved
+        self.ready.appendleft(BatchFile(batch_file.name, batch_file.model, batch_file.requests, batch_file.size_bytes))
+        del self.open[batch_file.name]
+        await self.note_all()
+
+    def progress_text(self) -> str:
+        """How the batches stand: `2 batches with the provider, 1,200 of 50,000 requests done`."""
+        done = sum(batch_file.done for batch_file in self.open.values())
+        requests = sum(batch_file.requests for batch_file in self.open.values())
+        batches = f"{len(self.open):,} batch{'' if len(self.open) == 1 else 'es'} with the provider"
+        waiting = sum(batch_file.requests for batch_file in self.ready)
+        not_sent = f", {waiting:,} more not sent yet" if waiting else ""
+        return f"{batches}, {done:,} of {requests:,} requests done{not_sent}"
