@@ -29,10 +29,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     limit that was raised is noticed after about two and a half times K."""
 
     cubic_seconds_min: float = 10.0
-    """Seconds of K while the limit is known only roughly."""
+    """Seconds of K (see `cubic_seconds`) while the limit is known only roughly."""
 
     cubic_seconds_max: float = 90.0
-    """Seconds of K at most: it grows each time that the limit is met where it was met before."""
+    """Seconds of K (see `cubic_seconds`), at most: it grows each time that the limit is met where it was met before."""
 
     cubic_seconds_growth: float = 1.5
     """Factor by which K grows when the limit is met where it was met before."""
@@ -82,7 +82,7 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     and knows nothing of the limit."""
 
     header_share: float = 0.95
-    """Share of a limit told by the endpoint's headers that is taken as the first estimate."""
+    """Share of a limit reported by the endpoint's headers that is taken as the first estimate."""
 
     measured_requests: int = 12
     """Requests accepted between two 429s that measure the limit, at least. Fewer show only that it is no higher."""
@@ -146,7 +146,8 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     an hour."""
 
     slow_latency_growth: float = 3.0
-    """Requests that an answer adds to the window during slow start, above that latency; below it is 1, as in TCP."""
+    """Requests that an answer adds to the window during slow start, above `slow_latency_seconds`; below, it adds
+    one, as in TCP."""
 
     slower: float = 0.5
     """Power of 2 by which answers may get slower when the window doubles. Beyond it, slow start ends, as in HyStart."""
@@ -160,10 +161,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     # the window: trials of another size, after slow start
 
     wide_step: float = 2.0
-    """Factor of the first trials of another window."""
+    """Factor between the window and the one that is tried, in the first trials."""
 
     fine_step: float = 1.25
-    """Factor of the later trials."""
+    """Factor between the window and the one that is tried, in the later trials."""
 
     wide_gain: float = 1.05
     """Multiple of the best throughput that a window larger by `wide_step` has to reach to be kept."""
@@ -195,7 +196,7 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     # the window: overloads
 
     stray_share: float = 0.01
-    """Share of requests that meet an overload whatever the window is, until the endpoint's own share is learned."""
+    """Share of requests that meet an overload at any window, until the endpoint's own share is learned."""
 
     stray_answers: int = 100
     """Answers over which the endpoint's share of such stray overloads is averaged, once slow start is over."""
@@ -280,7 +281,7 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     """Quantile of completion tokens that is set aside for a request under the user's token limit."""
 
     completions_recent: int = 200
-    """Answers of which that quantile is taken."""
+    """Recent answers from which `completion_quantile` is taken."""
 
     completions_mean: int = 100
     """Answers over which the mean of completion tokens is averaged."""

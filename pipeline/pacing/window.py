@@ -17,7 +17,7 @@ class Window:
     - An overload (503, 529, timeout, lost connection) in slow start sets the window one below where it was met. Many of
       them at a window that was good before cut it by a multiplicative decrease, as in AIMD. Then the window is probed
       a little above from time to time, and less often each time that it fails in the same place.
-    - Overloads that come at random, whatever the window is, are recognised by their share and cut nothing.
+    - Overloads that come at random, at any window, are recognised by their share and cut nothing.
     """
 
     def __init__(self, size: int, most: int, now: float, tuning: Tuning, *, is_set_by_user: bool) -> None:

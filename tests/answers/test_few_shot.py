@@ -49,6 +49,6 @@ def test_a_row_without_an_answer_is_a_bad_job_that_shows_the_row() -> None:
         example_answer(job, {"text": "x" * 1000, "topic": ""})
 
 
-def test_a_cell_that_cannot_be_read_stays_text_for_the_contract_to_refuse() -> None:
+def test_a_cell_that_cannot_be_read_stays_text_for_the_contract_to_reject() -> None:
     job = Job.load(["in.csv"], settings={**MINIMAL, "answer.schema": REVIEW})
     assert json.loads(example_answer(job, {"stars": "four"})) == {"stars": "four"}

@@ -43,7 +43,7 @@ VISIT = {
         "odd": {"type": ["integer", "string"]},
     },
 }
-SAID: list[dict[str, Any]] = [
+ANSWERS: list[dict[str, Any]] = [
     {
         "mood": "glad", "stars": 4, "score": 1, "again": True, "day": "2026-11-24", "at": "2026-11-24T03:10:00+02:00",
         "tags": ["food", "staff"], "place": {"street": 'Größe "7", \U0001f642', "at": [1, 0.5]}, "odd": 3,
@@ -54,17 +54,17 @@ SAID: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def frame_of(said: list[dict[str, Any]]) -> pl.DataFrame:
+def frame_of(answers: list[dict[str, Any]]) -> pl.DataFrame:
     job = Job.load(["in.csv"], settings={**MINIMAL, "answer.schema": VISIT})
     shapes, contract = column_shapes(job), Contract(VISIT)
-    parsed = [contract.read(json.dumps(each)) for each in said]
+    parsed = [contract.read(json.dumps(each)) for each in answers]
     assert [each.error for each in parsed] == [None] * len(parsed)
     rows = [typed_cells(each, job.answer, shapes) for each in parsed]
     return pl.DataFrame(rows, schema={name: column_dtype(shape) for name, shape in shapes.items()})
 
 
 def test_every_kind_of_value_has_its_type() -> None:
-    frame = frame_of(SAID)
+    frame = frame_of(ANSWERS)
     person = pl.Struct({"name": pl.String, "role": pl.Enum(["guest", "host"]), "born": pl.Date})
     assert frame.schema == {
         "mood": pl.Enum(["glad", "sad"]),
@@ -90,7 +90,7 @@ def test_every_kind_of_value_has_its_type() -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".ndjson", ".csv"])
 def test_nested_values_go_through_every_format_and_come_back(tmp_path: Path, suffix: str) -> None:
-    frame, path = frame_of(SAID), tmp_path / f"out{suffix}"
+    frame, path = frame_of(ANSWERS), tmp_path / f"out{suffix}"
     write_table([frame], frame.schema, path, {})
     if suffix == ".parquet":
         back = pl.read_parquet(path)

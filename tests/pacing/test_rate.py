@@ -26,7 +26,7 @@ def test_the_first_429_teaches_a_rate_below_the_one_at_which_requests_left_and_t
 def test_requests_accepted_between_two_hits_of_the_limit_measure_the_limit() -> None:
     throttle = Throttle(Limits(concurrency=50), 0.0)
     now = 0.0
-    for _ in range(4):  # ten leave a second, whatever the throttle says; each twenty seconds two are refused
+    for _ in range(4):  # ten leave a second, even if the throttle says no; every twenty seconds two are rejected
         for _ in range(200):
             now += 0.1
             answer(throttle, throttle.on_sent(now, 400), now + 0.01)

@@ -63,11 +63,11 @@ def test_a_window_is_reported_once_it_was_found() -> None:
     assert throttle.learned() == LearnedLimits(None, None, 0)
     drive(throttle, 20, since=1.0)
     assert throttle.learned().window == throttle.window > 100
-    told = Throttle(Limits(concurrency=12), 0.0)
-    drive(told, 20)
-    assert told.learned().window == 0
-    told.on_rejection(send(told, 12, 20.0)[-1], overload(), 20.2)
-    assert told.learned().window == 11
+    by_user = Throttle(Limits(concurrency=12), 0.0)
+    drive(by_user, 20)
+    assert by_user.learned().window == 0
+    by_user.on_rejection(send(by_user, 12, 20.0)[-1], overload(), 20.2)
+    assert by_user.learned().window == 11
 
 
 def test_a_run_that_never_fills_its_window_needs_no_more_memory_the_longer_it_lasts() -> None:
