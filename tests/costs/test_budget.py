@@ -113,7 +113,7 @@ def test_spending_never_passes_the_cap(
 @pytest.mark.parametrize(
     "url", ["data:image/png;base64," + "A" * 3_000_000, "data:image/png;base64,AA", "https://h.example/a"]
 )
-def test_an_image_is_reserved_at_its_highest_price_whatever_its_size(url: str) -> None:
+def test_an_image_is_reserved_at_its_highest_price_for_any_size(url: str) -> None:
     budget, plain = capped(10.0), capped(10.0).reserve(Request("k", body_of()))
     reserved = budget.reserve(Request("k", body_of(image(url), image(url, detail="high"))))
     assert reserved is not None

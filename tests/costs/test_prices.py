@@ -38,7 +38,7 @@ def test_a_missing_token_count_makes_the_cost_unknown(usage: Usage) -> None:
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(10**9, 10**9)])
-def test_a_model_on_this_machine_costs_nothing_whatever_it_used(usage: Usage) -> None:
+def test_a_model_on_this_machine_costs_nothing_for_any_usage(usage: Usage) -> None:
     prices = PriceList(job_at("local:smollm2-135m"))
     assert prices.unknown is None
     assert prices.cost(usage) == 0.0

@@ -1,7 +1,8 @@
-"""A provider's files and batches on a loopback port, as OpenAI has them; what it holds outlives a restart.
+"""A provider with OpenAI's Batch API on a loopback port. Its files and batches outlive a restart of the server.
 
-`provider = Provider(); with serving(provider) as url: …`. Each batch is over after so many looks at it, its results in
-an order by chance. `provider.billed` counts how often each request was answered, so paid for.
+Use it as `provider = Provider()` and `with serving(provider) as url:`. Each batch is finished after it was looked up
+`looks` times, with its results in random order. `provider.billed` counts how often each request was answered, and so
+paid for.
 """
 
 import email
@@ -24,7 +25,7 @@ JSON = {"content-type": "application/json"}
 
 
 def usual(body: dict[str, Any]) -> Answered:
-    """What `chat_server` answers, too."""
+    """Answer as `chat_server` does."""
     prompt = body["messages"][-1]["content"]
     form = body.get("response_format") or {}
     schema = form["json_schema"]["schema"] if form.get("type") == "json_schema" else None
@@ -33,20 +34,21 @@ def usual(body: dict[str, Any]) -> Answered:
 
 @dataclass
 class Provider:
-    """All that it holds, and how it behaves."""
+    """The provider's files, batches and behaviour."""
 
-    answer: Callable[[dict[str, Any]], Answered | None] = usual  # None: not even a line
-    looks: int = 2  # until a batch is over
+    answer: Callable[[dict[str, Any]], Answered | None] = usual  # None: no line in the results
+    looks: int = 2  # how often a batch is looked up until it is finished
     ends: Callable[[int], str] = lambda _number: "completed"  # by the batch's number, from 1
-    share: float = 1.0  # of the requests that a batch answers which does not complete
-    queue_tokens: int | None = None  # the most that may wait; a token is four bytes here
+    share: float = 1.0  # of its requests that a batch answers if it does not complete
+    queue_tokens: int | None = None  # the most in open batches; a token is four bytes here
     tells_queue: bool = True
     bad_lines: Callable[[int, list[dict[str, Any]]], dict[int, str]] = lambda _number, _lines: {}
-    # "close" before, "lose" after a call, "hang" for a minute, "page" for one of HTML, or a status
+    # by method and path: "close" the connection before the call or "lose" it after, "hang" for a minute, reply with an
+    # HTML "page" or a status; "" does nothing
     interfere: Callable[[str, str], str] = lambda _method, _path: ""
-    results: Callable[[bytes], bytes] = lambda content: content  # what is given of a file of results
+    results: Callable[[bytes], bytes] = lambda content: content  # what is sent of a file of results
     lists: bool = True
-    names_results: Callable[[int], bool] = lambda _looks: True  # by how often a batch that is over was looked at
+    names_results: Callable[[int], bool] = lambda _looks: True  # by how often the batch was looked up
     key: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -80,10 +82,10 @@ class Provider:
             self.tokens(other) for other in self.batches.values() if other["status"] in ("validating", "in_progress")
         )
         if self.queue_tokens is not None and waiting > self.queue_tokens:
-            told = f"Limit: {self.queue_tokens:,} enqueued tokens. " if self.tells_queue else ""
+            limit = f"Limit: {self.queue_tokens:,} enqueued tokens. " if self.tells_queue else ""
             self.fail(
                 batch,
-                [{"code": "token_limit_exceeded", "line": None, "message": f"Enqueued token limit reached. {told}"}],
+                [{"code": "token_limit_exceeded", "line": None, "message": f"Enqueued token limit reached. {limit}"}],
             )
         elif bad := self.bad_lines(number, lines):
             self.fail(batch, [{"code": "invalid", "line": at, "message": text} for at, text in bad.items()])
@@ -112,31 +114,32 @@ class Provider:
         return 200, json.dumps(batch).encode()
 
     def finish(self, batch: dict[str, Any]) -> None:
-        """Answer, and write both files of results, in an order by chance."""
+        """Answer the requests, and write both files of results in random order."""
         rng, lines = random.Random(batch["number"]), self.lines(batch)
         rng.shuffle(lines)
         status = self.ends(batch["number"])
         answered = lines if status == "completed" else lines[: int(len(lines) * self.share)]
         good, bad = [], []
         for line in answered:
-            said = self.answer(line["body"])
-            if said is None:
+            answer = self.answer(line["body"])
+            if answer is None:
                 continue
-            self.billed[line["custom_id"]] += said[0] == 200
-            response = {"status_code": said[0], "request_id": "r", "body": json.loads(said[1])}
-            told = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
-            (good if said[0] == 200 else bad).append(told)
+            status_code, body = answer
+            self.billed[line["custom_id"]] += status_code == 200
+            response = {"status_code": status_code, "request_id": "r", "body": json.loads(body)}
+            result = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
+            (good if status_code == 200 else bad).append(result)
         for line in lines[len(answered) :]:
             error = {"code": f"batch_{status}", "message": "This request could not be executed before it was over."}
             bad.append({"id": "x", "custom_id": line["custom_id"], "response": None, "error": error})
-        for name, told in (("output_file_id", good), ("error_file_id", bad)):
-            if told:
-                self.files[f"{name}-{batch['id']}"] = b"".join(json.dumps(each).encode() + b"\n" for each in told)
+        for name, results in (("output_file_id", good), ("error_file_id", bad)):
+            if results:
+                self.files[f"{name}-{batch['id']}"] = b"".join(json.dumps(each).encode() + b"\n" for each in results)
                 batch[name] = f"{name}-{batch['id']}"
         batch |= {"status": status, "request_counts": {"total": len(lines), "completed": len(good), "failed": len(bad)}}
 
     def page(self, after: str) -> dict[str, Any]:
-        """Two a page, the latest first."""
+        """A page of the list of batches: two batches, latest first."""
         latest = list(reversed(self.batches.values()))
         names = [batch["id"] for batch in latest]
         start = names.index(after) + 1 if after else 0
@@ -174,13 +177,13 @@ class _Handler(BaseHTTPRequestHandler):
             if how.isdigit():
                 self.reply(int(how), problem("Interfered."))
                 return
-            status, body = self.said(path, parse_qs(parts.query), content)
+            status, body = self.respond(path, parse_qs(parts.query), content)
         if how == "lose":
             self.close_connection = True
             return
         self.reply(status, body)
 
-    def said(self, path: str, query: dict[str, list[str]], content: bytes) -> Answered:
+    def respond(self, path: str, query: dict[str, list[str]], content: bytes) -> Answered:
         provider = self.provider
         if provider.key and self.headers.get("authorization") != f"Bearer {provider.key}":
             return 401, problem("Incorrect API key provided.", code="invalid_api_key")
@@ -222,8 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(provider: Provider, port: int = 0) -> Iterator[str]:
-    """The provider's URL while the block lasts."""
-
+    """Serve the provider while the block lasts; yields its base URL."""
     handler = type("Handler", (_Handler,), {"provider": provider})
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True

@@ -1,6 +1,6 @@
-"""`pipeline`, that kills itself at a step of the Batch API: python crashing_batch.py STEP N …, the rest a command line.
+"""Run `pipeline` and kill it at a step of its batches: `python crashing_batch.py STEP N ARGUMENTS OF PIPELINE`.
 
-At the Nth time that the step is passed, the process ends by SIGKILL.
+The process is killed by SIGKILL when it passes the step for the Nth time.
 """
 
 import sys
@@ -28,24 +28,24 @@ STEPS = (
 def main_with(step: str, times: int) -> None:
     passed = arm(step, times)
 
-    def around(owner: Any, name: str, what: str, condition: Any = lambda *_: True) -> None:
+    def watch(owner: Any, name: str, step_name: str, condition: Any = lambda *_: True) -> None:
         original = getattr(owner, name)
 
-        async def stepping(self: Any, *given: Any, **named: Any) -> Any:
-            counts = condition(*given)
+        async def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+            counts = condition(*args)
             if counts:
-                passed(f"before {what}")
-            made = await original(self, *given, **named)
+                passed(f"before {step_name}")
+            result = await original(self, *args, **kwargs)
             if counts:
-                passed(f"after {what}")
-            return made
+                passed(f"after {step_name}")
+            return result
 
-        setattr(owner, name, stepping)
+        setattr(owner, name, watched)
 
     for name in ("upload", "create", "download", "delete"):
-        around(BatchApi, name, name)
-    around(LocalContext, "write_note", "note", lambda name, _value: name == BATCHES)
-    around(LocalContext, "record", "record")
+        watch(BatchApi, name, name)
+    watch(LocalContext, "write_note", "note", lambda name, _value: name == BATCHES)
+    watch(LocalContext, "record", "record")
     main()
 
 
