@@ -146,16 +146,16 @@ class Progress:
         if not self._quiet and self._stream.isatty():
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:,}/{total:,} rows" if total else "{desc} …"
             bar = tqdm(desc=what, total=total, file=self._stream, dynamic_ncols=True, bar_format=form, leave=False)
-        done, told = 0, False
+        done, is_reported = 0, False
 
         def seen(rows: int) -> None:
-            nonlocal done, told
+            nonlocal done, is_reported
             done += rows
             if bar is not None:
                 with contextlib.suppress(OSError):  # as in `say`
                     bar.update(rows)
-            elif not told and self._clock() >= began + LINE_SECONDS:
-                told = True
+            elif not is_reported and self._clock() >= began + LINE_SECONDS:
+                is_reported = True
                 self.say(f"{what}: {done:,}/{total or 0:,} rows so far")
 
         try:

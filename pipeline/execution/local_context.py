@@ -1,6 +1,7 @@
 """The run context of the process that owns the store: every outcome is written, then counted, then shown.
 
-The order is fixed: an outcome that is counted is on disk, and the ledger is committed together with it.
+The order is fixed. The ledger that includes an outcome is committed with it or before it, so that no cost is forgotten;
+the run's own tally counts the outcome once it is on disk. Attempts and their cost are counted as soon as they end.
 """
 
 import math
@@ -46,7 +47,7 @@ STATUS_SECONDS = 1.0
 
 
 class LocalContext(StopState):
-    """One run's budget, tallies, screen and store. `asked` counts this run's requests by status, once they are on disk.
+    """One run's budget, tallies, screen and store. `asked` counts outcomes once they are on disk, and attempts at once.
 
     `limits` are those in force now, which `tune` changes.
     """

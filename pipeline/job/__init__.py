@@ -4,11 +4,12 @@ from .added_columns import ADDED_COLUMNS
 from .file import JobFile
 from .job import Job, ThisRun, default_job_folder, settings_id
 from .reference import parse_setting, setting_help
-from .sections import LOOPBACK, AnswerSection, Endpoint, Limits, Prompt
+from .sections import AUTO_WINDOW, LOOPBACK, AnswerSection, Endpoint, Limits, Prompt
 from .values import duration_seconds
 
 __all__ = [
     "ADDED_COLUMNS",
+    "AUTO_WINDOW",
     "LOOPBACK",
     "AnswerSection",
     "Endpoint",

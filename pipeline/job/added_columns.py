@@ -41,7 +41,7 @@ ADDED_COLUMNS = (
     ),
     AddedColumn("status", "text", "how the row ended: exactly one of the statuses"),
     AddedColumn("error", "text", "why there is no answer, as `kind: the server's words`"),
-    AddedColumn("finish_reason", "text", "why the model stopped, as the endpoint reported it"),
+    AddedColumn("finish_reason", "text", "why the model stopped, in OpenAI's words (`stop`, `length`, …)"),
     AddedColumn("model", "text", "the model that answered, as the endpoint reported it"),
     AddedColumn("prompt_tokens", "integer", "as the endpoint reported them"),
     AddedColumn("completion_tokens", "integer", "as the endpoint reported them"),

@@ -54,7 +54,7 @@ def _kind(field: dict[str, Any]) -> str:
 def setting_help(name: str) -> str:
     """The help of one key, by its dotted name."""
     section, _, key = name.partition(".")
-    field = JobFile.model_fields[section].annotation.model_fields[key]  # type: ignore[union-attr]
+    field = JobFile.model_fields[section].annotation.model_fields[key]  # type: ignore[union-attr] # each field is a section
     return str(field.description)
 
 

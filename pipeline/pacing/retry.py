@@ -41,7 +41,7 @@ QUOTA_PROBES_SECONDS = 30.0
 """Seconds that those rejections must span: some gateways report a quota when they are only busy."""
 
 SAME_FAILURES_MAX = 5
-"""Rows that fail for one reason, before the first answer, that stop the job: the job itself is at fault."""
+"""Requests that fail for one reason, before the first answer, that stop the job: the job itself is at fault."""
 
 TEXT_FAILURES_MAX = 100
 """The same for reasons that may lie in a row's own text: a table may begin with such rows."""
@@ -127,17 +127,17 @@ class RetryPolicy:
         return RetryAfter(after_seconds=self._wait_seconds(rejection, attempts))
 
     def _stop_for_same_failures(self, failure: Failure, rejection: Rejection) -> Stopped | None:
-        """A stop if all rows so far failed, and too many of them for this reason."""
+        """A stop if all requests so far failed, and too many of them for this reason."""
         kind = failure.kind
-        self._failed_first[kind] = rows = self._failed_first.get(kind, 0) + 1
-        if rows < (TEXT_FAILURES_MAX if kind in TEXT_KINDS else SAME_FAILURES_MAX):
+        self._failed_first[kind] = count = self._failed_first.get(kind, 0) + 1
+        if count < (TEXT_FAILURES_MAX if kind in TEXT_KINDS else SAME_FAILURES_MAX):
             return None
         reply = f"HTTP {rejection.status}: {rejection.message}" if rejection.status else rejection.message
         remedy = "Check [parameters] and the model; `pipeline preview` shows the requests."
         if kind in TEXT_KINDS:
             remedy += "\nIf only these rows have this problem, move others before them, or leave them out."
         return Stopped(
-            f"the first {rows:,} rows all failed for the same reason ({kind}). The endpoint replied: {reply}\n"
+            f"the first {count:,} requests all failed for the same reason ({kind}). The endpoint replied: {reply}\n"
             f"{remedy}\nThese rows are recorded as pending, not as failed.",
             Exit.NEEDS_PERSON if failure.lasting else Exit.TRY_LATER,
         )

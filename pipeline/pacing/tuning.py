@@ -1,8 +1,9 @@
 """All constants of the throttle in one record, so that a simulation can vary them: `make governor SET="cut=0.8"`."""
 
+from ..job import AUTO_WINDOW
 from ..records import Record
 
-WINDOW_FIRST = 8
+WINDOW_FIRST = AUTO_WINDOW
 """Requests in flight at once, at first: few enough for a small server, and four doublings from 128."""
 
 WINDOW_MAX = 1024

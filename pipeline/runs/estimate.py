@@ -15,7 +15,7 @@ from ..prompts import Prompts
 from ..records import Answer, Record, Tally
 from ..results import output_schema
 from ..store import Reader, Store, read_learned_limits, read_ledger, read_outcome
-from ..tables import open_table
+from ..tables import check_row_count, open_table
 from ..text import duration, money, one_line, short_count
 from .local_server import name_by_weights
 
@@ -47,15 +47,16 @@ def estimate_job(job: Job) -> JobEstimate:
         progress = Progress(quiet=job.this_run.verbosity < 0)
         with progress.counting("reading the input"):
             table = select_rows(job.this_run, open_table(job.inputs, folder))
+        check_row_count(job.output_path, table.rows)
         output_schema(job, table)
         contract_of(job)
         ledger, found = read_ledger(reader), read_learned_limits(reader)
         lanes = [found.get(lane_id(filed.endpoint, model)) for model in filed.models]
-        tariff = PriceList(filed)
-        Budget(filed, tariff, ledger.cost)
+        prices = PriceList(filed)
+        Budget(filed, prices, ledger.cost)
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, Prompts(filed, list(table.schema)), reader, folder, seen)
-        known = ForecastInputs(tariff, ledger, [None if lane is None else lane.aged for lane in lanes])
+        known = ForecastInputs(prices, ledger, [None if lane is None else lane.aged for lane in lanes])
         asked = plan.request_bytes, plan.to_ask
         between = usage_range(known, *asked, _answers(reader), max(filed.output_caps.values(), default=None))
         return JobEstimate(plan, make_forecast(filed, known, *asked), between, ledger)

@@ -31,7 +31,7 @@ def preview_requests(job: Job, rows: int) -> Iterator[str]:
         table = open_table(job.inputs, Path(folder)).head(rows)
         output_schema(job, table)
         contract_of(job)
-        forms = ContractEncoder(job.answer.contract)
+        encoder = ContractEncoder(job.answer.contract)
         prompts = Prompts(job, list(table.schema))
         for number, row in numbered_rows(table.slices(prompts.columns)):
             requests = prompts.requests(row)
@@ -40,7 +40,7 @@ def preview_requests(job: Job, rows: int) -> Iterator[str]:
                 yield f"cannot be asked: {printable(requests.reason)}"
                 continue
             for request in requests:
-                body = msgspec.json.decode(forms.encode(request.body, RESPONSE_FORMATS[0]))
+                body = msgspec.json.decode(encoder.encode(request.body, RESPONSE_FORMATS[0]))
                 yield printable(IMAGE.sub(r"\1…", json.dumps(body, ensure_ascii=False, indent=2)))
         if not table.rows:
             yield "The input has no rows."

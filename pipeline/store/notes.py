@@ -16,7 +16,7 @@ from ..records import LaneId, LearnedLimits, Outcome, Record, Stopped, Tally
 from .reader import Reader
 
 LEDGER = "ledger"
-"""The name of the note with the tally of all requests of the job folder; committed with the outcomes it counts."""
+"""The name of the note with the job folder's tally; committed with the outcomes that it counts, or before them."""
 LEARNED_LIMITS = "learnt"
 """The name of the note with the learned limits of each lane."""
 RUN_STATUS = "now"

@@ -1,8 +1,4 @@
-"""Tables in and out: the only package that knows file formats.
-
-`open_table` makes one table of the input files, which is read in slices; `write_table` writes one. Each format is a
-line in a table from suffix to functions: READERS in `open`, WRITERS in `write`.
-"""
+"""Tables in and out, in every file format. New formats go into `READERS` (open.py) and `WRITERS` (write.py)."""
 
 from .open import open_table, remove_leftovers, remove_old_snapshots
 from .table import Table, read_parquet_metadata, read_slices

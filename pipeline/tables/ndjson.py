@@ -105,7 +105,7 @@ def _sort_fields(seen: dict[str, Any], dtype: Any) -> Any:  # noqa: ANN401 - the
 
 
 def _instance(dtype: Any) -> pl.DataType:  # noqa: ANN401 - polars types a nested dtype as class or instance
-    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[no-any-return]
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[no-any-return] # polars types both as Any
 
 
 def _json_or_none(line: str) -> object:

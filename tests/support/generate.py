@@ -1,4 +1,4 @@
-"""Write everything in the repository that is made from the code: `python tests/support/generate.py`.
+"""Write everything in the repository that is made from the code: `python tests/support/generate.py [--tables]`.
 
 That is the JSON schema for editors, the table of keys, and what the commands in `console` blocks print. These ask the
 small local model, which `make local-model` installs; a session in which only numbers differ is left as it is.
@@ -188,6 +188,8 @@ def main() -> None:
     KEYS_TABLE.write_text(with_settings_table(KEYS_TABLE.read_text("utf-8")), "utf-8")
     ARCHITECTURE.write_text(with_architecture(ARCHITECTURE.read_text("utf-8")), "utf-8")
     TESTS_GUIDE.write_text(with_helpers(TESTS_GUIDE.read_text("utf-8")), "utf-8")
+    if "--tables" in sys.argv[1:]:
+        return
     if not has_local_model():
         sys.exit("The sessions stay as they are: they need the local model. Install it: make local-model")
     for document in DOCUMENTS:
