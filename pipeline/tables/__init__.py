@@ -1,4 +1,8 @@
-"""Tables in and out, in every file format. New formats go into `READERS` (open.py) and `WRITERS` (write.py)."""
+"""Tables in and out, in every file format.
+
+`open_table` makes one table of the input files, which is read in slices; `write_table` writes one. Each format is a
+line in a table from suffix to functions: READERS in `open`, WRITERS in `write`.
+"""
 
 from .open import open_table, remove_leftovers, remove_old_snapshots
 from .table import Table, read_parquet_metadata, read_slices
