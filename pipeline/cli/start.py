@@ -106,7 +106,7 @@ def preview(rows: int, **flags: Any) -> None:
 def run(ctx: click.Context, /, **flags: Any) -> None:
     """Ask what is not answered yet, and write OUTPUT.
 
-    INPUT: CSV, TSV (.gz, .zst), Parquet, NDJSON or Arrow files, globs, or - for standard input.
+    INPUT: CSV, TSV, NDJSON (.gz, .zst), Parquet, Arrow or Excel files, globs, or - for standard input.
     """
     from ..results import show_rows
     from ..runs import run, run_on_finish, signals_raised, summary_text

@@ -91,6 +91,7 @@ class Budget:
             )
         return Stopped(
             f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent or reserved, "
-            "and the next request might cost more than is left.\nRaise the limit with --max-cost to go on.",
+            "and the next request might cost more than is left.\nTo go on, raise it in the job file, or type the run "
+            "again with a higher --max-cost.",
             Exit.AT_LIMIT,
         )

@@ -204,8 +204,8 @@ def _held_message(folder: Path) -> str:
     where = "" if _is_from_this_host(claim) else f" on {_shown(claim, 'host')}" if "host" in claim else ""
     signal = f"`kill -INT {claim['pid']}`{where}" if type(claim.get("pid")) is int else "SIGINT"
     return (
-        f"{_who(claim)} holds {folder}: one process at a time may work on a job. Nothing was sent and nothing was "
-        f"changed.\nWait until it ends, or stop it, its answers kept: `pipeline stop {shlex.quote(str(folder))}`, or "
+        f"{_who(claim)} holds {folder}: a run of this job is at work, one at a time. Nothing was sent and nothing was "
+        f"changed.\nWait until it ends, or stop it (no answer is lost): `pipeline stop {shlex.quote(str(folder))}`, or "
         f"{signal}; then type the same command again."
     )
 

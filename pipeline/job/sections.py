@@ -113,7 +113,7 @@ class Endpoint(Section):
             # only a name in capitals is repeated: anything else may be the key itself, put here by mistake
             name = self.api_key_env if self.api_key_env.isupper() else "NAME"
             raise BadJob(
-                f"The environment variable that endpoint.api_key_env names is not set.\n"
+                f"The environment variable with the key is not set (endpoint.api_key_env).\n"
                 f"Nothing was sent. Set it and run the same command again:  export {name}=…"
             )
         return SecretStr(key)

@@ -299,7 +299,7 @@ def _progress(status: JobStatus) -> list[str]:
     if status.rows_per_second is not None:
         facts.append(f"{status.rows_per_second:,.1f} rows/s in the last minute")
     if status.rows_per_second_overall is not None:
-        facts.append(f"{status.rows_per_second_overall:,.1f} overall")
+        facts.append(f"{status.rows_per_second_overall:,.1f} rows/s overall")
     if status.seconds_left is not None:
         facts.append(f"{duration(status.seconds_left)} left")
     return facts

@@ -52,7 +52,7 @@ def send_order(
     """
     who = lock_holder(folder)
     if who is None or who.alive is False:
-        raise BadJob(f"{folder}: no run is at work here, so there is none to {'stop' if stop else 'tune'}.")
+        raise BadJob(f"{folder}: this job is not running, so there is nothing to {'stop' if stop else 'tune'}.")
     order_id = os.urandom(4).hex()
     path = folder / f"control-{order_id}.json"
     write_whole(path, _encoder.encode(Order(Process.this(), stop, limits or {})), private=True)
@@ -137,7 +137,7 @@ def obey(context: LocalContext, order: Order) -> tuple[str, bool]:
     try:
         context.tune(before.tuned(order.limits))
     except BadJob as error:
-        return f"{by} cannot tune this run: {error}", True
+        return f"The limits stay as they are (ordered by {by}): {error}", True
     changes = [f"{name} {_text(getattr(before, name))} → {_text(value)}" for name, value in order.limits.items()]
     return f"Tuned by {by} until this run ends: {', '.join(changes)}.", False
 

@@ -162,4 +162,6 @@ def _confirm_change(job: Job, plan: Plan, context: LocalContext, confirm: Confir
     if confirm is None:
         raise BadJob(f"{question}\nTo ask {plan.to_ask:,} {what} again, {cost}, add --yes. Nothing was sent.")
     if not confirm(f"{question} Ask {plan.to_ask:,} {what} again, {cost}?"):
-        raise BadJob("Nothing was sent. The answers are kept: with the earlier settings they are found again.")
+        raise BadJob(
+            "Not started: nothing was sent. The stored answers are kept; with the earlier settings they are used again."
+        )

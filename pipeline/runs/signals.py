@@ -17,6 +17,8 @@ from ..records import Exit, Stopped
 
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that stop a run. Its exit code is then 128 and the signal's number, as in a shell."""
+SIGNAL_NAMES = {"SIGINT": "SIGINT (Ctrl-C)"}
+"""How a signal is called on the screen, where people know it by another name."""
 NOT_MAIN_THREAD = (ValueError, NotImplementedError, RuntimeError)
 """What Python raises where signal handlers cannot be set: in another thread than the main one, and on Windows."""
 
@@ -38,7 +40,7 @@ def stop_on_signals(context: LocalContext, max_runtime: str | None, began: float
             f"{number.name}: nothing more is sent. Waiting up to {DRAIN_SECONDS:.0f} s for requests in flight. "
             "Press Ctrl-C again to stop at once."
         )
-        context.stop(Stopped(f"Stopped by {number.name}.", Exit(128 + number)))
+        context.stop(Stopped(f"Stopped by {SIGNAL_NAMES.get(number.name, number.name)}.", Exit(128 + number)))
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS if not _is_meant_to_be_survived(number)}
     with contextlib.suppress(*NOT_MAIN_THREAD):

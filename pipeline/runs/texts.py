@@ -50,7 +50,7 @@ def rest_text(job: Job, context: LocalContext, rows: int) -> str:
     request_bytes = round(requests * context.ledger.request_bytes / context.ledger.answers)
     forecast = make_forecast(job, forecast_inputs(context), request_bytes, requests)
     price = forecast.price
-    cost = "cost nothing" if price == 0 else "cost an unknown price" if price is None else f"cost about {money(price)}"
+    cost = "cost nothing" if price == 0 else "cost an unknown amount" if price is None else f"cost about {money(price)}"
     time_left = f" and take about {duration(forecast.seconds)}" if forecast.seconds is not None else ""
     return f"The other {rows:,} rows would {cost}{time_left}: the same line without --sample or --limit asks them."
 
@@ -62,7 +62,7 @@ def pilot_text(pilot: PilotResult, rest: int, command: Sequence[str] | None) -> 
         if found:
             low, median, high = found
             lines.append(f"  {what} tokens    median {median:,.0f}, 80 % between {low:,.0f} and {high:,.0f}")
-    cost = "an unknown price" if pilot.cost is None else _interval(pilot.cost, money)
+    cost = "cost unknown" if pilot.cost is None else _interval(pilot.cost, money)
     took = "" if pilot.seconds is None else f", {_interval(pilot.seconds, duration)}"
     lines.append(f"  other {rest:,} rows  {cost}{took} (90 % prediction interval)")
     if command is not None:
@@ -88,7 +88,7 @@ def summary_text(job: Job, summary: Summary) -> str:
     """How a run ended, what is safe, and what to type next."""
     counts = ", ".join(f"{getattr(summary.rows, name):,} {name}" for name in STATUSES if getattr(summary.rows, name))
     rows = f"{counts or '0 rows'} = {summary.rows.rows:,}."
-    wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} is left as it was."
+    wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} was not written."
     is_default = job.folder == default_job_folder(job.output_path)
     job_name = shlex.quote(str(job.output_path if is_default else job.folder))
     if not summary.message:
@@ -107,7 +107,7 @@ def summary_text(job: Job, summary: Summary) -> str:
 def _spending(summary: Summary) -> str:
     spent = f"{money(summary.run.cost)} this run, {money(summary.spent)} in all."
     if summary.run.unpriced:
-        spent = f"{summary.run.unpriced:,} requests at an unknown price ([prices] sets one), else {spent}"
+        spent = f"The cost of {summary.run.unpriced:,} requests is unknown (set [prices]); known: {spent}"
     elif summary.elsewhere > ELSEWHERE_SHARE * summary.spent:
         spent = spent.removesuffix(".") + f", {money(summary.elsewhere)} of it for rows that are not in this table."
     if summary.run.maybe_paid:

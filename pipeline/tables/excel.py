@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from ..records import BadJob, Stopped
+from .errors import brief
 from .source import Source
 
 EXCEL = ".xlsx"
@@ -39,7 +40,13 @@ def read_excel(source: Source) -> pl.LazyFrame:
     """Read the first sheet into memory. Its first row holds the column names."""
     check_excel_libraries(source.path)
     logging.getLogger("fastexcel").setLevel(logging.ERROR)  # it would warn of each column that has no cell
-    return pl.read_excel(source.path, engine="calamine", infer_schema_length=None).lazy()
+    try:
+        return pl.read_excel(source.path, engine="calamine", infer_schema_length=None).lazy()
+    except Exception as error:  # its own errors are known by name only where the extra is installed
+        raise BadJob(
+            f"{source.name} cannot be read as an Excel file: {brief(error)}.\n"
+            "Check that the file is complete and that its ending names its format."
+        ) from error
 
 
 def write_excel(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str]) -> None:

@@ -33,5 +33,5 @@ def test_tune_wants_a_limit_that_is_one_and_a_run_that_is_at_work(here: Path, se
     for words in (("tune", "out.csv", "--rpm", "5"), ("stop", "out.csv")):
         done = typed(*words)
         assert done.returncode == 2
-        assert "no run is at work here" in done.stderr
+        assert "this job is not running" in done.stderr
     assert not list((here / "out.csv.job").glob("control-*"))

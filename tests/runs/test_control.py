@@ -65,7 +65,7 @@ def test_tune_widens_a_running_job_within_two_seconds_and_stop_drains_it_into_it
     assert "concurrency 1 → 32" in log
     again = typed(tmp_path, "stop", "out.csv")
     assert again.returncode == 2
-    assert "no run is at work here" in again.stderr
+    assert "this job is not running" in again.stderr
 
 
 def test_a_cap_below_what_is_spent_stops_at_the_cap_and_a_bad_value_changes_nothing(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_cap_below_what_is_spent_stops_at_the_cap_and_a_bad_value_changes_noth
         assert refused.returncode == 2
         assert "limits.concurrency: Input should be greater than or equal to 1\nNothing was changed." in refused.stderr
         assert typed(tmp_path, "tune", "out.csv").returncode == 2
-        with pytest.raises(BadJob, match=r"cannot tune this run: limits\.max_cost: .* greater than 0"):
+        with pytest.raises(BadJob, match=r"The limits stay as they are .*: limits\.max_cost: .* greater than 0"):
             send_order(folder, limits={"max_cost": 0.0})
         send_order(folder, limits={"max_cost": 1e-9})
         _, screen = process.communicate(timeout=30)
@@ -95,7 +95,7 @@ def test_an_order_to_a_run_that_does_not_listen_is_taken_back(tmp_path: Path) ->
     with hold_lock(tmp_path), pytest.raises(BadJob, match="the order was taken back"):
         send_order(tmp_path, stop=True, wait_seconds=0.2)
     assert not list(tmp_path.glob("control-*"))
-    with pytest.raises(BadJob, match="no run is at work here, so there is none to stop"):
+    with pytest.raises(BadJob, match="this job is not running, so there is nothing to stop"):
         send_order(tmp_path, stop=True)
 
 

@@ -40,5 +40,5 @@ def test_what_a_pilot_cannot_know_is_left_out() -> None:
     lines = pilot_text(PilotResult(1, 0, (), (), None, None), 9, None).splitlines()
     assert lines == [
         "0 of 1 sampled rows have a valid answer (0%).",
-        "  other 9 rows  an unknown price (90 % prediction interval)",
+        "  other 9 rows  cost unknown (90 % prediction interval)",
     ]

@@ -56,3 +56,10 @@ def test_without_its_libraries_excel_files_are_refused_with_the_command_that_ins
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "pip install 'batch-prompt-pipeline[excel]'" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"hi\n", b"PK\x03\x04 and no more"])
+def test_a_file_that_is_no_excel_file_is_named_as_that(folder: Path, content: bytes) -> None:
+    (folder / "broken.xlsx").write_bytes(content)
+    with pytest.raises(BadJob, match=r"broken\.xlsx cannot be read as an Excel file: .*\n.*is complete"):
+        open_table([str(folder / "broken.xlsx")], folder)
