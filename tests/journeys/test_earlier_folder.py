@@ -96,7 +96,13 @@ def line(name: str, url: str, *more: str) -> list[str]:
 
 
 def table(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    return frame.with_columns(without_our_words("error"))
+
+
+def without_our_words(column: str) -> pl.Expr:
+    """Why a row cannot be asked is said in this program's own words, which a later version may improve."""
+    return pl.col(column).cast(pl.String).str.replace(r"(the template prints a null).*", "$1")
 
 
 def check_same_table(folder: Path) -> None:
@@ -155,7 +161,8 @@ def test_rows_have_the_keys_that_they_had(tmp_path: Path, name: str, unasked: Ch
         this_run=ThisRun(verbosity=-1),
     )
     assert run(job).exit_code == exit_code
-    assert_frame_equal(pl.read_parquet(keys), before)
+    words = without_our_words("error")
+    assert_frame_equal(pl.read_parquet(keys).with_columns(words), before.with_columns(words))
     assert [key.hex() for key in before["key"].head(3)] == GOLDEN_KEYS[name]
 
 

@@ -91,7 +91,7 @@ def test_keys_that_are_not_those_of_the_last_run_are_never_exported(tmp_path: Pa
     run(job(server.url, source, out))
     keys = tmp_path / "out.csv.job" / "keys.parquet"
     pl.read_parquet(keys).reverse().write_parquet(keys)
-    with pytest.raises(BadJob, match="cut short as it began"):
+    with pytest.raises(BadJob, match="was killed as it started"):
         export_table(out, tmp_path / "wrong.csv")
     assert not (tmp_path / "wrong.csv").exists()
 
