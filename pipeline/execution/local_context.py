@@ -30,7 +30,7 @@ from ..records import (
     Tally,
     add_costs,
 )
-from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, Reader, RunStatus, Store, read_outcome
+from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
 from ..text import one_line
 from .context import Clocks, StopState, lane_id
 
@@ -42,6 +42,8 @@ SHARE_ROWS_MIN = 100
 LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""
 
+ORDERS_NOTED = 20
+"""How many results of orders the run status keeps."""
 STATUS_SECONDS = 1.0
 """How often the run status is noted for other terminals."""
 
@@ -112,12 +114,11 @@ class LocalContext(StopState):
             super().stop(why)
             self._note_status(NO_PAUSE)
 
-    async def report_order(self, order: str, result: str, *, refused: bool) -> None:
-        """Note what came of an order from another terminal; returns once that terminal can read it."""
+    async def report_orders(self, results: Mapping[str, OrderResult]) -> None:
+        """Note what came of orders from other terminals, by their ids; returns once those terminals can read it."""
         if self._status is not None:
-            self._status = msgspec.structs.replace(
-                self._status, order=order, order_result=result, order_refused=refused
-            )
+            latest = dict([*self._status.orders.items(), *results.items()][-ORDERS_NOTED:])
+            self._status = msgspec.structs.replace(self._status, orders=latest)
             self._note_status(NO_PAUSE)
         await self._store.flush()
 

@@ -107,10 +107,11 @@ class Job(JobFile):
 
 
 def _under(base: Path, name: str) -> str:
-    """An input as given from `base`; `-` is standard input, and a glob's own characters in `base` are escaped."""
+    """An input as given from `base`; `-` is standard input. In front of a pattern, `base` is escaped."""
     if name == "-" or base == Path():
         return name
-    return os.path.join(glob.escape(str(base)) if glob.has_magic(name) else str(base), name)  # noqa: PTH118 - a pattern
+    is_pattern = glob.has_magic(name) and not (base / name).exists()
+    return str(base / name) if not is_pattern else os.path.join(glob.escape(str(base)), name)  # noqa: PTH118 - a pattern
 
 
 def default_job_folder(output: Path) -> Path:

@@ -201,7 +201,7 @@ def _column_of(prompt: Prompt, columns: Sequence[str]) -> str:
 def _images_folder(images: Sequence[str], inputs: Sequence[str]) -> Path:
     """The folder that paths of images are relative to: the input's. Raises BadJob if the inputs lie in several."""
     folders = {Path() if name == "-" else Path(name).parent for name in inputs}
-    if images and (len(folders) > 1 or glob.has_magic(str(min(folders)))):
+    if images and (len(folders) > 1 or (glob.has_magic(str(min(folders))) and not min(folders).exists())):
         raise BadJob(
             "prompt.images: paths of images are relative to the input's folder, but these inputs lie in several.\n"
             "Name inputs of one folder, or run one after the other with the same --job-dir. Nothing was sent."

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from ..records import Record
+from ..tables import as_text
 from .counts import Distribution, add_counts, count_values, empty_counts, most_frequent
 from .timeline import OUTPUT_TOKENS, WAS_ASKED, Timeline
 
@@ -77,7 +78,8 @@ class Figures:
         for name, numbers in self.numbers.items():
             numbers.add(frame[name])
         for name, counts in self._texts.items():
-            self._texts[name] = count_values(counts, frame.select(pl.col(name).cast(pl.String))[name], VALUES_MAX)
+            values = as_text(frame.select(name))[name].cast(pl.String)
+            self._texts[name] = count_values(counts, values, VALUES_MAX)
         self.rows += frame.height
 
     def _add_by_status(self, frame: pl.DataFrame) -> None:

@@ -7,6 +7,7 @@ notes the result in its run status, where the sender reads it.
 import asyncio
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..execution import DRAIN_SECONDS, LocalContext
 from ..files import read_private, write_whole
 from ..folder import lock_holder
 from ..records import BadJob, Exit, Process, Record, Stopped
-from ..store import Reader, RunStatus, read_run_status
+from ..store import OrderResult, Reader, read_run_status
 from ..text import one_line
 
 LOOK_SECONDS = 0.5
@@ -56,15 +57,18 @@ def send_order(
     order_id = os.urandom(4).hex()
     path = folder / f"control-{order_id}.json"
     write_whole(path, _encoder.encode(Order(Process.this(), stop, limits or {})), private=True)
-    status = _status_after(order_id, folder, wait_seconds)
-    if status is not None:
-        if status.order_refused:
-            raise BadJob(status.order_result)
-        return status.order_result
+    result = _result_of(order_id, folder, wait_seconds)
+    if result is not None:
+        if result.is_refused:
+            raise BadJob(result.text)
+        return result.text
     try:
         path.unlink()
     except FileNotFoundError:
-        return f"The run has read the order, and did not report yet. See what is in force: pipeline status {folder}"
+        raise BadJob(
+            f"{folder}: the run has read the order, but did not report a result within {wait_seconds:.0f} s.\n"
+            f"See what is in force: pipeline status {shlex.quote(str(folder))}"
+        ) from None
     raise BadJob(
         f"{folder}: the run did not read the order within {wait_seconds:.0f} s, and the order was taken back. A run "
         "reads orders while it asks:\nnot while it reads its input, nor while it writes its output. It is process "
@@ -72,22 +76,25 @@ def send_order(
     )
 
 
-def _status_after(order_id: str, folder: Path, wait_seconds: float) -> RunStatus | None:
-    """The run status with the result of this order; None if it does not come in time."""
+def _result_of(order_id: str, folder: Path, wait_seconds: float) -> OrderResult | None:
+    """The result of this order in the run's status; None if it does not come in time."""
     until = time.monotonic() + wait_seconds
-    with contextlib.suppress(FileNotFoundError, Stopped), contextlib.closing(Reader(folder / "store")) as reader:
-        while time.monotonic() < until:
-            status = read_run_status(reader)
-            if status is not None and status.order == order_id:
-                return status
-            time.sleep(0.05)
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError, Stopped), contextlib.closing(Reader(folder / "store")) as reader:
+            while time.monotonic() < until:
+                status = read_run_status(reader)
+                if status is not None and order_id in status.orders:
+                    return status.orders[order_id]
+                time.sleep(0.05)
+        time.sleep(0.05)  # there is no store yet, or it could not be read for a moment
     return None
 
 
 def remove_orders(folder: Path) -> None:
     """Remove orders that were left for an earlier run."""
     for path in folder.glob("control-*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder of such a name is no order, and stays
+            path.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -103,43 +110,45 @@ async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[N
 
 async def _listen(folder: Path, context: LocalContext) -> None:
     while True:
+        results: dict[str, OrderResult] = {}
         for order_id, order in _take_orders(folder):
-            result, refused = obey(context, order)
-            context.say(result)
+            results[order_id] = obey(context, order)
+            context.say(results[order_id].text)
+        if results:
             with contextlib.suppress(Stopped):  # a store that cannot be written stops the run by itself
-                await context.report_order(order_id, result, refused=refused)
+                await context.report_orders(results)
         await asyncio.sleep(LOOK_SECONDS)
 
 
 def _take_orders(folder: Path) -> list[tuple[str, Order]]:
-    """Read and remove the orders in the folder, oldest first, each with its id."""
-    orders = []
-    with contextlib.suppress(OSError):  # a folder that cannot be read for a moment holds no orders
-        for path in sorted(folder.glob(PATTERN), key=lambda path: path.stat().st_mtime_ns):
-            content = read_private(path, ORDER_BYTES_MAX)
-            path.unlink()
-            with contextlib.suppress(ValueError):  # another version's, or no order at all
-                orders.append((path.stem.removeprefix("control-"), _orders.decode(content)))
-    return orders
+    """Read and remove the orders in the folder, oldest first, each with its id. What is no order is left there."""
+    found = []
+    for path in folder.glob(PATTERN):
+        with contextlib.suppress(OSError, ValueError):  # a folder, a link, another version's order
+            order = _orders.decode(read_private(path, ORDER_BYTES_MAX))
+            given_at = path.lstat().st_mtime_ns
+            path.unlink()  # first: an order that stayed would be obeyed again and again
+            found.append((given_at, path.stem.removeprefix("control-"), order))
+    return [(order_id, order) for _, order_id, order in sorted(found, key=lambda each: each[:2])]
 
 
-def obey(context: LocalContext, order: Order) -> tuple[str, bool]:
-    """Do what an order says; returns the result for a person, and whether the order was refused."""
+def obey(context: LocalContext, order: Order) -> OrderResult:
+    """Do what an order says, and say so."""
     by = one_line(f"{order.by.user}@{order.by.host}")
     if order.stop and context.stopping is not None:
         context.abort_drain()
-        return f"Stopping at once, by {by}: requests in flight are not waited for any more.", False
+        return OrderResult(f"Stopping at once, by {by}: requests in flight are not waited for any more.")
     if order.stop:
         context.stop(Stopped(f"{by} typed `pipeline stop`.", Exit.AT_LIMIT))
         drain = f"Waiting up to {DRAIN_SECONDS:.0f} s for requests in flight"
-        return f"Stopping, by {by}: nothing more is sent. {drain}; `pipeline stop` once more stops at once.", False
+        return OrderResult(f"Stopping, by {by}: nothing more is sent. {drain}; `pipeline stop` again stops at once.")
     before = context.limits
     try:
         context.tune(before.tuned(order.limits))
     except BadJob as error:
-        return f"The limits stay as they are (ordered by {by}): {error}", True
+        return OrderResult(f"The limits stay as they are (ordered by {by}): {error}", is_refused=True)
     changes = [f"{name} {_text(getattr(before, name))} → {_text(value)}" for name, value in order.limits.items()]
-    return f"Tuned by {by} until this run ends: {', '.join(changes)}.", False
+    return OrderResult(f"Tuned by {by} until this run ends: {', '.join(changes)}.")
 
 
 def _text(limit: object) -> str:

@@ -25,6 +25,13 @@ BATCHES = "batches"
 """The name of the note with the open batches."""
 
 
+class OrderResult(Record, frozen=True):
+    """What a run did with an order, for the person who gave it."""
+
+    text: str
+    is_refused: bool = False
+
+
 class RunStatus(Record, frozen=True):
     """The status of a run at one moment. Times are UTC."""
 
@@ -44,11 +51,8 @@ class RunStatus(Record, frozen=True):
     """Why nothing is sent; empty if the endpoint asked for the pause."""
     stopping: str = ""
     """Why the run is stopping; empty if it is not."""
-    order: str = ""
-    """The id of the last order that the run obeyed or refused (`pipeline tune`, `pipeline stop`)."""
-    order_result: str = ""
-    """What came of that order, for the person who gave it."""
-    order_refused: bool = False
+    orders: dict[str, "OrderResult"] = msgspec.field(default_factory=dict)
+    """What came of the latest orders from other terminals (`pipeline tune`, `pipeline stop`), by the order's id."""
 
 
 class LearnedNote(Record, frozen=True):

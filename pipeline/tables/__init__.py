@@ -4,6 +4,7 @@
 line in a table from suffix to functions: READERS in `open`, WRITERS in `write`.
 """
 
+from .cells import as_text
 from .open import open_table, remove_leftovers, remove_old_snapshots
 from .table import Table, read_parquet_metadata, read_slices
 from .write import NO_OPTIONS, SpreadsheetOptions, check_output, check_row_count, write_table
@@ -12,6 +13,7 @@ __all__ = [
     "NO_OPTIONS",
     "SpreadsheetOptions",
     "Table",
+    "as_text",
     "check_output",
     "check_row_count",
     "open_table",

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import polars as pl
+import pytest
 from chat_server import Canned, ChatServer, Seen, problem
 from command_line import PIPELINE, asking, typed
 
@@ -172,6 +173,22 @@ def test_ctrl_c_at_the_guards_question_is_heard_at_once(here: Path, server: Chat
     assert b"Every answer so far is kept" in rest
     assert server.arrived == 3
     assert here
+
+
+def test_a_line_typed_in_a_folder_whose_name_looks_like_a_pattern_is_resumed_from_elsewhere(
+    here: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a[1]").mkdir()
+    for name in ("b[2].csv", "part1.csv", "part2.csv"):
+        (here / "a[1]" / name).write_text(f"q\n{name}\n")
+    for source, output in (("b[2].csv", "b.csv"), ("part*.csv", "c.csv")):
+        monkeypatch.chdir(here / "a[1]")
+        assert typed("run", source, "-o", output, *asking(server)).returncode == 0
+        monkeypatch.chdir(here)
+        resumed = typed("resume", f"a[1]/{output}")
+        assert resumed.returncode == 0, resumed.stderr
+        assert "0 to ask" in resumed.stderr
+    assert server.arrived == 3
 
 
 def test_on_a_terminal_the_guard_asks_and_no_means_no(here: Path, server: ChatServer) -> None:

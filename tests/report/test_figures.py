@@ -43,3 +43,12 @@ def test_columns_with_too_many_different_texts_are_not_counted() -> None:
     figures.add(frame.with_columns(label=pl.int_range(frame.height).cast(pl.String)))
     figures.add(frame)
     assert figures.texts == {"label": None}
+
+
+def test_lists_and_objects_are_counted_as_the_json_that_text_formats_hold() -> None:
+    figures = Figures({"label": pl.List(pl.String), "place": pl.Struct({"city": pl.String})})
+    labels = pl.Series([["a", "b"], ["b"], None, ["a", "b"]])
+    places = pl.Series([{"city": "Rom"}, {"city": "Rom"}, None, {"city": "Ulm"}])
+    figures.add(answered([0.0] * 4).with_columns(label=labels, place=places))
+    assert figures.texts["label"] == [('["a", "b"]', 2), ('["b"]', 1)]
+    assert figures.texts["place"] == [('{"city": "Rom"}', 2), ('{"city": "Ulm"}', 1)]

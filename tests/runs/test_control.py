@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def test_a_cap_without_a_known_price_is_refused_and_the_job_goes_on(tmp_path: Pa
             send_order(tmp_path / "out.csv.job", limits={"max_cost": 5.0})
         assert "Nothing was sent" not in str(refused.value)
         server.wait_for(server.arrived + 10)
+
+
+def test_two_orders_at_one_moment_are_both_answered_and_what_is_no_order_holds_up_none(tmp_path: Path) -> None:
+    with ChatServer(delay_seconds=0.05) as server, running(tmp_path, server, "--concurrency", "2"):
+        folder = tmp_path / "out.csv.job"
+        (folder / "control-folder.json").mkdir()
+        (folder / "control-link.json").symlink_to("nowhere")
+        for _ in range(3):
+            with ThreadPoolExecutor(2) as senders:
+                refused = senders.submit(send_order, folder, limits={"max_cost": 5.0})
+                tuned = senders.submit(send_order, folder, limits={"requests_per_minute": 6000.0})
+                assert "requests_per_minute" in tuned.result()
+                with pytest.raises(BadJob, match="no price is known"):
+                    refused.result()
 
 
 def test_an_order_to_a_run_that_does_not_listen_is_taken_back(tmp_path: Path) -> None:
