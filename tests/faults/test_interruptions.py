@@ -196,14 +196,11 @@ def test_the_third_signal_is_no_worse_than_the_second(tmp_path: Path) -> None:
 
 # a pipeline whose drain, probes of a quota and notion of a sleep are a second long, not twenty, thirty and sixty
 HASTY = """
-import importlib
-
 from pipeline.execution.live import live
 from pipeline.pacing import retry
 from pipeline.cli import main
 retry.QUOTA_PROBES_SECONDS = 1.0
-runs = importlib.import_module("pipeline.runs.run")
-live.DRAIN_SECONDS = runs.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LATE_REPLY_SECONDS = 1.0
+live.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LATE_REPLY_SECONDS = 1.0
 live.TICK_SECONDS = 0.2
 main(prog_name="pipeline")
 """

@@ -83,7 +83,7 @@ def test_a_second_process_gets_the_name_of_the_holder_and_exits_5(tmp_path: Path
         output, _ = process.communicate(timeout=CHILD_SECONDS)
         assert process.returncode == 5
         assert f"process {os.getpid()}, since 20" in output
-        assert "stop it, its answers kept" in output
+        assert "stop it (no answer is lost)" in output
         with pytest.raises(Stopped) as refused, hold_lock(tmp_path):
             pass
         assert refused.value.exit_code == Exit.LOCKED

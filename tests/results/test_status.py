@@ -193,7 +193,7 @@ def test_the_status_as_text(tmp_path: Path) -> None:
     )
     assert status_text(status, NOON).splitlines() == [
         f"{tmp_path / 'out.csv'} · running, started 12 min ago by mia@node7, process 12",
-        "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 overall · 14 min left",
+        "  asked  1,810 of 4,415 (41%) · 3.1 rows/s in the last minute · 2.9 rows/s overall · 14 min left",
         "  rows   75,300 ok, 3 failed, 4,697 pending = 80,000",
         "  tokens 0.8M in, 100k out · $0.86 this run, $37.40 in all · cap $50.00",
         "  limits concurrency auto · 600 requests/min",

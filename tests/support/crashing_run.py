@@ -23,6 +23,7 @@ from pipeline.execution.local_context import LocalContext
 from pipeline.planning import plan
 from pipeline.store.writer import Store
 
+prepare: Any = import_module("pipeline.runs.prepare")
 runs: Any = import_module("pipeline.runs.run")  # the name in the package is that of the function
 
 STEPS = (
@@ -106,7 +107,7 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
         (Path, "replace", replacing),
     ):
         setattr(owner, name, wrapped)
-    around(passed, runs, "record_start", "the run is in the history")
+    around(passed, prepare, "record_start", "the run is in the history")
     around(passed, runs, "record_end", "the end is in the history")
     make_plan = plan.make_plan
 
@@ -115,7 +116,7 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
         passed("planned")
         return made
 
-    setattr(runs, "make_plan", planning)  # noqa: B010 - mypy knows the name only where it was defined
+    setattr(prepare, "make_plan", planning)  # noqa: B010 - mypy knows the name only where it was defined
 
 
 def around(passed: Callable[[str], None], module: Any, name: str, what: str) -> None:
