@@ -4,7 +4,7 @@ Imported only when a report is written, since Altair is an extra and takes two s
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import altair as alt
 import vl_convert
@@ -13,7 +13,7 @@ from ..records import Record
 from ..text import duration
 from .counts import Distribution
 from .text import number
-from .timeline import Course
+from .timeline import Course, Point
 
 WIDTH, HEIGHT = 340, 180
 """Pixels: the width of a phone. A wide page sets several charts side by side, so text is hardly scaled."""
@@ -110,24 +110,12 @@ def rate_unit(course: Course) -> tuple[int, str]:
 
 def tokens(course: Course) -> str:
     """Draw prompt and output tokens per second over time."""
-    scale, title = _time(course)
-    rows: list[Row] = [
-        {"at": at / scale, "first": point.prompt_tokens_per_second, "second": point.output_tokens_per_second}
-        for point in course.points
-        for at in (point.begins, point.ends)
-    ]
-    return _svg([*_lines(rows, title), *_pauses(course, scale)])
+    return _two_lines(course, lambda point: (point.prompt_tokens_per_second, point.output_tokens_per_second))
 
 
 def latency(course: Course) -> str:
     """Draw the median and the 95th percentile of the latency over time."""
-    scale, title = _time(course)
-    rows: list[Row] = [
-        {"at": at / scale, "first": point.median_seconds, "second": point.slow_seconds}
-        for point in course.points
-        for at in (point.begins, point.ends)
-    ]
-    return _svg([*_lines(rows, title), *_pauses(course, scale)])
+    return _two_lines(course, lambda point: (point.median_seconds, point.slow_seconds))
 
 
 def histogram(bars: Sequence[tuple[float, float, int]], unit: str) -> str:
@@ -139,6 +127,16 @@ def histogram(bars: Sequence[tuple[float, float, int]], unit: str) -> str:
 def _time(course: Course) -> tuple[float, str]:
     scale, unit = next((scale, unit) for least, scale, unit in UNITS if course.seconds >= least)
     return scale, f"{unit} since the first request"
+
+
+def _two_lines(course: Course, values: Callable[[Point], tuple[float | None, float | None]]) -> str:
+    """Draw two values of each point over time. A point is drawn as a step: from its beginning to its end."""
+    scale, title = _time(course)
+    rows: list[Row] = []
+    for point in course.points:
+        first, second = values(point)
+        rows += [{"at": at / scale, "first": first, "second": second} for at in (point.begins, point.ends)]
+    return _svg([*_lines(rows, title), *_pauses(course, scale)])
 
 
 def _chart(rows: list[Row]) -> alt.Chart:
