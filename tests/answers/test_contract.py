@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from job_files import MINIMAL, REVIEW
 
 from pipeline.answers.contract import (
     REPAIRED_BRACKETS_MAX,
@@ -21,21 +22,6 @@ from pipeline.answers.contract import (
 from pipeline.job.job import Job
 from pipeline.records import BadJob
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-REVIEW = {
-    "type": "object",
-    "properties": {
-        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
-        "who": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
-            "required": ["name"],
-        },
-        "free": {},
-    },
-    "required": ["stars"],
-    "additionalProperties": False,
-}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["stars", "who", "name"]), inner),

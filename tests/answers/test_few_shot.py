@@ -3,26 +3,11 @@
 import json
 
 import pytest
+from job_files import MINIMAL, REVIEW
 
 from pipeline.answers.few_shot import example_answer
 from pipeline.job.job import Job
 from pipeline.records import BadJob
-
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-REVIEW = {
-    "type": "object",
-    "properties": {
-        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
-        "who": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
-            "required": ["name"],
-        },
-        "free": {},
-    },
-    "required": ["stars"],
-    "additionalProperties": False,
-}
 
 
 def test_the_cells_of_an_example_are_read_by_their_shapes() -> None:

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from job_files import MINIMAL
 
 from pipeline.answers.follow_up import ERROR_CHARACTERS_MAX, REPEATED_CHARACTERS_MAX, AnswerChecker
 from pipeline.job.job import Job
 from pipeline.records import Answer, Failure, Outcome, Request, Status
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 MOOD = {
     "type": "object",
     "properties": {"mood": {"enum": ["glad", "sad"]}, "why": {"type": "string"}},

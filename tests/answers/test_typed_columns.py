@@ -7,13 +7,13 @@ from typing import Any
 
 import polars as pl
 import pytest
+from job_files import MINIMAL
 
 from pipeline.answers.contract import Contract
 from pipeline.answers.typed_columns import column_dtype, column_shapes, typed_cells
 from pipeline.job.job import Job
 from pipeline.tables.write import write_table
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 VISIT = {
     "type": "object",
     "$defs": {

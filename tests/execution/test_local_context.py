@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from job_files import MINIMAL
 
 from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, settings_id
@@ -30,7 +31,6 @@ from pipeline.store.notes import read_learned_limits, read_ledger, read_outcome
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 YES = Answer(
     text='{"label": "yes"}',

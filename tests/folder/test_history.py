@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_files import MINIMAL
 
 from pipeline.folder import history
 from pipeline.folder.history import RunEnd, RunStart
@@ -15,7 +16,6 @@ from pipeline.job.job import Job, ThisRun
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import BadJob, Exit, Failure, Summary, Tally, Usage
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 SCHEMA = {"type": "object", "properties": {"stars": {"type": "integer"}}, "required": ["stars"]}
 
 

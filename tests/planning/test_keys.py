@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from planned_table import MINIMAL, PlannedTable
+from job_files import MINIMAL
+from planned_table import PlannedTable
 
 from pipeline.folder import history
 from pipeline.folder.folder import make_job_folder

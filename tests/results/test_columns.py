@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_files import MINIMAL
 
 from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, settings_id
@@ -25,7 +26,6 @@ from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 from pipeline.tables.open import open_table
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 AT = datetime(2026, 11, 22, 3, 10, 0, 123456, tzinfo=UTC)
 HOW = {"attempts": 2, "asked_at": AT, "latency_seconds": 0.25, "cost": 0.5}
 USED = Usage(10, 2, 1, 4, 12)

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 from chat_server import ChatServer
-from started_job import MINIMAL, StartedJob
+from job_files import MINIMAL
+from started_job import StartedJob
 
 from pipeline.job.job import Job
 from pipeline.records import Answer, BadJob, Failure, Usage

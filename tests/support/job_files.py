@@ -9,6 +9,21 @@ from pipeline.records import BadJob
 
 MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 """The settings that no job can do without, by dotted name."""
+REVIEW = {
+    "type": "object",
+    "properties": {
+        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
+        "who": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}}},
+            "required": ["name"],
+        },
+        "free": {},
+    },
+    "required": ["stars"],
+    "additionalProperties": False,
+}
+"""A JSON Schema with an object, a list, a bound and a property of any kind."""
 ENDPOINT = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n'
 """The same as the beginning of a job file."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from job_files import MINIMAL
 
 from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job, ThisRun
@@ -21,8 +22,6 @@ from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 from pipeline.tables.open import open_table
 from pipeline.tables.table import Table
-
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 
 LASTING = Failure(kind="too_long", reason="4,097 tokens")
 PASSING = Failure(kind="timeout", reason="slow", lasting=False)

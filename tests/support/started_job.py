@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from job_files import MINIMAL
+
 from pipeline.execution.live.live import answer_all
 from pipeline.execution.local_context import LocalContext
 from pipeline.folder import history
@@ -22,7 +24,6 @@ from pipeline.store.writer import Store
 from pipeline.tables.open import open_table
 from pipeline.tables.table import Table
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
 ASKED = {"prompt.template": "Is this good?\n{{ review }}"}
 GOOD = Answer(text="yes", finish_reason="stop", usage=Usage(10, 2, total_tokens=12), latency_seconds=0.25, cost=0.0042)
 LONG = Failure(kind="too_long", reason="4,097 tokens are too many")

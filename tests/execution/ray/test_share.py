@@ -8,8 +8,6 @@ from pipeline.execution.ray.share import NEVER_REACHED_COST, job_for_actor, scal
 from pipeline.job.job import Job
 from pipeline.records import LearnedLimits
 
-MINIMAL = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
-
 
 def test_rates_and_concurrency_are_divided_and_an_actor_may_send_at_least_one() -> None:
     whole = job(limits__requests_per_minute=600, limits__tokens_per_minute=9000, limits__concurrency=10)
