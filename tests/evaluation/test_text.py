@@ -1,9 +1,11 @@
 """Scores and comparisons fit any terminal, for labels of any length and script."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from gold_jobs import job_score
 
 from pipeline.evaluation.metrics import paired_test, score, share
 from pipeline.evaluation.records import Bill, Change, ComparedJob, Comparison, JobScore, Part
@@ -11,23 +13,8 @@ from pipeline.evaluation.text import compared_text, review_text, scored_text
 
 
 def scored(gold: list[str], answer: list[str], **changes: object) -> JobScore:
-    fields = {
-        "job": "out.csv",
-        "gold": "gold",
-        "answer": "label",
-        "rows": len(gold),
-        "without_gold": 0,
-        "without_answer": {},
-        "score": score(pl.Series(gold), pl.Series(answer), "labels"),
-        "accuracy_of_all": None,
-        "by": None,
-        "parts": (),
-        "bill": Bill(1234, 0.5),
-        "tokens_per_right_row": 12.4,
-        "cost_per_right_row": None,
-        "prompt_shows_gold": False,
-    }
-    return JobScore(**{**fields, **changes})  # type: ignore[arg-type]
+    given: dict[str, Any] = {"rows": len(gold), "bill": Bill(1234, 0.5), "tokens_per_right_row": 12.4, **changes}
+    return job_score(score(pl.Series(gold), pl.Series(answer), "labels"), **given)
 
 
 def compared(first: list[bool], second: list[bool], *changes: Change) -> Comparison:

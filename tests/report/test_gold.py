@@ -6,34 +6,20 @@ from typing import Any
 
 import msgspec
 import polars as pl
+from gold_jobs import job_score
 from report_pages import LABELS, Page
 
 from pipeline import Summary
 from pipeline.evaluation.metrics import score as score_columns
 from pipeline.evaluation.metrics import share
-from pipeline.evaluation.records import Bill, JobScore, Kind
+from pipeline.evaluation.records import Kind
 from pipeline.report.gold import CONFUSIONS_LISTED, LABELS_LISTED, gold_section
 
 
 def scored(gold: pl.Series, answer: pl.Series, kind: Kind, **changes: Any) -> Mapping[str, Any]:
     """A score as `pipeline score --json` prints it."""
-    fields = {
-        "job": "out.csv",
-        "gold": "gold",
-        "answer": "label",
-        "rows": len(gold),
-        "without_gold": 0,
-        "without_answer": {},
-        "score": score_columns(gold, answer, kind),
-        "accuracy_of_all": None,
-        "by": None,
-        "parts": (),
-        "bill": Bill(None, None),
-        "tokens_per_right_row": None,
-        "cost_per_right_row": None,
-        "prompt_shows_gold": False,
-    }
-    found: Mapping[str, Any] = msgspec.to_builtins(JobScore(**{**fields, **changes}))
+    scored_job = job_score(score_columns(gold, answer, kind), len(gold), **changes)
+    found: Mapping[str, Any] = msgspec.to_builtins(scored_job)
     return found
 
 

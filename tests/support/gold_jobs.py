@@ -8,6 +8,7 @@ from typing import Any
 from chat_server import USAGE, Canned, ChatServer, Seen, completion, problem
 
 from pipeline import Job, ThisRun, run
+from pipeline.evaluation.records import Bill, JobScore, Score
 
 LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 PRICES = {"prices.input": 1.0, "prices.output": 1.0}
@@ -40,3 +41,24 @@ def run_job(
         given = {"endpoint.base_url": server.url, "endpoint.model": "m", "prompt.template": "{{ q }}", **settings}
         run(Job.load([source], output, settings=given, this_run=ThisRun(verbosity=-1, **this_run)))
     return output
+
+
+def job_score(found: Score, rows: int, **changes: Any) -> JobScore:
+    """A score of `out.csv`, in which all rows have gold and an answer, with `changes` over it."""
+    fields = {
+        "job": "out.csv",
+        "gold": "gold",
+        "answer": "label",
+        "rows": rows,
+        "without_gold": 0,
+        "without_answer": {},
+        "score": found,
+        "accuracy_of_all": None,
+        "by": None,
+        "parts": (),
+        "bill": Bill(None, None),
+        "tokens_per_right_row": None,
+        "cost_per_right_row": None,
+        "prompt_shows_gold": False,
+    }
+    return JobScore(**{**fields, **changes})
