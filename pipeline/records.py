@@ -289,9 +289,9 @@ class Tally(Record, frozen=True, omit_defaults=False):
     def __add__(self, other: Self) -> Self:
         return type(self)(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
 
-    def plus(self, status: Status) -> Self:
-        """The tally with one more of that status."""
-        return msgspec.structs.replace(self, **{status: getattr(self, status) + 1})
+    def plus(self, status: Status, count: int = 1) -> Self:
+        """The tally with one more of that status, or with `count` more."""
+        return msgspec.structs.replace(self, **{status: getattr(self, status) + count})
 
     @property
     def rows(self) -> int:

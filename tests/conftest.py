@@ -1,8 +1,11 @@
 """What every test may ask for."""
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,6 +21,21 @@ hypothesis.settings.load_profile("patient")
 def server() -> Iterator[ChatServer]:
     with ChatServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate of 127.0.0.1 and its key, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the test's certificate, is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    made = ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    also = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *also]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+    whole = folder / "both.pem"
+    whole.write_bytes((folder / "key.pem").read_bytes() + (folder / "cert.pem").read_bytes())
+    return whole
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from ..job import LOOPBACK, Endpoint
 from ..records import Reply, Request
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
+from .kept_alive import OnDoubt
 from .transport import AiohttpTransport
 
 
@@ -44,13 +45,31 @@ class Client:
     ) -> None:
         await self._transport.aclose()
 
-    async def attempt(self, request: Request) -> Reply:
+    def on_doubt(self, call: OnDoubt) -> None:
+        """Have `call` called with the owners of attempts whose replies, as it turns out, may be another request's."""
+        self._transport.on_doubt = call
+
+    async def confirm(self) -> None:
+        """Return once no reply can become doubtful any more: after about the time of the slowest one, a second at most.
+
+        An endpoint that was seen to send what nobody asked for is given ten seconds.
+        """
+        await self._transport.confirm()
+
+    async def attempt(self, request: Request, owner: object = None) -> Reply:
         """Send a request once and read its reply, within the endpoint's total deadline.
 
         A failed attempt is a Reply with a `fault`. Redirects are not followed, since the key would go with them. Where
-        a reply repeats the key, it is replaced by `***`. A cancelled attempt closes its connection.
+        a reply repeats the key, it is replaced by `***`. A cancelled attempt closes its connection. `owner`: see
+        `on_doubt`.
         """
         # with `content` in place of `stream`, httpx spends six times as long on finding the same headers again
-        message = httpx.Request("POST", self._url, headers=self._headers, stream=httpx.ByteStream(request.body))
+        message = httpx.Request(
+            "POST",
+            self._url,
+            headers=self._headers,
+            stream=httpx.ByteStream(request.body),
+            extensions={"owner": owner},
+        )
         message.headers["content-length"] = str(len(request.body))
         return await exchange(self._transport.handle_async_request(message), self._deadline_seconds, self._redactor)

@@ -14,11 +14,10 @@ from typing import cast
 import aiohttp
 import httpx
 
+from .kept_alive import CURRENT, Exchange, OnDoubt, WatchedConnector
+
 HEAD_BYTES_MAX = 64 * 1024
 """The longest status line or header that is accepted."""
-
-LOOP_TURNS = 2
-"""How many turns of the event loop it takes to notice that an idle connection was closed, so that it is not reused."""
 
 LARGE_BYTES = 1024 * 1024
 """The size from which a request body is sent in pieces."""
@@ -29,6 +28,9 @@ NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends any number of requests at once, each on a connection of its own, which is kept alive and reused.
+
+    A request's extension "owner" is what `on_doubt` is called with if it turns out that its response may have been
+    another request's. Until then the owner is kept.
 
     Raises httpx's errors: UnsupportedProtocol for a bad URL; ConnectError and ProxyError where nothing was sent;
     ReadError if the connection ended before the response did; RemoteProtocolError for a response that is not HTTP.
@@ -41,27 +43,36 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         login = b":".join(proxy.raw_auth) if proxy is not None and proxy.raw_auth is not None else None
         self._proxy_headers = {} if login is None else {"proxy-authorization": f"Basic {b64encode(login).decode()}"}
         self._session: aiohttp.ClientSession | None = None
+        self._connector: WatchedConnector | None = None
+        self.on_doubt: OnDoubt = lambda _owners: None
+        """Called with the owners of requests whose responses became doubtful."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the response once its headers are read; its body is streamed as it comes, not decompressed."""
         session = self._session = self._session or self._open_session()  # made here: it belongs to the running loop
-        for _ in range(LOOP_TURNS):
-            await asyncio.sleep(0)
         headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in request.headers.raw]
         if request.url.scheme == "http":  # over TLS, the proxy's headers go with its CONNECT alone
             headers += self._proxy_headers.items()
+        content = _content(request)
+        body_bytes = len(content) if isinstance(content, bytes) else LARGE_BYTES
+        CURRENT.set(Exchange(request.extensions.get("owner"), body_bytes))
         try:
             response = await session.request(
                 request.method,
                 str(request.url),
                 headers=headers,
-                data=_content(request),
+                data=content,
                 allow_redirects=False,
                 proxy_headers=self._proxy_headers,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _as_httpx_error(error) from error
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
+
+    async def confirm(self) -> None:
+        """Return once no response can become doubtful any more; see `WatchedConnector.confirm`."""
+        if self._connector is not None:
+            await self._connector.confirm()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -70,8 +81,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             await asyncio.sleep(0)  # the sockets are closed in the loop's next turn
 
     def _open_session(self) -> aiohttp.ClientSession:
+        self._connector = WatchedConnector(limit=0, ssl=self._tls, ttl_dns_cache=60)
+        self._connector.on_doubt = self.on_doubt
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, ttl_dns_cache=60),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             proxy=self._proxy,

@@ -44,15 +44,29 @@ class RunContext(Protocol):
     drain_aborted: asyncio.Event
     """Set when requests in flight are not to be waited for any more."""
 
+    asks_again: bool
+    """Whether a request may be asked again whose outcome is recorded; in an actor it may not."""
+
     async def record(
-        self, request: Request, outcome: Outcome, *, counts: bool = True, is_urgent: bool = False
+        self,
+        request: Request,
+        outcome: Outcome,
+        *,
+        counts: bool = True,
+        is_urgent: bool = False,
+        replaces: Outcome | None = None,
     ) -> Request | None:
         """Return once the outcome is on disk and counted, with the follow-up to ask next; None if there is none.
 
         `counts=False`: the request is not one that this run asks; its outcome only came by the way. `is_urgent`: commit
-        now, since nothing else will be recorded before this is on disk. The cost of its attempts is not counted here,
-        but by `count_attempt`. Raises Stopped if the outcome cannot be written.
+        now, since nothing else will be recorded before this is on disk. `replaces`: the outcome that this run recorded
+        before, which was another request's; its cost is added. The cost of its attempts is not counted here, but by
+        `count_attempt`. Raises Stopped if the outcome cannot be written.
         """
+        ...
+
+    def uncount(self, outcome: Outcome) -> None:
+        """Count a recorded outcome no more, as its request is asked again."""
         ...
 
     def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:

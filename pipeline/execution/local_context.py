@@ -80,6 +80,7 @@ class LocalContext(StopState):
         self.learned_limits = dict(learned or {})
         self.limits = job.limits
         self.on_tune: Callable[[Limits], None] | None = None
+        self.asks_again = True
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Reads the earlier outcomes of requests that are asked again: their costs were paid for the same rows."""
@@ -139,7 +140,13 @@ class LocalContext(StopState):
         self._store.note(RUN_STATUS, _encoder.encode(self._status))
 
     async def record(
-        self, request: Request, outcome: Outcome, *, counts: bool = True, is_urgent: bool = False
+        self,
+        request: Request,
+        outcome: Outcome,
+        *,
+        counts: bool = True,
+        is_urgent: bool = False,
+        replaces: Outcome | None = None,
     ) -> Request | None:
         """Return once the outcome is on disk and counted, with the follow-up to ask next; None if there is none.
 
@@ -153,10 +160,14 @@ class LocalContext(StopState):
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
-        self._add_to_ledger(counted)
+        if counts or replaces is None:
+            self._add_to_ledger(counted)
         if self.earlier is not None:
-            outcome = _merged(self.earlier.get_many([request.key])[0], outcome)
+            stored = self.earlier.get_many([request.key])[0]
+            outcome = _merged(stored, outcome, keeps_answer=replaces is None)
             status, _ = self._checker.check(outcome)
+        elif replaces is not None:
+            outcome = msgspec.structs.replace(outcome, cost=add_costs(replaces.cost, outcome.cost))
         mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:
@@ -164,6 +175,13 @@ class LocalContext(StopState):
         self._stop_at_failures()
         self.show_progress()
         return following
+
+    def uncount(self, outcome: Outcome) -> None:
+        """Count a recorded outcome no more, as its request is asked again."""
+        status, _ = self._checker.check(outcome)
+        self.asked = self.asked.plus(status, -1)
+        self.ledger = self.ledger.plus(status, -1)
+        self._note_ledger()
 
     def _stop_at_failures(self) -> None:
         """Stop if more of this run's rows ended without an answer than `limits.max_failures` allows."""
@@ -282,12 +300,16 @@ class LocalContext(StopState):
         return {key: read_outcome(value).asked_at for key, value in stored if value is not None}
 
 
-def _merged(stored: bytes | None, outcome: Outcome) -> Outcome:
-    """The outcome to keep when a row is asked again: a failure never replaces an answer, and the costs add up."""
+def _merged(stored: bytes | None, outcome: Outcome, *, keeps_answer: bool) -> Outcome:
+    """The outcome to keep when a row is asked again: the costs add up.
+
+    `keeps_answer`: a failure does not replace an answer.
+    """
     if stored is None:
         return outcome
     earlier = read_outcome(stored)
-    kept = earlier if isinstance(outcome, Failure) and isinstance(earlier, Answer) else outcome
+    is_kept = keeps_answer and isinstance(outcome, Failure) and isinstance(earlier, Answer)
+    kept = earlier if is_kept else outcome
     return msgspec.structs.replace(kept, cost=add_costs(earlier.cost, outcome.cost))
 
 

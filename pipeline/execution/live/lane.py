@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from ...costs import expected_usage, token_bytes
 from ...endpoint import Client, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
-from ...pacing import Attempts, InFlight, RetryAfter, RetryPolicy, Throttle, TokenEstimate
+from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
+from ...records import Answer, Failure, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
 from ..context import RunContext
+from .doubts import Doubts
 from .format_fallback import FormatFallback
+from .open_request import OpenRequest
 
 COUNTDOWN_SECONDS = 1.0
 """How often the screen is updated while the endpoint's pause lasts."""
@@ -53,32 +53,6 @@ class RequestSource(Protocol):
         ...
 
 
-class OpenRequest:
-    """A request without an outcome yet: its attempts so far, their cost, and its reservation."""
-
-    __slots__ = ("cost", "flight", "is_withdrawn", "request", "reserved", "sent", "tries")
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.sent = request
-        """The request as it is sent: with the contract in the response format of this lane."""
-        self.tries = Attempts()
-        self.cost: float | None = 0.0
-        """US dollars for all attempts so far; None if that of one is unknown."""
-        self.flight: InFlight | None = None
-        """What the throttle knows of the last attempt."""
-        self.reserved = 0.0
-        """US dollars reserved for the attempt in flight."""
-        self.is_withdrawn = False
-        """The attempt in flight was given up, and the request is to be sent again."""
-
-    def completed(self, outcome: Outcome, asked_at: datetime, seconds: float) -> Outcome:
-        """The outcome with the number of attempts, the time of the last one, and the cost of all."""
-        return replace(
-            outcome, attempts=self.tries.sent, asked_at=asked_at, latency_seconds=round(seconds, 4), cost=self.cost
-        )
-
-
 class Lane:
     """Sends the requests of one model. Requests leave one by one, as soon as throttle and budget allow.
 
@@ -111,6 +85,8 @@ class Lane:
         self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
         """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
 
+        self._doubts = Doubts()
+
         self._tasks: asyncio.TaskGroup
         self._workers = 0
         self._waiting_workers = 0
@@ -127,7 +103,11 @@ class Lane:
         return self._throttle.in_flight
 
     async def work(self) -> None:
-        """Return when no request is left, or after a stop. An unexpected error in a worker is raised."""
+        """Return when no request is left, or after a stop. An unexpected error in a worker is raised.
+
+        May be called again, once the outcomes of earlier requests were found doubtful.
+        """
+        self._workers = self._waiting_workers = 0
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._add_worker()
@@ -169,6 +149,18 @@ class Lane:
                 item.is_withdrawn = True
                 task.cancel()
 
+    def doubt(self, item: OpenRequest, attempt: int) -> None:
+        """Ask a request again, as the reply to this attempt may have been another request's."""
+        if self._doubts.add(item, attempt):
+            self.changed.set()
+
+    async def take_back_doubted(self) -> bool:
+        """Take back recorded outcomes that are doubtful, and queue their requests; whether there were any."""
+        requests = await self._doubts.take_back(self._context)
+        for item in requests:
+            self._delay(item, self._context.clock())
+        return bool(requests)
+
     def save_learned(self) -> None:
         """Save the learned limits, if anything was answered."""
         if self._retry_policy.answers:
@@ -184,6 +176,7 @@ class Lane:
         async with self._choosing:
             while self._context.stopping is None:
                 self.changed.clear()
+                await self.take_back_doubted()
                 item = await self._candidate()
                 if self._context.stop_requested.is_set():
                     break
@@ -223,7 +216,11 @@ class Lane:
 
     def _due(self) -> OpenRequest | None:
         """The first delayed request, if its time has come."""
-        return self._delayed[0][2] if self._delayed and self._delayed[0][0] <= self._context.clock() else None
+        while self._delayed and self._delayed[0][0] <= self._context.clock():
+            if not self._delayed[0][2].is_superseded:
+                return self._delayed[0][2]
+            heapq.heappop(self._delayed)
+        return None
 
     def _seconds_to_wait(self, item: OpenRequest | None) -> float:
         """Seconds until the candidate may leave, or until one may be due; infinity if a reply must come first."""
@@ -269,7 +266,7 @@ class Lane:
     async def _attempt(self, item: OpenRequest) -> None:
         """Make one attempt, and act on its reply: record an outcome, or put the request back into a queue."""
         item.tries.sent += 1
-        item.is_withdrawn = False
+        item.is_withdrawn = item.is_doubtful = False
         asked_at, flight = datetime.now(tz=UTC), item.flight
         assert flight is not None  # noqa: S101 - `_mark_sent` set it
         try:
@@ -287,6 +284,11 @@ class Lane:
             return
         result, now = read_reply(reply), self._context.clock()
         self._settle(item, result)
+        if item.is_doubtful:
+            item.is_doubtful = False
+            self._throttle.on_abandoned()
+            self._delay(item, now)
+            return
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
             self._retry_policy.answered(now)
@@ -298,20 +300,26 @@ class Lane:
             return
         self._throttle.on_rejection(flight, result, now)
         self._context.log_rejection(result)
-        if not self._retry_policy.answers and self._format.try_next(result):
-            self._reformatted = item
-            return
-        decision = self._retry_policy.decide(result, item.tries, now)
-        if isinstance(decision, RetryAfter):
-            self._delay(item, now + decision.after_seconds)
-        elif isinstance(decision, Stopped):
-            raise decision
-        else:
+        decision = self._decide(item, result, now)
+        if isinstance(decision, Failure):
             failure = item.completed(decision, asked_at, reply.seconds)
             if not self._retry_policy.answers:
                 self._unconfirmed.append((item, failure))
             else:
                 await self._record(item, failure)
+
+    def _decide(self, item: OpenRequest, rejection: Rejection, now: float) -> Failure | None:
+        """Queue a rejected request to be sent again, or return its failure. Raises Stopped if the job cannot go on."""
+        if not self._retry_policy.answers and self._format.try_next(rejection):
+            self._reformatted = item
+            return None
+        decision = self._retry_policy.decide(rejection, item.tries, now)
+        if isinstance(decision, RetryAfter):
+            self._delay(item, now + decision.after_seconds)
+            return None
+        if isinstance(decision, Stopped):
+            raise decision
+        return decision
 
     async def _reply_to(self, item: OpenRequest) -> Reply | None:
         """Send the request and wait for the reply; None if the attempt was given up."""
@@ -319,7 +327,7 @@ class Lane:
         assert task is not None  # noqa: S101 - a coroutine always runs in a task
         self._attempts[task] = item
         try:
-            return await self._client.attempt(item.sent)
+            return await self._client.attempt(item.sent, (self, item, item.tries.sent))
         except asyncio.CancelledError:
             self._settle_abandoned(item)
             if self._context.stopping is None and not item.is_withdrawn:
@@ -343,10 +351,17 @@ class Lane:
         """Record an outcome, and queue its follow-up before all new requests."""
         # urgent if no other outcome can come to share this one's commit: no reply is awaited, no request can be sent
         is_last = not self.in_flight and (not self._waiting_workers or self._source.is_over(self._model))
-        following = await self._context.record(item.request, outcome, is_urgent=is_last)
-        if following is not None:
-            self._delay(OpenRequest(following), self._context.clock())
+        following = await self._context.record(item.request, outcome, is_urgent=is_last, replaces=item.replaces)
+        item.outcome = outcome
+        if item.is_superseded:
+            if following is None:
+                self._context.uncount(outcome)
+        elif following is not None:
+            item.following = OpenRequest(following)
+            self._delay(item.following, self._context.clock())
             self.changed.set()
+        if item.is_doubtful:
+            self.doubt(item, item.tries.sent)
 
     async def _record_unconfirmed(self) -> None:
         while self._unconfirmed:

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import cast
 
 from ...endpoint import Client
 from ...job import Job, Limits
@@ -12,6 +13,7 @@ from ...records import Request
 from ...text import duration
 from ..context import DRAIN_SECONDS, RunContext
 from .lane import Lane
+from .open_request import OpenRequest
 
 TICK_SECONDS = 2.0
 """How often the two clocks are compared, to notice that the machine slept."""
@@ -93,6 +95,9 @@ class Lanes:
         self._drawn_bytes = 0
         self._is_full = False
         """No more is drawn until a lane takes one of its drawn requests."""
+        self._has_told = False
+        """The user was told that the endpoint sends responses that nobody asked for."""
+        client.on_doubt(self._doubt)
         self._drawing = asyncio.Lock()
         self._is_exhausted = False
         self._tasks: asyncio.TaskGroup
@@ -103,8 +108,31 @@ class Lanes:
             async with asyncio.TaskGroup() as self._tasks:
                 for model in self._job.models:
                     self._open(model)
+            while await self._has_doubted():
+                async with asyncio.TaskGroup() as self._tasks:
+                    for lane in self._lanes.values():
+                        self._tasks.create_task(lane.work())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    async def _has_doubted(self) -> bool:
+        """Whether requests are to be asked again whose recorded answers turned out, by now, to be doubtful."""
+        if not self._context.drain_aborted.is_set():
+            await self._client.confirm()
+        doubted = [await lane.take_back_doubted() for lane in self._lanes.values()]
+        return any(doubted) and self._context.stopping is None
+
+    def _doubt(self, owners: Sequence[object]) -> None:
+        """Ask requests again whose answers may be those of others: an unasked response came on their connection."""
+        asked = [cast(tuple[Lane, OpenRequest, int], owner) for owner in owners]
+        for lane, item, attempt in asked:
+            lane.doubt(item, attempt)
+        if asked and not self._has_told:
+            self._has_told = True
+            self._context.say(
+                "The endpoint sent a response that no request had asked for. Answers that came on the same connection\n"
+                "are asked again, as they may be those of other rows. From now on each request has its own connection."
+            )
 
     def _open(self, model: str) -> None:
         self._drawn[model] = deque()

@@ -28,6 +28,9 @@ class Recorded(Record, frozen=True, tag="recorded"):
 
     request: Request
     outcome: Outcome
+    counts: bool = True
+    replaces: Outcome | None = None
+    """These are the arguments of `RunContext.record`."""
 
 
 class AttemptCounted(Record, frozen=True, tag="attempt"):
@@ -89,6 +92,7 @@ class ActorContext(StopState):
         self.learned_limits = {note.lane: note for note in learned}
         self.clock, self.uptime, self.rng = time.monotonic, uptime_seconds, random.random
         self.on_tune: Callable[[Limits], None] | None = None
+        self.asks_again = False  # a follow-up of the old outcome may be with another actor
         self._job = job
         self._outbox: list[Event] = []
         self._has_events = asyncio.Event()
@@ -121,13 +125,17 @@ class ActorContext(StopState):
         *,
         counts: bool = True,
         is_urgent: bool = False,  # noqa: ARG002 - only the run knows what other actors record
+        replaces: Outcome | None = None,
     ) -> Request | None:
         """Return None once the run has the outcome on disk; the run also hands out the follow-up."""
-        assert counts  # noqa: S101 - an actor has no outcomes but those of the requests it was handed
         self._unacknowledged[request.key] = waiting = asyncio.get_running_loop().create_future()
-        self.post(Recorded(request, outcome))
+        self.post(Recorded(request, outcome, counts, replaces))
         await waiting
         return None
+
+    def uncount(self, outcome: Outcome) -> None:
+        """Never called: an actor asks nothing again."""
+        raise NotImplementedError
 
     def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """Have the run count an attempt."""

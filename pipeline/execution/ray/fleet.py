@@ -204,8 +204,10 @@ class Fleet:
         recorded = [event for event in events if isinstance(event, Recorded)]
         if not recorded:
             return
-        follow_ups = await asyncio.gather(*(self._context.record(each.request, each.outcome) for each in recorded))
+        follow_ups = await asyncio.gather(*(self._record(each) for each in recorded))
         for each, follow_up in zip(recorded, follow_ups, strict=True):
+            if each.replaces is not None:
+                continue  # a doubtful answer, which was recorded before
             del worker.handed[each.request.key]
             self._context.budget.settle(self._context.budget.worst(each.request) or 0.0, 0.0)
             if follow_up is not None:
@@ -214,6 +216,11 @@ class Fleet:
         for other in self._workers:
             other.takes_requests = True
         worker.actor.acknowledge.remote(_encoder.encode([each.request.key for each in recorded]))
+
+    async def _record(self, recorded: Recorded) -> Request | None:
+        return await self._context.record(
+            recorded.request, recorded.outcome, counts=recorded.counts, replaces=recorded.replaces
+        )
 
     def _apply(self, worker: WorkerHandle, event: Event) -> None:
         """Act on any event but `Recorded`. Raises RuntimeError or BadJob if the actor ended with one."""

@@ -193,7 +193,10 @@ def test_a_row_fails_for_its_own_reason_and_the_others_are_answered(
     assert failure.reason
     assert done.marks["row 1"] == (("filtered" if kind == "filtered" else "failed") if lasting else TEMPORARY)
     assert len(done.answers) == 5
-    assert done.tally.attempts == server.arrived == 5 + attempts
+    # after bytes that are not HTTP, answers that came on the same connection before are asked again
+    again = done.tally.attempts - 5 - attempts
+    assert done.tally.attempts == server.arrived
+    assert again in (range(6) if kind == "protocol" else (0,))
     assert done.tally.maybe_paid == (attempts if kind in ("cut", "garbled", "too_large") else 0)
 
 
