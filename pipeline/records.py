@@ -278,7 +278,7 @@ class Tally(Record, frozen=True, omit_defaults=False):
     aside: float = 0.0
     """The most, in US dollars, that requests in flight may cost; after a kill it is added to `held`."""
     maybe_paid: int = 0
-    """Attempts that broke off and may be billed."""
+    """Attempts that gave no answer and may be billed all the same."""
     answers: int = 0
     """Number of answers from the endpoint."""
     request_bytes: int = 0

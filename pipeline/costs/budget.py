@@ -1,15 +1,43 @@
 """The cost cap: reserve the most that a request can cost before it is sent, and settle it when its reply has come."""
 
+from typing import NamedTuple
+
 from ..job import Job
-from ..records import BadJob, Exit, Request, Stopped
-from .prices import PriceList, text_and_images
+from ..records import Answer, BadJob, Exit, Rejection, Request, Stopped, Usage
+from .bounds import Bounds
+from .prices import PriceList
 
-IMAGE_TOKENS_MAX = 50_000
-"""The most prompt tokens that an image can use, independent of its size in bytes.
+TURNED_AWAY = frozenset(
+    {
+        "connect",
+        "tls",
+        "url",
+        "rate",
+        "quota",
+        "daily",
+        "too_long",
+        "filtered",
+        "auth",
+        "billing",
+        "not_found",
+        "bad_request",
+    }
+)
+"""Kinds of rejections by which an endpoint does no work. After any other it may have, and may bill it."""
 
-The most expensive known rule is gpt-4o-mini's: 2,833 tokens, and 5,667 for each of up to eight tiles, are 48,169. Most
-others stay below 10,000.
-"""
+BUSY_STATUS = 529
+"""An endpoint without room for a request; a 503 says the same if it also says how long to wait."""
+
+
+class Charge(NamedTuple):
+    """What one attempt cost, in US dollars."""
+
+    paid: float | None
+    """By the tokens that the endpoint reported; None for an answer whose tokens or price are unknown."""
+    held: float = 0.0
+    """The most that it may have cost beyond that; it counts against the cap."""
+    is_maybe_billed: bool = False
+    """The attempt gave no answer, and may be billed all the same."""
 
 
 class Budget:
@@ -24,7 +52,8 @@ class Budget:
         self.reserved = 0.0
         """US dollars reserved for requests in flight."""
         self._prices = prices
-        self._output_tokens_max = max([*job.output_caps.values(), job.limits.reserve_tokens or 0]) or None
+        self._bounds = Bounds(job, prices)
+        self._said = ""
         self._endpoint = job.endpoint
         try:
             self.change_cap(job.limits.max_cost)
@@ -44,7 +73,7 @@ class Budget:
                 f"limits.max_cost is set, but no price is known of {self._prices.unknown!r} at {self._endpoint.host}.\n"
                 "Give it in [prices] (US dollars per million tokens)."
             )
-        if self._output_tokens_max is None:
+        if self._bounds.output_tokens_max is None:
             raise BadJob(
                 "limits.max_cost is set, but nothing bounds the length of an answer.\n"
                 "Set parameters.max_tokens (or max_completion_tokens). If the endpoint accepts neither, set\n"
@@ -55,8 +84,8 @@ class Budget:
     def reserve(self, request: Request) -> float | None:
         """Reserve the most that one attempt can cost, and return it in US dollars; None if the cap leaves no room.
 
-        A text never has more tokens than bytes, and an image has at most IMAGE_TOKENS_MAX by every known rule. Not
-        covered is a cost that no number in the request limits: hidden reasoning beyond `max_tokens`.
+        What no number in the request limits, as hidden reasoning beyond `max_tokens`, is reserved from when it was seen
+        first. Without a cap there is always room, and the amount is an estimate.
         """
         worst = self.worst(request)
         if self.cap is not None and (worst is None or self.spent + self.reserved + worst > self.cap):
@@ -65,12 +94,34 @@ class Budget:
         return worst
 
     def worst(self, request: Request) -> float | None:
-        """The most that one attempt can cost in US dollars; 0 without a cap, None if the price is unknown."""
-        if self.cap is None:
-            return 0.0
-        output_tokens = request.max_tokens or self._output_tokens_max or 0
-        text_bytes, images = text_and_images(request.body)
-        return self._prices.worst_cost(text_bytes + images * IMAGE_TOKENS_MAX, output_tokens, request.model)
+        """The most that one attempt can cost in US dollars; None if a cap is set and the price is unknown."""
+        return self._bounds.rough_cost(request) if self.cap is None else self._bounds.cost(request)
+
+    def charge(self, sent: Request, result: Answer | Rejection, reserved: float) -> Charge:
+        """What an attempt cost, whatever its reply says or leaves out; later reservations learn from it.
+
+        One rule for every executor: tokens that are reported, and can be true, are taken at their price. Without them
+        an attempt that may have been billed counts at its reservation, or at the length of its answer if that is more;
+        only an attempt that was plainly turned away is free. `sent`: the request as it was sent.
+        """
+        usage = result.usage or Usage()
+        if _is_credible(usage, result):
+            self._said = self._bounds.learn(sent, usage) or self._said
+            paid = self._prices.cost(usage, sent.model)
+            return Charge(paid, reserved if paid is None else 0.0)
+        if isinstance(result, Answer):
+            prompt_tokens = usage.prompt_tokens or self._bounds.tokens(sent).prompt
+            least = self._prices.worst_cost(prompt_tokens, len(result.text.encode()), sent.model)
+            paid = self._prices.cost(Usage(), sent.model)
+            return Charge(paid, max(reserved, least or 0.0))
+        if _is_maybe_billed(result):
+            return Charge(0.0, reserved, is_maybe_billed=True)
+        return Charge(0.0)
+
+    def take_said(self) -> str:
+        """A line for the screen on what was learned, once; empty if there is none."""
+        said, self._said = self._said, ""
+        return said
 
     @property
     def is_passed(self) -> bool:
@@ -91,7 +142,20 @@ class Budget:
             )
         return Stopped(
             f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent or reserved, "
-            "and the next request might cost more than is left.\nTo go on, raise it in the job file, or type the run "
-            "again with a higher --max-cost.",
+            f"and the next request might cost ${self.worst(request) or 0:,.4g}, which is more than is left.\n"
+            "To go on, raise it in the job file, or type the run again with a higher --max-cost.",
             Exit.AT_LIMIT,
         )
+
+
+def _is_credible(usage: Usage, result: Answer | Rejection) -> bool:
+    """Whether reported tokens can be true: every prompt has some, and every text of an answer."""
+    has_text = isinstance(result, Answer) and bool(result.text)
+    output = usage.billed_output_tokens
+    return bool(usage.prompt_tokens) and output is not None and (output > 0 or not has_text)
+
+
+def _is_maybe_billed(rejection: Rejection) -> bool:
+    if rejection.kind == "overload" and rejection.status == 503:
+        return rejection.wait_seconds is None
+    return rejection.kind not in TURNED_AWAY and rejection.status != BUSY_STATUS

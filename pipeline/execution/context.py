@@ -78,9 +78,9 @@ class RunContext(Protocol):
         ...
 
     async def note_reservation(self, request: Request) -> bool:
-        """Under a cost cap, note on disk what is in flight before this request is sent; True if that took a wait.
+        """Note on disk what is in flight before this request is sent; True if that took a wait.
 
-        So the next run knows what a killed run may have been billed for.
+        So the next run knows what a killed run may have been billed for, also if only that one has a cost cap.
         """
         ...
 

@@ -208,17 +208,16 @@ class LocalContext(StopState):
         self.asked += counted
 
     async def note_reservation(self, request: Request) -> bool:
-        """Under a cost cap, note on disk what is in flight before this request is sent; True if that took a wait.
+        """Note on disk what is in flight before this request is sent; True if that took a wait. See `RunContext`.
 
         Twice the amount that is needed now is noted, so that few requests wait for the disk.
         """
-        if self.budget.cap is None:
+        budget = self.budget
+        needed = budget.reserved + (budget.worst(request) or 0.0)
+        left = math.inf if budget.cap is None else budget.cap - budget.spent
+        if not self.ledger.aside < needed <= left:
             return False
-        needed = self.budget.reserved + (self.budget.worst(request) or 0.0)
-        if not self.ledger.aside < needed <= self.budget.cap - self.budget.spent:
-            return False
-        aside = min(2 * needed, self.budget.cap - self.budget.spent)
-        self.ledger = msgspec.structs.replace(self.ledger, aside=aside)
+        self.ledger = msgspec.structs.replace(self.ledger, aside=min(2 * needed, left))
         self._note_ledger()
         await self._store.flush()
         return True

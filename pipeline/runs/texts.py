@@ -111,5 +111,6 @@ def _spending(summary: Summary) -> str:
     elif summary.elsewhere > ELSEWHERE_SHARE * summary.spent:
         spent = spent.removesuffix(".") + f", {money(summary.elsewhere)} of it for rows that are not in this table."
     if summary.run.maybe_paid:
-        spent += f" {summary.run.maybe_paid:,} attempts broke off and may be billed."
+        most = f" (up to {money(summary.run.held)})" if summary.run.held else ""
+        spent += f" {summary.run.maybe_paid:,} attempts gave no answer and may be billed all the same{most}."
     return spent

@@ -230,7 +230,7 @@ def test_one_signal_waits_so_long_for_what_hangs_and_no_longer(tmp_path: Path) -
     assert child.returncode == 130
     assert time.monotonic() - began < 10
     assert f"{ROWS - 1} ok, 1 pending" in told
-    assert "1 attempts broke off and may be billed" in told
+    assert "1 attempts gave no answer and may be billed all the same" in told
 
 
 @pytest.mark.parametrize(

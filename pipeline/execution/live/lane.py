@@ -13,7 +13,7 @@ from ...endpoint import Client, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Failure, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
+from ...records import Answer, Failure, Outcome, Rejection, Reply, Request, Stopped, Tally, add_costs
 from ..context import RunContext
 from .doubts import Doubts
 from .format_fallback import FormatFallback
@@ -275,7 +275,6 @@ class Lane:
             self._throttle.on_abandoned()
             raise
         finally:
-            item.sent = item.request
             self._wake()
         if reply is None:
             self._throttle.on_abandoned()
@@ -284,6 +283,7 @@ class Lane:
             return
         result, now = read_reply(reply), self._context.clock()
         self._settle(item, result)
+        item.sent = item.request
         if item.is_doubtful:
             item.is_doubtful = False
             self._throttle.on_abandoned()
@@ -370,15 +370,14 @@ class Lane:
 
     def _settle(self, item: OpenRequest, result: Answer | Rejection) -> None:
         """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be."""
-        usage = result.usage or Usage()
-        is_reported = isinstance(result, Answer) or result.usage is not None
-        paid = self._context.prices.cost(usage, self._model) if is_reported else 0.0
+        budget = self._context.budget
+        paid, held, is_maybe_billed = budget.charge(item.sent, result, item.reserved)
         item.cost = add_costs(item.cost, paid)
-        broke_off = isinstance(result, Rejection) and result.maybe_paid
-        is_unknown = paid is None or (broke_off and not is_reported)
-        self._context.budget.settle(item.reserved, item.reserved if is_unknown else paid or 0.0)
-        self._context.count_attempt(paid, held=item.reserved if is_unknown else 0.0, broke_off=broke_off)
+        budget.settle(item.reserved, held or paid or 0.0)
+        self._context.count_attempt(paid, held=held, broke_off=is_maybe_billed)
         item.reserved = 0.0
+        if line := budget.take_said():
+            self._context.say(line)
 
     def _settle_abandoned(self, item: OpenRequest) -> None:
         """Count an attempt whose reply is not waited for: it may be billed."""

@@ -1,6 +1,7 @@
 """A lane under a cost cap. One output token costs a dollar; an answer has 6, and 10 at most."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_server import Canned, ChatServer, completion, problem
@@ -62,10 +63,89 @@ def test_an_attempt_that_broke_off_counts_at_its_highest_cost(tmp_path: Path) ->
     assert (done.tally.maybe_paid, done.tally.cost) == (2, pytest.approx(12))
 
 
-def test_an_attempt_that_was_rejected_costs_nothing(tmp_path: Path) -> None:
-    with ChatServer(only("row 1", SERVER_ERROR, SERVER_ERROR, Canned(body=completion("ok")))) as server:
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        Canned(429, problem("slow down"), headers={"retry-after": "0.01"}),
+        Canned(503, problem("busy"), headers={"retry-after": "0.01"}),
+        Canned(529, problem("overloaded")),
+    ],
+    ids=lambda canned: str(canned.status),
+)
+def test_an_attempt_that_was_turned_away_costs_nothing(tmp_path: Path, rejected: Canned) -> None:
+    with ChatServer(only("row 1", rejected, Canned(body=completion("ok")))) as server:
         done = run(tmp_path, make_job(server.url, limits__max_cost=22.0, **PRICED), numbered(2))
-    assert done.spent == pytest.approx(12)
+    assert (done.spent, done.tally.maybe_paid) == (pytest.approx(12), 0)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        SERVER_ERROR,
+        Canned(502),
+        Canned(503),
+        Canned(504, b"<html>upstream</html>"),
+        Canned(body=completion("", usage=None)),
+        Canned(body=completion(None, usage=None)),
+        Canned(body=b'{"choices": []}'),
+        Canned(body=b'{"choi'),
+        Canned(body=b"<html>hello</html>"),
+        Canned(body=completion("part", finish_reason="error", usage=None)),
+        Canned(body=problem("upstream went away", kind="server_error")),
+        Canned(garbage=True),
+        Canned(close=True),
+    ],
+    ids=lambda canned: f"{canned.status} {canned.body[:60].decode()}",
+)
+def test_a_failed_attempt_that_may_be_billed_counts_at_its_highest_cost(tmp_path: Path, odd: Canned) -> None:
+    with ChatServer(only("row 1", odd, Canned(body=completion("ok")))) as server:
+        done = run(tmp_path, make_job(server.url, limits__max_cost=100.0, limits__concurrency=1, **PRICED), numbered(2))
+    rejected = done.tally.maybe_paid
+    assert rejected == 1
+    assert done.spent == pytest.approx(6 * (done.tally.attempts - 1) + 10)
+    assert done.tally.held == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        {"prompt_tokens": 4, "completion_tokens": 0},
+        {"prompt_tokens": -1, "completion_tokens": -1},
+        {"prompt_tokens": 4},
+        {"prompt_tokens": "4", "completion_tokens": "2"},
+        {"prompt_tokens": 4.5, "completion_tokens": 2.5},
+        {"prompt_tokens": 10**30, "completion_tokens": 1},
+        {"prompt_tokens": True, "completion_tokens": True},
+        [],
+    ],
+    ids=str,
+)
+def test_usage_that_cannot_be_true_counts_at_the_highest_cost(tmp_path: Path, usage: Any) -> None:
+    with ChatServer(lambda _seen, _attempt: Canned(body=completion("ok", usage=usage))) as server:
+        done = run(tmp_path, make_job(server.url, limits__max_cost=25.0, **PRICED), numbered(9), raises=True)
+    assert done.stop.exit_code is Exit.AT_LIMIT
+    assert (server.arrived, done.spent) == (2, pytest.approx(20))
+
+
+def test_an_answer_without_usage_counts_at_least_at_its_own_length(tmp_path: Path) -> None:
+    long = Canned(body=completion("x" * 50, usage=None))
+    with ChatServer(lambda _seen, _attempt: long) as server:
+        done = run(tmp_path, make_job(server.url, limits__max_cost=55.0, **PRICED), numbered(9), raises=True)
+    assert server.arrived == 1
+    assert done.spent >= 50
+
+
+def test_a_limit_that_the_endpoint_ignores_is_reserved_at_what_it_uses(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 4, "completion_tokens": 100}
+    with ChatServer(lambda _seen, _attempt: Canned(body=completion("ok", usage=usage))) as server:
+        job = make_job(server.url, limits__max_cost=1000.0, limits__concurrency=64, **PRICED)
+        done = run(tmp_path, job, numbered(100), raises=True)
+    assert done.stop.exit_code is Exit.AT_LIMIT
+    assert done.spent == pytest.approx(server.arrived * done.outcomes["row 0"].cost)
+    assert done.spent <= 1000
+    assert done.said.count("From now on the cost cap reserves 1.5 times the largest number seen.") == 1
 
 
 def test_failed_attempts_that_report_their_usage_are_in_the_outcomes_cost(tmp_path: Path) -> None:
