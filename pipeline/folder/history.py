@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,8 @@ from ..job import Job, ThisRun, default_job_folder, settings_id
 from ..records import BadJob, Exit, Moment, Process, Record, Status, Stopped, Summary
 from ..version import __version__
 from .marks import is_own, with_mark
+
+RowCount = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class RunStart(Record, frozen=True, tag="began"):
@@ -42,13 +44,13 @@ class RunStart(Record, frozen=True, tag="began"):
     keys_hash: str
     """A hash of the plan's keys. If the plan on disk has other keys, the run was cut off before it wrote them."""
     output: str
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
     """All settings of the job, without keys and the values of headers."""
     seen_by_model: dict[str, Any]
     """The settings that decide what the model sees, by dotted name."""
-    limit: int | None = None
+    limit: RowCount | None = None
     """The first rows only, this many; None for all."""
-    sample: int | None = None
+    sample: RowCount | None = None
     """Random rows only, this many; None for all."""
     seed: int = 0
     """The seed of the sample."""

@@ -53,7 +53,8 @@ def _secret_path() -> Path | None:
     if state and Path(state).is_absolute():  # the standard has relative ones ignored
         return Path(state) / "pipeline" / "secret"
     with contextlib.suppress(RuntimeError):  # an account without a home
-        return Path.home() / ".local" / "state" / "pipeline" / "secret"
+        path = Path.home() / ".local" / "state" / "pipeline" / "secret"
+        return path if path.is_absolute() else None  # else anybody's folder could bring its own secret
     return None
 
 
@@ -74,7 +75,7 @@ def _make_secret() -> bytes | None:
     """Make the secret, on disk when this returns; None if it cannot be kept. Of two makers at once, one makes it."""
     path = _secret_path()
     if path is None or os.path.lexists(path):  # one that others could read, or that is no secret, is left as it is
-        return None
+        return _secret()  # another process may have made it a moment ago
     with contextlib.suppress(OSError):
         around = next(folder for folder in path.parents if folder.exists())
         if around.stat().st_uid != os.geteuid():  # as with sudo: files in another user's home would lock them out
