@@ -2,16 +2,24 @@
 
 A job folder's own mode decides who may use what is in it: a folder that its group may enter and write, with the
 set-group-ID bit (`output.shared`), gives its files to the group; any other keeps them to its owner.
+
+A job folder may come from somebody else. So no link in it is followed, neither symbolic nor hard, and what must come
+from one user is read only if that user owns the file.
 """
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+NO_LINK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""Flags of `os.open` that follow no link and wait for no pipe."""
 PRIVATE, SHARED = 0o700, 0o2770
 """Modes of a folder. With the set-group-ID bit, new files inside belong to the folder's group too."""
+MARKS = (("store/cache.db",), ("lock", "lock.json"), ("lock", "history.jsonl"))
+"""A folder that holds the files of one of these lines is taken for a job folder."""
 
 
 def is_group_shared(folder: Path) -> bool:
@@ -30,22 +38,65 @@ def make_private_folder(folder: Path) -> None:
 def open_private(path: Path, flags: int) -> int:
     """Open a file in a job folder and return its descriptor; a new one gets mode 0600, or 0660 in a shared folder.
 
-    `flags` are those of `os.open`, without O_CREAT. Raises OSError.
+    `flags` are those of `os.open`, without O_CREAT. Raises OSError, also for a link or a pipe: what would be written
+    through it is another file, which somebody else may have chosen.
     """
     mode = file_mode(path.parent)
-    descriptor = os.open(path, flags | os.O_CREAT, mode)
+    descriptor = os.open(path, flags & ~os.O_TRUNC | os.O_CREAT | NO_LINK, mode)
+    try:
+        _refuse_link(descriptor, path)
+        if flags & os.O_TRUNC:  # only now: of another file, nothing may be lost
+            os.ftruncate(descriptor, 0)
+    except OSError:
+        os.close(descriptor)
+        raise
     _set_mode(descriptor, mode)
     return descriptor
 
 
-def read_private(path: Path, bytes_max: int) -> bytes:
-    """Read the beginning of a file in a job folder. Raises OSError.
+def read_private(path: Path, bytes_max: int, owners: Collection[int] | None = None) -> bytes:
+    """Read the beginning of a file in a job folder; with -1, all of it. Raises OSError.
 
-    No link is followed and no pipe is waited for: the folder may be shared with a group.
+    No link is followed and no pipe is waited for: the folder may be another user's. `owners`: the ids of the users
+    whose file it may be; PermissionError is raised for any other's. None: anybody's.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | NO_LINK), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        # a hard link would be a file that its owner put elsewhere
+        if owners is not None and (found.st_uid not in owners or found.st_nlink > 1):
+            raise PermissionError(errno.EPERM, f"it was put here by another user than {found.st_uid}", str(path))
         return file.read(bytes_max)
+
+
+def owner_of_new_files(folder: Path) -> int:
+    """The user id that a file has which this process makes in the folder. Raises OSError.
+
+    On a network or removable file system it may be another than the process's own.
+    """
+    draft = new_draft(folder / "owner", private=True)
+    try:
+        return draft.stat().st_uid
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def is_open_to_everyone(folder: Path) -> bool:
+    """Whether any user of the machine may write into the folder."""
+    return bool(folder.stat().st_mode & stat.S_IWOTH)
+
+
+def job_folder_around(path: Path) -> Path | None:
+    """The innermost job folder that a path is in, or is itself, known by the files in it; None if it is in none.
+
+    Links on the way are followed.
+    """
+    resolved = path.resolve()
+    for folder in (resolved, *resolved.parents):
+        if any(all(os.path.lexists(folder / name) for name in names) for names in MARKS):
+            return folder
+    return None
 
 
 def file_mode(folder: Path) -> int:
@@ -108,6 +159,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _refuse_link(descriptor: int, path: Path) -> None:
+    """Raise OSError unless this is a plain file with one name."""
+    found = os.fstat(descriptor)  # O_NOFOLLOW has refused a symbolic link
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OSError(errno.ELOOP, "it is a link to another file, or no file", str(path))
 
 
 def _set_mode(descriptor: int, mode: int) -> None:

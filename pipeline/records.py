@@ -6,7 +6,7 @@ import socket
 from datetime import datetime
 from enum import IntEnum
 from operator import add
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 
@@ -26,6 +26,12 @@ FOLLOWED_UP: tuple[Status, ...] = ("invalid", "truncated")
 """The answer may have a follow-up: a repair, or the same request with a larger `max_tokens`."""
 RETRYABLE: tuple[Status, ...] = ("failed", "invalid", "truncated", "filtered", "refused")
 """The statuses that `--retry` takes."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+"""Numbers that are never negative. One that is read from a folder is refused otherwise: a debt would raise the cap."""
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone; one without cannot be compared with the present."""
 
 TEMPORARY = "unsettled"
 """The store's mark of a temporary failure: the row is shown as failed, and the next run asks it again."""
@@ -98,11 +104,11 @@ def _sum(a: int | None, b: int | None) -> int | None:
 class Usage(Record, frozen=True):
     """Token counts as the endpoint reported them; a count that it did not report is None, never 0."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int | None = None
-    total_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    total_tokens: Count | None = None
 
     def __add__(self, other: Self) -> Self:
         """Add field by field; a count that only one side knows is that count."""
@@ -191,11 +197,11 @@ class LaneId(Record, frozen=True):
 class LearnedLimits(Record, frozen=True):
     """The limits of one lane that were found by sending; None for a limit that was never reached."""
 
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    window: int = 0
+    requests_per_minute: Amount | None = None
+    tokens_per_minute: Amount | None = None
+    window: Count = 0
     """Requests in flight; 0 if unknown."""
-    age_seconds: float = 0.0
+    age_seconds: Amount = 0.0
     """How long ago the limits were learned."""
 
 
@@ -204,7 +210,7 @@ class OutcomeFields(Record, frozen=True, kw_only=True):
 
     attempts: int = 0
     """Attempts in the run that gave this outcome."""
-    asked_at: datetime | None = None
+    asked_at: Moment | None = None
     """When the last attempt was sent (UTC)."""
     latency_seconds: float | None = None
     """The duration of the last attempt."""
@@ -260,30 +266,30 @@ class Tally(Record, frozen=True, omit_defaults=False):
     A tally counts requests while they are asked, and rows in a table.
     """
 
-    ok: int = 0
-    truncated: int = 0
-    filtered: int = 0
-    refused: int = 0
-    invalid: int = 0
-    failed: int = 0
-    pending: int = 0
+    ok: Count = 0
+    truncated: Count = 0
+    filtered: Count = 0
+    refused: Count = 0
+    invalid: Count = 0
+    failed: Count = 0
+    pending: Count = 0
     usage: Usage = Usage()
-    cost: float = 0.0
+    cost: Amount = 0.0
     """US dollars, without attempts of unknown cost."""
-    unpriced: int = 0
+    unpriced: Count = 0
     """Attempts (in a table: rows) of unknown cost."""
-    attempts: int = 0
-    held: float = 0.0
+    attempts: Count = 0
+    held: Amount = 0.0
     """The most, in US dollars, that attempts may have cost which nobody reported; counts against a cap."""
-    aside: float = 0.0
+    aside: Amount = 0.0
     """The most, in US dollars, that requests in flight may cost; after a kill it is added to `held`."""
-    maybe_paid: int = 0
+    maybe_paid: Count = 0
     """Attempts that gave no answer and may be billed all the same."""
-    answers: int = 0
+    answers: Count = 0
     """Number of answers from the endpoint."""
-    request_bytes: int = 0
+    request_bytes: Count = 0
     """The sum of the sizes of the requests of these answers (`costs.token_bytes`)."""
-    seconds: float = 0.0
+    seconds: Amount = 0.0
     """The sum of the latencies of these answers."""
 
     def __add__(self, other: Self) -> Self:

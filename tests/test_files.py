@@ -128,8 +128,13 @@ def test_colleagues_of_one_group_go_on_with_each_others_job(lab: Path, tmp_path:
     def act(uid: int, *words: str) -> str:
         warm = tmp_path / f"{uid}-{words[0]}-{len(list(tmp_path.iterdir()))}"
         warm.mkdir()
+        state = lab / f"state-{uid}"
+        if not state.exists():
+            state.mkdir(mode=0o700)
+            os.chown(state, uid, LAB)
         line = [sys.executable, "-c", AS_USER, str(uid), str(LAB), "022", server.url, str(warm), str(lab), *words]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+        home = {**os.environ, "XDG_STATE_HOME": str(state)}
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, env=home)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 

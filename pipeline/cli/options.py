@@ -71,7 +71,9 @@ LIMIT = click.option("--limit", type=click.IntRange(1), help="only the first N r
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="as JSON, for scripts")
 ANSWER = click.option("--answer", metavar="COLUMN", help="the column of answers; default: the label, or the only one")
 RETRY = click.option("--retry", metavar="STATUS,…", default="", help="ask these again: failed,invalid,truncated")
-YES = click.option("--yes", is_flag=True, help="agree to what a changed setting, or a damaged store, costs")
+YES = click.option(
+    "--yes", is_flag=True, help="agree to what a changed setting or a damaged store costs, or to another user's line"
+)
 
 
 def job_from(flags: Mapping[str, Any], directory: Path | None = None, stdin: str | None = None) -> "Job":

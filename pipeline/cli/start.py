@@ -1,17 +1,22 @@
 """The commands that start a job: init, preview, estimate, run, resume."""
 
+import contextlib
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
 
+from .earlier import ask_before, uses_of_line, whose_line
 from .group import main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
 from .screen import print_lines, print_message
+
+if TYPE_CHECKING:
+    from ..folder import Earlier, RunStart
 
 
 class Again(NamedTuple):
@@ -114,9 +119,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     again: Again | None = ctx.obj
     job = job_from(flags) if again is None else job_from(flags, again.directory, again.table)
     command = [*ctx.meta["words"], *_words_from_environment(ctx)] if again is None else again.command
-    is_interactive = sys.stdin is not None and sys.stdin.isatty()
     with signals_raised() as ignore_more:
-        summary = run(job, confirm=_confirm if is_interactive else None, command=command)
+        summary = run(job, confirm=_confirm if _is_interactive() else None, command=command)
         if summary.exit_code > 128:
             ignore_more()
         if job.this_run.sample is not None and summary.wrote:
@@ -135,12 +139,13 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 @click.pass_context
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
     """Run the last run's line again. JOB: an output, or its job folder."""
-    from ..folder import find_job_folder, last_start
+    from ..folder import find_job_folder, read_earlier
     from ..job import default_job_folder
     from ..records import BadJob
 
     folder = find_job_folder(job)
-    start = last_start(folder)
+    earlier = read_earlier(folder)
+    start = earlier.starts[-1] if earlier.starts else None
     if start is None or start.command is None:
         raise BadJob(f"{job}: this job was last run from Python; run it there again.")
     if not Path(start.directory).is_dir():
@@ -149,13 +154,45 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
             f"Type the run again where its files are now, with --job-dir {folder}: the answers are kept there."
         )
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
-    if folder != default_job_folder(
+    if not earlier.is_own or folder != default_job_folder(
         Path(start.output)
     ):  # named, or moved: a new folder would pay for all answers again
         extra += ["--job-dir", str(folder)]
     with run.make_context("run", [*start.command[1:], *extra], parent=ctx.parent) as again:
+        if not earlier.is_own:
+            _ask_before_anothers(ctx, again, start, earlier, folder, assume_yes=yes)
         again.obj = Again(start.command, Path(start.directory), start.table)
         run.invoke(again)
+
+
+def _ask_before_anothers(
+    ctx: click.Context, line: click.Context, start: "RunStart", earlier: "Earlier", folder: Path, *, assume_yes: bool
+) -> None:
+    """Ask before a line is run again that this user did not write.
+
+    In a folder that this user agreed to share with its group, a colleague's line needs no question as long as it does
+    nothing but what lines of this user's own did there. Raises BadJob unless it is agreed to.
+    """
+    uses = uses_of_line(line, Path(start.directory), start.table)
+    if earlier.shares:
+        known: set[str] = set()
+        for own in earlier.own:
+            with contextlib.suppress(click.UsageError), _parsed(ctx, own) as mine:
+                known.update(uses_of_line(mine, Path(own.directory), own.table))
+        if known.issuperset(uses):
+            return
+        uses = [use for use in uses if use not in known]
+    confirm = _confirm if _is_interactive() else None
+    ask_before(whose_line(start, folder), start.command or [], uses, confirm, assume_yes=assume_yes)
+
+
+def _parsed(ctx: click.Context, start: "RunStart") -> click.Context:
+    """The parsed line of an earlier run. Raises click.UsageError for one that is no line of this version."""
+    return run.make_context("run", list((start.command or ["run"])[1:]), parent=ctx.parent)
+
+
+def _is_interactive() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _words_from_environment(ctx: click.Context) -> list[str]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import PRIVATE, open_private, share_with_group, sync
+from ..files import PRIVATE, job_folder_around, open_private, share_with_group, sync
 from ..records import BadJob
 from .history import last_start
 from .lock import hold_lock
@@ -24,6 +24,8 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     is_new = not folder.exists()
     if not is_new and not _is_job_folder(folder):
         raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
+    if around := job_folder_around(folder.parent):
+        raise BadJob(f"{folder} would be inside another job folder, {around}. Name another with --job-dir.")
     make_job_folder(folder, shared=shared)
     with hold_lock(folder):
         try:
@@ -38,10 +40,13 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
 def make_job_folder(folder: Path, *, shared: bool = False) -> None:
     """Make the job folder, mode 0700, with a .gitignore of `*`. A folder that holds files is left as it is.
 
+    When this returns, the folder and all that was made above it are on disk.
+
     `shared`: give the folder and all that is in it to its group as well. Raises BadJob if it cannot be made or shared.
     """
     try:
         is_new = not folder.exists()
+        made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
         folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         if shared:
             share_with_group(folder)
@@ -50,8 +55,10 @@ def make_job_folder(folder: Path, *, shared: bool = False) -> None:
             # Not through a draft: one left by a killed process would make this look like a person's folder.
             with os.fdopen(open_private(folder / ".gitignore", os.O_WRONLY), "w", encoding="utf-8") as file:
                 file.write("*\n")
-            sync(folder)
-            sync(folder.parent)
+        # Also where the folder was there before: a process that was killed may not have come so far.
+        for path in {folder, folder.parent, *(path.parent for path in made)}:
+            with contextlib.suppress(PermissionError):  # one that may be entered but not read: it was not made here
+                sync(path)
     except OSError as error:
         raise BadJob(f"The job folder {folder} cannot be made: {error}. Name another with --job-dir.") from error
 

@@ -1,6 +1,7 @@
 """The history of a job folder: `history.jsonl`, with a line when a run begins and another when it ends.
 
-A run without its second line was killed or is still running. The file never holds a secret.
+A run without its second line was killed or is still running. The file never holds a secret. Each line ends in the mark
+of who wrote it (`marks`): a line of the history may be anybody's, and is run again unasked only if it is one's own.
 """
 
 import contextlib
@@ -8,20 +9,23 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from ..files import open_private, write_whole
+from ..files import is_group_shared, is_open_to_everyone, open_private, read_private, sync, write_whole
 from ..job import Job, ThisRun, default_job_folder, settings_id
-from ..records import BadJob, Exit, Process, Record, Status, Stopped, Summary
+from ..records import BadJob, Exit, Moment, Process, Record, Status, Stopped, Summary
 from ..version import __version__
+from .marks import is_own, with_mark
+
+RowCount = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class RunStart(Record, frozen=True, tag="began"):
     """The line for the beginning of a run: when, by whom, with which settings, over which table."""
 
-    at: datetime
+    at: Moment
     """When the run began (UTC)."""
     user: str
     host: str
@@ -40,18 +44,22 @@ class RunStart(Record, frozen=True, tag="began"):
     keys_hash: str
     """A hash of the plan's keys. If the plan on disk has other keys, the run was cut off before it wrote them."""
     output: str
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
     """All settings of the job, without keys and the values of headers."""
     seen_by_model: dict[str, Any]
     """The settings that decide what the model sees, by dotted name."""
-    limit: int | None = None
+    limit: RowCount | None = None
     """The first rows only, this many; None for all."""
-    sample: int | None = None
+    sample: RowCount | None = None
     """Random rows only, this many; None for all."""
     seed: int = 0
     """The seed of the sample."""
     retry: tuple[Status, ...] = ()
     """The statuses whose rows the run asked again."""
+    uid: int | None = None
+    """The id of the user who started the run, as the line says; None in lines of earlier versions."""
+    group: int | None = None
+    """The id of the group that the job folder was shared with (`output.shared`); None if it was not."""
 
     @property
     def settings_id(self) -> str:
@@ -62,9 +70,25 @@ class RunStart(Record, frozen=True, tag="began"):
 class RunEnd(Record, frozen=True, tag="ended"):
     """The line for the end of the run that began last."""
 
-    at: datetime
+    at: Moment
     """When the run ended (UTC)."""
     summary: Summary
+
+
+class Earlier(NamedTuple):
+    """The runs that a history tells of, and which of them this user started."""
+
+    starts: list[RunStart]
+    """All starts, oldest first."""
+    own: list[RunStart]
+    """Those that this user wrote: their marks prove it."""
+    shares: bool
+    """This user has agreed to work on the job with the group of its folder, and nobody else can write into it."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the latest run is this user's own."""
+        return bool(self.own) and self.own[-1] is self.starts[-1]
 
 
 _line_decoder: msgspec.json.Decoder[RunStart | RunEnd] = msgspec.json.Decoder(RunStart | RunEnd)
@@ -92,6 +116,8 @@ def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table
         sample=job.this_run.sample,
         seed=job.this_run.seed,
         retry=job.this_run.retry,
+        uid=os.geteuid(),
+        group=_group(job.folder) if job.output.shared else None,
     )
     _append(job.folder, start)
 
@@ -109,11 +135,36 @@ def record_end(folder: Path, summary: Summary) -> None:
 
 def read_history(folder: Path) -> list[RunStart | RunEnd]:
     """Read all lines, oldest first, without any that a crash cut off or that this version does not understand."""
+    return [decoded for _, decoded in _read_lines(folder)]
+
+
+def read_earlier(folder: Path) -> Earlier:
+    """Read the starts of all runs, and find those that this user wrote."""
+    starts: list[RunStart] = []
+    own: list[RunStart] = []
+    for line, start in _read_lines(folder):
+        if isinstance(start, RunStart):
+            starts.append(start)
+            if is_own(line):
+                own.append(start)
+    group = _group(folder)
+    return Earlier(starts, own, group is not None and any(start.group == group for start in own))
+
+
+def _read_lines(folder: Path) -> list[tuple[bytes, RunStart | RunEnd]]:
     try:
-        lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
+        lines = read_private(folder / "history.jsonl", -1).splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [decoded for line in lines if line.endswith(b"\n") and (decoded := _decode(line)) is not None]
+    return [(line[:-1], found) for line in lines if line.endswith(b"\n") and (found := _decode(line)) is not None]
+
+
+def _group(folder: Path) -> int | None:
+    """The id of the group that alone works in the folder beside its owner; None if there is none."""
+    with contextlib.suppress(OSError):
+        if is_group_shared(folder) and not is_open_to_everyone(folder):
+            return folder.stat().st_gid
+    return None
 
 
 def last_start(folder: Path, *, pilots: bool = True) -> RunStart | None:
@@ -199,9 +250,10 @@ def _append(folder: Path, line: RunStart | RunEnd) -> None:
     with _reporting_errors(path), os.fdopen(open_private(path, os.O_RDWR), "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
-        file.write(msgspec.json.encode(line) + b"\n")
+        file.write(with_mark(msgspec.json.encode(line)) + b"\n")
         file.flush()
         os.fsync(file.fileno())
+        sync(folder)
 
 
 @contextlib.contextmanager

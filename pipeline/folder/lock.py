@@ -47,10 +47,10 @@ class Holder(Record, frozen=True):
 
 def lock_holder(folder: Path) -> Holder | None:
     """Return who holds the folder, or was killed while holding it; None if nobody. Does not take the lock."""
-    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError, OverflowError):
         claim = _read_claim(folder / "lock.json") or {}
         process = Process(_shown(claim, "user"), _shown(claim, "host"), int(claim["pid"]))
-        return Holder(process, datetime.fromisoformat(claim["since"]), _is_alive(claim))
+        return Holder(process, datetime.fromisoformat(claim["since"]).astimezone(UTC), _is_alive(claim))
     return None
 
 

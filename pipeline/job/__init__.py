@@ -3,6 +3,7 @@
 from .added_columns import ADDED_COLUMNS
 from .file import JobFile
 from .job import Job, ThisRun, default_job_folder, settings_id
+from .load import uses_of
 from .reference import parse_setting, setting_help
 from .sections import AUTO_WINDOW, LOOPBACK, AnswerSection, Endpoint, Limits, Prompt
 from .values import duration_seconds
@@ -23,4 +24,5 @@ __all__ = [
     "parse_setting",
     "setting_help",
     "settings_id",
+    "uses_of",
 ]

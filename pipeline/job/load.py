@@ -36,16 +36,22 @@ class SettingsSource:
         """The folder that paths in the settings are relative to."""
 
     @classmethod
+    def given(cls, path: Path | None, flags: Mapping[str, Any], directory: Path) -> Self:
+        """As `read`, but nothing that the settings name is read or imported."""
+        text = "" if path is None else _read_text(path, "job file")
+        source = cls(path, text, _parse_toml(text, path), flags, path.parent if path else directory)
+        for name, value in flags.items():
+            _set_value(source.values, name, value)
+        return source
+
+    @classmethod
     def read(cls, path: Path | None, flags: Mapping[str, Any], directory: Path) -> Self:
         """Read a job file and the files that it names, and set `flags` over it by dotted name.
 
         Paths in the settings are relative to the job file's folder; to `directory` without a job file. Raises
         BadJob for a file that cannot be read, or is not of its format.
         """
-        text = "" if path is None else _read_text(path, "job file")
-        source = cls(path, text, _parse_toml(text, path), flags, path.parent if path else directory)
-        for name, value in flags.items():
-            _set_value(source.values, name, value)
+        source = cls.given(path, flags, directory)
         answer, prompt = source.values.get("answer"), source.values.get("prompt")
         if isinstance(answer, dict) and isinstance(answer.get("schema"), str):
             is_model = PYDANTIC_MODEL.fullmatch(answer["schema"])
@@ -72,6 +78,36 @@ class SettingsSource:
         if name in self.flags or any(flag.startswith(name + ".") for flag in self.flags if name):
             return "command line: "
         return f"{self.path}:{line_of_key(self.text, place)}: " if self.path else ""
+
+
+def uses_of(config: Path | None, flags: Mapping[str, Any], directory: Path) -> list[str]:
+    """What a job with these settings would run, read and reach beside its table, each as a line for a person.
+
+    Only the job file is read: nothing is imported. `flags` and `directory`: as for `SettingsSource.read`. Raises
+    BadJob for a job file that cannot be read.
+    """
+    source = SettingsSource.given(config, flags, directory)
+
+    def text(name: str) -> str:
+        section, _, key = name.partition(".")
+        table = source.values.get(section)
+        value = table.get(key) if isinstance(table, dict) else None
+        return value if isinstance(value, str) else ""
+
+    schema, url, key = text("answer.schema"), text("endpoint.base_url"), text("endpoint.api_key_env")
+    prompt = source.values.get("prompt")
+    found = []
+    if PYDANTIC_MODEL.fullmatch(schema):
+        found.append(f"imports the Python code {schema}, looked for in {source.home.absolute()}")
+    files = [schema] * (not found) + [text("prompt.examples"), url.removeprefix("local:") * url.startswith("local:")]
+    found += [f"reads {(source.home / name).absolute()}" for name in files if name]
+    if isinstance(prompt, dict) and prompt.get("images"):
+        found.append("reads the pictures that the rows name")
+    if not url.startswith("local:"):
+        found.append(f"sends the rows to {url}{f', with the key in {key}' if key else ''}")
+    if text("run.how") == "ray" and text("run.address"):
+        found.append(f"works on the Ray cluster at {text('run.address')}")
+    return found
 
 
 def _parse_toml(text: str, path: Path | None) -> dict[str, Any]:

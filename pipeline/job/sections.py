@@ -330,7 +330,9 @@ class OutputSection(Section):
         default="", description="the job folder, where answers are stored; default: the output's name with `.job`"
     )
     shared: bool = Field(
-        default=False, description="share the job folder with its group: colleagues can resume, export and show the job"
+        default=False,
+        description="share the job folder with its group: colleagues can resume, export, show and steer the job, and "
+        "you go on with their lines as with your own as far as these do nothing new",
     )
 
 

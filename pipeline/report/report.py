@@ -25,8 +25,9 @@ from ..planning import keys_path
 from ..progress import Progress
 from ..prompts import Prompts
 from ..records import STATUSES, BadJob, Tally
-from ..results import OpenJob, OutputTable, open_job, output_schema, with_all_columns
+from ..results import OpenJob, OutputTable, check_own_output, open_job, output_schema, with_all_columns
 from ..store import read_ledger
+from ..tables import check_place
 from ..text import duration, printable, short_count
 from ..version import __version__
 from .figures import Figures
@@ -55,6 +56,8 @@ def write_report(name: str | Path, output: Path | None = None, *, score: Mapping
     opened = open_job(name)
     with contextlib.closing(opened.reader):
         default = opened.job.output_path
+        if output is None:
+            check_own_output(name, opened.job)
         path = output or default.with_name(f"{default.name}.report.html")
         check_page(path)
         with Progress().counting("reading", opened.table.rows) as count_rows:
@@ -69,6 +72,7 @@ def check_page(path: Path) -> None:
         raise BadJob(f"{path}: a report is an HTML page. Name a file such as {path.with_suffix('.html')}.")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise BadJob(f"{path} cannot be written: it is a folder, or its folder does not exist.")
+    check_place(path)
     _charts()
 
 

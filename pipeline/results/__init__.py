@@ -2,7 +2,7 @@
 
 from .columns import OutputTable, output_metadata, output_schema, with_all_columns
 from .export import export_table
-from .open_job import OpenJob, open_job
+from .open_job import OpenJob, check_own_output, open_job
 from .runs import history_text, job_history
 from .show import numbered_rows, show_rows
 from .status import job_status, status_text
@@ -10,6 +10,7 @@ from .status import job_status, status_text
 __all__ = [
     "OpenJob",
     "OutputTable",
+    "check_own_output",
     "export_table",
     "history_text",
     "job_history",

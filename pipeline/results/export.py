@@ -8,7 +8,7 @@ from ..progress import Progress
 from ..records import Tally
 from ..tables import NO_OPTIONS, SpreadsheetOptions, check_output, check_row_count, write_table
 from .columns import OutputTable, output_metadata, output_schema
-from .open_job import open_job
+from .open_job import check_own_output, open_job
 
 
 def export_table(name: str | Path, output: Path | None, options: SpreadsheetOptions = NO_OPTIONS) -> tuple[Path, Tally]:
@@ -16,9 +16,11 @@ def export_table(name: str | Path, output: Path | None, options: SpreadsheetOpti
 
     `name` is the path of the job's output or folder; `output` is the file to write, or None for the job's own output.
     Returns the path that was written and the tally of its rows. Raises BadJob as `open_job` does, and if `output` is an
-    input or cannot be written.
+    input or cannot be written, or is not given and another user named it.
     """
     job, table, reader, inputs, _ = open_job(name)
+    if output is None:
+        check_own_output(name, job)
     path = output or job.output_path
     check_output(path, inputs, options)
     check_row_count(path, table.rows)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ..folder import find_job_folder, hold_lock, job_of_start, last_start
+from ..folder import find_job_folder, hold_lock, job_of_start, last_start, read_earlier
 from ..job import Job
 from ..planning import keys_hash, keys_path, select_rows
 from ..records import BadJob
@@ -50,6 +50,21 @@ def open_job(name: str | Path) -> OpenJob:
     except FileNotFoundError as error:
         raise BadJob(f"{error}.") from None
     return OpenJob(job, select_rows(job.this_run, table), reader, [str(table.path), *originals], start.input_hash)
+
+
+def check_own_output(name: str | Path, job: Job) -> None:
+    """Raise BadJob if the job's own output is a path that another user may have chosen, and that nobody typed.
+
+    `name`: what was typed for the job. In the history of a folder that was handed over, the output may be any file.
+    """
+    earlier = read_earlier(job.folder)
+    typed = Path(name).resolve() == job.output_path.resolve()
+    if typed or any(start.output == str(job.output_path) for start in earlier.own):
+        return
+    raise BadJob(
+        f"The last run in {job.folder} was not started by you on this machine, and its output was {job.output_path}.\n"
+        "Name the file to write with -o. Nothing was written."
+    )
 
 
 def _open_reader(folder: Path) -> Reader:

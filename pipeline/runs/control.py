@@ -2,21 +2,25 @@
 
 An order is one file in the job folder. The running job looks for such files, removes each that it reads, obeys it, and
 notes the result in its run status, where the sender reads it.
+
+A run obeys its own user and root. Whoever else may write into the folder could raise its cap on cost; so another user's
+order is obeyed only where the job says `output.shared`, and then not in a folder that everyone may write into.
 """
 
 import asyncio
 import contextlib
 import os
 import shlex
+import stat
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 from ..execution import DRAIN_SECONDS, LocalContext
-from ..files import read_private, write_whole
+from ..files import is_open_to_everyone, owner_of_new_files, read_private, write_whole
 from ..folder import lock_holder
 from ..records import BadJob, Exit, Process, Record, Stopped
 from ..store import OrderResult, Reader, read_run_status
@@ -28,6 +32,11 @@ WAIT_SECONDS = 2.0
 """How long the sender of an order waits for its result."""
 ORDER_BYTES_MAX = 10_000
 """A larger file is no order."""
+NOT_OBEYED = (
+    "An order of another user was not obeyed, and nothing was changed. `output.shared = true` in the job file lets "
+    "colleagues steer a job."
+)
+"""The result of an order that another user gave."""
 PATTERN = "control-*.json"
 """The names of orders in a job folder."""
 
@@ -97,10 +106,27 @@ def remove_orders(folder: Path) -> None:
             path.unlink()
 
 
+class Obeyed(NamedTuple):
+    """Whose orders a run obeys."""
+
+    users: Collection[int] | None
+    """Their user ids; None for those of all who may write into the folder."""
+
+    @classmethod
+    def by_run(cls, folder: Path, *, shared: bool) -> Self:
+        """For a run that begins in this folder; `shared`: its job says `output.shared`."""
+        users = {os.geteuid(), 0}
+        with contextlib.suppress(OSError):
+            if shared and not is_open_to_everyone(folder):
+                return cls(None)
+            users.add(owner_of_new_files(folder))
+        return cls(users)
+
+
 @contextlib.asynccontextmanager
-async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[None]:
-    """Look for orders, and obey them, until the block ends."""
-    listening = asyncio.create_task(_listen(folder, context))
+async def obeying_orders(folder: Path, context: LocalContext, *, shared: bool) -> AsyncIterator[None]:
+    """Look for orders, and obey them, until the block ends. `shared`: also those of others, see above."""
+    listening = asyncio.create_task(_listen(folder, context, Obeyed.by_run(folder, shared=shared)))
     try:
         yield
     finally:
@@ -108,11 +134,11 @@ async def obeying_orders(folder: Path, context: LocalContext) -> AsyncIterator[N
         await asyncio.wait({listening})
 
 
-async def _listen(folder: Path, context: LocalContext) -> None:
+async def _listen(folder: Path, context: LocalContext, obeyed: Obeyed) -> None:
     while True:
         results: dict[str, OrderResult] = {}
-        for order_id, order in _take_orders(folder):
-            results[order_id] = obey(context, order)
+        for order_id, order in _take_orders(folder, obeyed):
+            results[order_id] = obey(context, order) if isinstance(order, Order) else order
             context.say(results[order_id].text)
         if results:
             with contextlib.suppress(Stopped):  # a store that cannot be written stops the run by itself
@@ -120,13 +146,22 @@ async def _listen(folder: Path, context: LocalContext) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _take_orders(folder: Path) -> list[tuple[str, Order]]:
-    """Read and remove the orders in the folder, oldest first, each with its id. What is no order is left there."""
-    found = []
+def _take_orders(folder: Path, obeyed: Obeyed) -> list[tuple[str, Order | OrderResult]]:
+    """Read and remove the orders in the folder, oldest first, each with its id. What is no order is left there.
+
+    In place of an order that must not be obeyed stands its result.
+    """
+    found: list[tuple[int, str, Order | OrderResult]] = []
     for path in folder.glob(PATTERN):
         with contextlib.suppress(OSError, ValueError):  # a folder, a link, another version's order
-            order = _orders.decode(read_private(path, ORDER_BYTES_MAX))
             given_at = path.lstat().st_mtime_ns
+            order: Order | OrderResult
+            try:
+                order = _orders.decode(read_private(path, ORDER_BYTES_MAX, obeyed.users))
+            except PermissionError:
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    continue
+                order = OrderResult(NOT_OBEYED, is_refused=True)
             path.unlink()  # first: an order that stayed would be obeyed again and again
             found.append((given_at, path.stem.removeprefix("control-"), order))
     return [(order_id, order) for _, order_id, order in sorted(found, key=lambda each: each[:2])]

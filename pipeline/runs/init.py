@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ..records import BadJob
-from ..tables import open_table
+from ..tables import check_place, open_table
 from ..text import one_line
 
 ROWS_READ = 1_000
@@ -38,6 +38,7 @@ def write_job_file(inputs: Sequence[str], path: Path, base_url: str | None = Non
         table = open_table(inputs, Path(folder)).head(ROWS_READ)
         rows = pl.concat([table.schema.to_frame(), *table.slices()])
     guess = guess_columns(rows)
+    check_place(path)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(job_text(list(rows.columns), guess, base_url, model))

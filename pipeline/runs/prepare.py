@@ -11,8 +11,8 @@ import polars as pl
 
 from ..costs import make_forecast
 from ..execution import LocalContext
-from ..files import make_private_folder
-from ..folder import job_folder, last_start, record_end, record_start
+from ..files import make_private_folder, sync
+from ..folder import job_folder, last_start, read_earlier, record_end, record_start
 from ..job import Job
 from ..planning import Plan, keys_hash, keys_path, make_plan, select_rows
 from ..progress import Progress
@@ -65,7 +65,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
     Raises BadJob if the job cannot begin, and Stopped if another process holds the lock.
     """
     began = time.monotonic()
-    check_output(job.output_path, job.inputs)
+    check_output(job.output_path, job.inputs, own_folder=job.folder)
     job.endpoint.key()
     with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
         remove_leftovers(job.folder, job.output_path)
@@ -89,11 +89,15 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, prompts, reader, draft, seen)
         progress.say(plan_line(job, plan, context))
+        earlier = read_earlier(job.folder)
+        if plan.stored and not earlier.is_own and not earlier.shares:
+            progress.say("The answers in this job folder are not known to be yours. They are used as they are.")
         _confirm_change(filed, plan, context, confirm)
         context.earlier = reader if plan.asked_again else None
         # the last run's plan and history line are replaced only now that this run is agreed to
         record_start(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
         keys_path(draft).replace(keys_path(job.folder))
+        sync(job.folder)  # before the first request leaves: without these two, no answer could be shown
         remove_old_snapshots(job.folder, whole)
         ready = PreparedRun(
             filed, table, whole.rows, schema, prompts, plan, context, store, reader, progress, command, began

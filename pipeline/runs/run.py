@@ -55,7 +55,7 @@ async def ask(ready: PreparedRun) -> Stopped | None:
     try:
         with served(job) as reachable, stop_on_signals(context, job.limits.max_runtime, ready.began):
             context.begin(ready.plan.to_ask, reachable.limits, ready.progress)
-            async with obeying_orders(job.folder, context):
+            async with obeying_orders(job.folder, context, shared=job.output.shared):
                 await executor(job)(reachable, requests, context)
     except Stopped as stop:
         return stop

@@ -320,9 +320,12 @@ def _open_with(folder: Path, journal: str) -> diskcache.Cache:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Raise Stopped if a file of the store is a link or a folder: SQLite would write where a link points."""
+    """Raise Stopped if the store, or a file of it, is a link: SQLite would write into what somebody else chose."""
+    if folder.is_symlink():
+        raise Stopped(f"{folder} is a link. Link the whole job folder instead. {how_to_restore(folder)}")
     for path in folder.glob(f"{DBNAME}*"):
-        if not stat.S_ISREG(path.lstat().st_mode):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise Stopped(f"{path} is a link or a folder, where a store has a file. {how_to_restore(folder)}")
 
 

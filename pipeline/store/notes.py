@@ -8,11 +8,12 @@ only shown.
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from ..records import LaneId, LearnedLimits, Outcome, Record, Stopped, Tally
+from ..answers import RESPONSE_FORMATS
+from ..records import Amount, Count, LaneId, LearnedLimits, Moment, Outcome, Record, Stopped, Tally
 from .reader import Reader
 
 LEDGER = "ledger"
@@ -23,6 +24,11 @@ RUN_STATUS = "now"
 """The name of the note with the run's status: the numbers of its progress bar, to be shown in other terminals."""
 BATCHES = "batches"
 """The name of the note with the open batches."""
+
+FILE_NAME = r"^\w[\w.-]*$"
+"""A file in a folder: its name leads nowhere else."""
+Form = Annotated[int, msgspec.Meta(ge=0, lt=len(RESPONSE_FORMATS))]
+"""The index of a response format."""
 
 
 class OrderResult(Record, frozen=True):
@@ -35,17 +41,17 @@ class OrderResult(Record, frozen=True):
 class RunStatus(Record, frozen=True):
     """The status of a run at one moment. Times are UTC."""
 
-    at: datetime
+    at: Moment
     """The moment."""
-    began: datetime
+    began: Moment
     """When the run began to send requests."""
-    to_ask: int
+    to_ask: Count
     """Number of requests that the run had to send when it began."""
     asked: Tally
     """The requests that the run has sent, with their outcomes and cost."""
     limits: dict[str, Any]
     """The limits in force, by name."""
-    wait_seconds: float = 0.0
+    wait_seconds: Amount = 0.0
     """How long nothing will be sent, counted from `at`."""
     cause: str = ""
     """Why nothing is sent; empty if the endpoint asked for the pause."""
@@ -60,7 +66,7 @@ class LearnedNote(Record, frozen=True):
 
     lane: LaneId
     learnt: LearnedLimits
-    at: datetime
+    at: Moment
 
     @property
     def aged(self) -> LearnedLimits:
@@ -72,25 +78,25 @@ class LearnedNote(Record, frozen=True):
 class BatchFile(Record, frozen=True):
     """A file of requests that becomes one batch, and how far that batch has come."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
     """The file's name in the job folder."""
     model: str
     """The one model of all its requests: providers require that."""
-    requests: int = 0
+    requests: Count = 0
     """Number of requests in the file."""
-    size_bytes: int = 0
+    size_bytes: Count = 0
     """The size of all request bodies together."""
-    reserved: float = 0.0
+    reserved: Amount = 0.0
     """US dollars reserved for the batch, if a cap on cost is set."""
     file_id: str = ""
     """The provider's id of the uploaded file; empty before the upload."""
     batch_id: str = ""
     """The provider's id of the batch; empty before the batch is created."""
-    made_at: datetime | None = None
+    made_at: Moment | None = None
     """When the batch was created (UTC)."""
-    done: int = 0
+    done: Count = 0
     """Number of requests that the provider reported as finished."""
-    form: int = 0
+    form: Form = 0
     """The index of the response format that the requests were sent with."""
     is_ending: bool = False
     """The batch is being cancelled."""
@@ -100,9 +106,9 @@ class OpenBatches(Record, frozen=True):
     """The batches that the provider may still hold, and what is known of its queue."""
 
     sheets: tuple[BatchFile, ...] = ()
-    queued_tokens_most: float | None = None
+    queued_tokens_most: Amount | None = None
     """How many tokens the provider's queue takes; None if that limit was never reached."""
-    form: int = 0
+    form: Form = 0
     """The index of the response format to send: the endpoint rejected all formats before it."""
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from ..files import write_whole
+from ..files import read_private, write_whole
 from ..records import Record
 
 
@@ -30,7 +30,7 @@ class Sidecar(Record, frozen=True):
     def read(cls, folder: Path) -> Self:
         """Read the sidecar of the store in `folder`; an empty one if it is missing or cannot be understood."""
         with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-            fields = json.loads(sidecar_path(folder).read_bytes())
+            fields = json.loads(read_private(sidecar_path(folder), -1))
             notes = {str(name): text.encode("utf-8", "surrogateescape") for name, text in fields["notes"].items()}
             return cls(str(fields["identity"]), int(fields["rows"]), notes)
         return cls()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from ..files import new_draft, replacing
+from ..files import job_folder_around, new_draft, replacing
 from ..records import BadJob
 from .cells import as_json, as_text, escape_formulas, unchanged
 from .csv_files import SEPARATORS, write_csv
@@ -89,8 +89,35 @@ def write_table(
             _wait_for(writing)
 
 
-def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions = NO_OPTIONS) -> None:
-    """Raise BadJob if a table could not be written to `path`, or would overwrite one of the inputs."""
+def check_place(path: Path, own_folder: Path | None = None) -> None:
+    """Raise BadJob if a file at `path` would be inside a job folder, where it could replace what the job keeps.
+
+    `own_folder`: the job folder of the run that begins, which may not be there yet.
+    """
+    target = path.resolve()
+    folder = job_folder_around(target)
+    if folder is None and own_folder is not None and _overlap(target, own_folder.resolve()):
+        folder = own_folder
+    if folder is not None:
+        raise BadJob(
+            f"{path} is in the job folder {folder}, which keeps answers and is not for outputs.\n"
+            "Name a file elsewhere, or another job folder (--job-dir). Nothing was sent, and nothing was written."
+        )
+
+
+def _overlap(target: Path, folder: Path) -> bool:
+    """Whether one of two resolved paths is the other, or is inside it, whatever case the file system tells apart."""
+    pairs = [*((upper, folder) for upper in (target, *target.parents)), *((target, upper) for upper in folder.parents)]
+    return any(one == other or (one.exists() and other.exists() and one.samefile(other)) for one, other in pairs)
+
+
+def check_output(
+    path: Path, inputs: Sequence[str], options: SpreadsheetOptions = NO_OPTIONS, *, own_folder: Path | None = None
+) -> None:
+    """Raise BadJob if a table could not be written to `path`, or would overwrite an input or a job's own file.
+
+    `own_folder`: as for `check_place`.
+    """
     try:
         if path.is_dir():
             raise BadJob(f"{path} is a folder. Name a file, such as {path / 'output.csv'}.")
@@ -109,6 +136,7 @@ def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions 
         for name in (name for text in inputs if text != "-" for name in expand_pattern(text)):
             if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
+        check_place(path, own_folder)
         new_draft(target).unlink()
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error

@@ -17,7 +17,7 @@ from command_line import asking, typed
         (["run", "in.csv", "-o", "out.doc"], "Use one of .parquet"),
         (["run", "in.csv", "-o", ""], "is a folder"),
         (["run", "in.csv", "-o", "."], "is a folder"),
-        (["run", "in.csv", "-o", "out.csv", "--job-dir", "."], "holds other files"),
+        (["run", "in.csv", "-o", "out.csv", "--job-dir", "."], "is in the job folder"),
         (["run", "in.csv", "-o", "none/out.csv"], "mkdir -p"),
         (["run", "in.csv", "-o", "out.csv", "--set", "limits.max_cots=5"], "did you mean 'max_cost'?"),
         (["run", "in.csv", "-o", "out.csv", "--set", "nonsense"], "section.key=value"),

@@ -120,6 +120,35 @@ def test_a_line_that_this_version_does_not_understand_is_passed_over(tmp_path: P
     assert history.read_history(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("at", "2026-11-22T03:10:00"), ("limit", -5), ("sample", 0), ("settings", {"limits": 5}), ("user", None)],
+)
+def test_a_line_with_an_impossible_value_is_passed_over(tmp_path: Path, name: str, value: object) -> None:
+    job = job_in(tmp_path)
+    begin(job)
+    path = job.folder / "history.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}) + "\n")
+    assert history.read_history(tmp_path / "out.csv.job") == []
+
+
+def test_a_line_is_ones_own_by_its_mark_and_a_group_is_agreed_to_by_a_line_of_ones_own(tmp_path: Path) -> None:
+    job = job_in(tmp_path, **{"output.shared": True})
+    begin(job)
+    assert not history.read_earlier(job.folder).shares  # the folder itself is not shared yet
+    job.folder.chmod(0o2770)
+    begin(job)
+    earlier = history.read_earlier(job.folder)
+    assert (len(earlier.own), earlier.is_own, earlier.shares) == (2, True, True)
+    assert earlier.starts[-1].uid == os.geteuid()
+    path = job.folder / "history.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1].replace('"run"', '"rum"') + " \n")
+    earlier = history.read_earlier(job.folder)
+    assert (len(earlier.own), earlier.is_own, earlier.shares) == (2, False, True)
+    job.folder.chmod(0o2777)  # where everybody may write, nobody is a group that one agreed to
+    assert not history.read_earlier(job.folder).shares
+
+
 def test_a_line_is_never_broken_by_what_it_holds(tmp_path: Path) -> None:
     template = 'line\r\nend\u2028{{ review }} "quoted" \x85 \U0001f642'
     job = job_in(tmp_path, **{"prompt.template": template})

@@ -142,7 +142,9 @@ def test_resume_sends_nothing_and_writes_the_same_table(tmp_path: Path, name: st
     folder = copied(name, tmp_path)
     moved(folder, unasked.url)
     (folder / JOBS[name][1]).unlink()
-    typed(tmp_path, "resume", f"{name}/{JOBS[name][1]}", exit_code=JOBS[name][2])
+    asked = typed(tmp_path, "resume", f"{name}/{JOBS[name][1]}", exit_code=2)
+    assert "(its history says: mia@laptop)" in asked.stderr  # its lines have no mark yet
+    typed(tmp_path, "resume", f"{name}/{JOBS[name][1]}", "--yes", exit_code=JOBS[name][2])
     check_same_table(folder)
 
 
@@ -308,7 +310,7 @@ def test_open_batches_are_taken_up_and_fetched_and_none_is_made_anew(tmp_path: P
         standing = json.loads(typed(folder, "status", "batch.csv", "--json").stdout)
         assert len(standing["batches"]) == 3
         moved(folder, url)
-        typed(folder, *(["resume", "batch.csv"] if resumed else line("batch", url)))
+        typed(folder, *(["resume", "batch.csv", "--yes"] if resumed else line("batch", url)))
     assert not any(call.startswith("POST") for call in provider.calls)
     assert len(provider.billed) == 20
     assert set(provider.billed.values()) == {1}

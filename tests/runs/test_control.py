@@ -1,6 +1,7 @@
 """What a second terminal asks of a running job is done within two seconds, answered, and not remembered."""
 
 import math
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pipeline.folder.lock import hold_lock
 from pipeline.job.sections import Limits
 from pipeline.pacing.throttle import Throttle
 from pipeline.records import BadJob, Rejection
-from pipeline.runs.control import remove_orders, send_order
+from pipeline.runs.control import Obeyed, remove_orders, send_order
 
 PRICED = ("--set", "prices.input=1", "--set", "prices.output=4", "--set", "parameters.max_tokens=10")
 
@@ -112,6 +113,52 @@ def test_an_order_to_a_run_that_does_not_listen_is_taken_back(tmp_path: Path) ->
     assert not list(tmp_path.glob("control-*"))
     with pytest.raises(BadJob, match="this job is not running, so there is nothing to stop"):
         send_order(tmp_path, stop=True)
+
+
+def order_of(uid: int, folder: Path, name: str, limits: str) -> None:
+    """An order as another user leaves it in the folder."""
+    draft = folder / f"{name}.part"
+    draft.write_text(f'{{"by":{{"user":"root","host":"here","pid":1}},"limits":{limits}}}')
+    draft.chmod(0o644)
+    os.chown(draft, uid, -1)
+    draft.rename(folder / f"control-{name}.json")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.parametrize("shared", ["false", "true"])
+def test_an_order_of_another_user_is_obeyed_only_where_the_job_is_shared(tmp_path: Path, shared: str) -> None:
+    more = ("--concurrency", "2", "--set", "parameters.max_tokens=10", "--set", "prices.input=1000")
+    more += ("--set", "prices.output=1000", "--max-cost", "0.5", "--set", f"output.shared={shared}")
+    with ChatServer(delay_seconds=0.2) as server, running(tmp_path, server, *more, rows=60) as process:
+        folder = tmp_path / "out.csv.job"
+        # a hard link to what the run's own user wrote for another job is no order for this one
+        (tmp_path / "own").write_text('{"by":{"user":"root","host":"here","pid":1},"limits":{"max_cost":9}}')
+        if shared == "false":
+            os.link(tmp_path / "own", folder / "control-hard.json")
+        os.mkfifo(folder / "control-pipe.json")
+        order_of(54_322, folder, "theirs", '{"max_cost":9}')
+        _, screen = process.communicate(timeout=60)
+        arrived = server.arrived
+    if shared == "true":
+        assert "Tuned by root@here" in screen
+        assert (process.returncode, arrived) == (0, 60)
+    else:
+        assert "An order of another user was not obeyed" in screen
+        assert "limits.max_cost is reached" in screen
+        assert process.returncode == 4
+        assert arrived < 50  # of $0.01 each
+    assert not list(folder.glob("control-theirs*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_in_a_folder_that_everyone_may_write_into_a_shared_job_obeys_its_own_user_alone(tmp_path: Path) -> None:
+    assert Obeyed.by_run(tmp_path, shared=True).users is None
+    tmp_path.chmod(0o2777)
+    assert Obeyed.by_run(tmp_path, shared=True).users == {0}
+    tmp_path.chmod(0o755)
+    os.chown(tmp_path, 54_322, -1)
+    assert Obeyed.by_run(tmp_path, shared=False).users == {0}
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_left_for_an_earlier_run_is_not_obeyed_by_a_later_one(tmp_path: Path) -> None:

@@ -161,13 +161,17 @@ def as_link(path: Path) -> None:
     path.symlink_to(path.with_name("elsewhere"))
 
 
+def as_hard_link(path: Path) -> None:
+    path.with_name("elsewhere").hardlink_to(path)
+
+
 def as_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
 @pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "cache.db-journal"])
-@pytest.mark.parametrize("replace", [as_link, as_folder])
+@pytest.mark.parametrize("replace", [as_link, as_hard_link, as_folder])
 def test_what_is_no_file_of_its_own_is_refused_and_what_lies_elsewhere_left(
     tmp_path: Path, name: str, replace: Callable[[Path], None]
 ) -> None:
@@ -175,10 +179,17 @@ def test_what_is_no_file_of_its_own_is_refused_and_what_lies_elsewhere_left(
     put_all(folder, [("k", b"v", "ok")])
     (folder / name).touch()
     replace(folder / name)
-    before = (folder / "elsewhere").read_bytes() if replace is as_link else b""
+    before = b"" if replace is as_folder else (folder / "elsewhere").read_bytes()
     with pytest.raises(Stopped, match=r"is a link or a folder, where a store has a file"):
         Store(folder)
     assert replace is as_folder or (folder / "elsewhere").read_bytes() == before
+
+
+def test_a_store_that_is_a_link_to_another_jobs_is_refused(tmp_path: Path) -> None:
+    put_all(tmp_path / "others", [("k", b"v", "ok")])
+    (tmp_path / "store").symlink_to(tmp_path / "others")
+    with pytest.raises(Stopped, match="is a link"):
+        Store(tmp_path / "store")
 
 
 @pytest.mark.parametrize("kept", [0.001, 0.3, 0.5, 0.97])

@@ -158,6 +158,37 @@ def test_an_output_that_is_an_input_is_refused_under_any_name(tmp_path: Path) ->
     assert "is also an input" in refusal(source, tmp_path / "*.csv")
 
 
+def test_an_output_inside_a_job_folder_is_refused_under_any_name(tmp_path: Path) -> None:
+    job = tmp_path / "any name"
+    (job / "store").mkdir(parents=True)
+    (job / "store" / "cache.db").touch()
+    (tmp_path / "link").symlink_to(job)
+    (tmp_path / "keys.parquet").symlink_to(job / "keys.parquet")
+    for output in (
+        job / "keys.parquet",
+        job / "new.csv",
+        job / "store" / "new.csv",
+        tmp_path / "link" / "new.csv",
+        tmp_path / "link" / "store" / ".." / "new.csv",
+        tmp_path / "keys.parquet",
+    ):
+        assert "is in the job folder" in refusal(output)
+    (tmp_path / "history.jsonl").touch()  # such a name alone may be anybody's
+    check_output(tmp_path / "other.jsonl", [])
+    (tmp_path / "lock").touch()
+    assert "is in the job folder" in refusal(tmp_path / "other.jsonl")
+
+
+def test_an_output_that_would_be_in_the_way_of_its_own_job_folder_is_refused_before_that_is_made(
+    tmp_path: Path,
+) -> None:
+    for output, folder in (("a.csv", "."), ("a.csv", "a.csv"), ("a.csv", "a.csv/job"), ("a.csv", "x/..")):
+        with pytest.raises(BadJob, match=r"is in the job folder"):
+            check_output(tmp_path / output, [], own_folder=tmp_path / folder)
+    check_output(tmp_path / "a.csv", [], own_folder=tmp_path / "a.csv.job")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_output_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_lines(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str]) -> None:
         draft.write_text("".join(f"{cells} {metadata['of']}\n" for cells in rows.collect().iter_rows()))

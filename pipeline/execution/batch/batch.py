@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from msgspec.structs import replace
 
 from ...endpoint import BatchApi
-from ...files import make_private_folder
+from ...files import make_private_folder, sync
 from ...job import Job
 from ...progress import Pause
 from ...records import Exit, Request, Stopped
@@ -57,8 +57,13 @@ class _BatchRun:
     async def resume(self) -> None:
         """Take on the batches that earlier runs created. Batch files that no batch was created from are removed."""
         state = self._state
+        if state.folder.is_symlink():
+            raise Stopped(
+                f"{state.folder} is a link; what it leads to would be removed. Remove the link. Nothing was sent."
+            )
         if not state.folder.exists():
             make_private_folder(state.folder)
+            sync(state.folder.parent)
         for path in state.folder.iterdir():
             if path.name not in state.open:
                 path.unlink()

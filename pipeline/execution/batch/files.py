@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import msgspec
 from msgspec.structs import replace
 
-from ...files import open_private
+from ...files import open_private, sync
 from ...records import Record, Request
 from ...store import BatchFile
 
@@ -45,6 +45,7 @@ class BatchFileWriter:
 
     def __init__(self, folder: Path, model: str) -> None:
         self._batch_file = BatchFile(f"{os.urandom(8).hex()}.jsonl", model)
+        self._folder = folder
         self._file = os.fdopen(open_private(folder / self._batch_file.name, os.O_WRONLY | os.O_EXCL), "wb")
 
     def has_room(self, line: BatchLine, requests_max: int) -> bool:
@@ -64,6 +65,7 @@ class BatchFileWriter:
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
+        sync(self._folder)
         return self._batch_file
 
 
