@@ -1,10 +1,11 @@
 """The commands that start a job: init, preview, estimate, run, resume."""
 
+import os
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -12,6 +13,9 @@ from click.core import ParameterSource
 from .group import main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
 from .screen import print_lines, print_message
+
+if TYPE_CHECKING:
+    from ..folder import RunStart
 
 
 class Again(NamedTuple):
@@ -110,10 +114,12 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     """
     from ..results import show_rows
     from ..runs import run, run_on_finish, signals_raised, summary_text
+    from ..secrecy import hidden_in_text
 
     again: Again | None = ctx.obj
     job = job_from(flags) if again is None else job_from(flags, again.directory, again.table)
-    command = [*ctx.meta["words"], *_words_from_environment(ctx)] if again is None else again.command
+    words = ctx.meta["words"] if again is None else again.command
+    command = [*words, *_words_from_environment(ctx)]
     is_interactive = sys.stdin is not None and sys.stdin.isatty()
     with signals_raised() as ignore_more:
         summary = run(job, confirm=_confirm if is_interactive else None, command=command)
@@ -124,7 +130,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         if not flags["quiet"] or summary.exit_code:
             print_message(summary_text(job, summary))
         if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
-            print_message(f"--on-finish: {wrong}: {flags['on_finish']}")
+            print_message(f"--on-finish: {wrong}: {hidden_in_text(flags['on_finish'], is_command=True)}")
     ctx.exit(summary.exit_code)
 
 
@@ -134,7 +140,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 @YES
 @click.pass_context
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
-    """Run the last run's line again. JOB: an output, or its job folder."""
+    """Run the last run's line again. JOB: an output, or its job folder.
+
+    A secret in that line was not kept: resume then asks for the line again, or takes the flag from its variable, such
+    as PIPELINE_RUN_ON_FINISH.
+    """
     from ..folder import find_job_folder, last_start
     from ..job import default_job_folder
     from ..records import BadJob
@@ -148,14 +158,43 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
             f"{start.directory}, where the last run was started, is gone; its paths were relative to it.\n"
             f"Type the run again where its files are now, with --job-dir {folder}: the answers are kept there."
         )
+    command = _replayed(start)
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
     if folder != default_job_folder(
         Path(start.output)
     ):  # named, or moved: a new folder would pay for all answers again
         extra += ["--job-dir", str(folder)]
-    with run.make_context("run", [*start.command[1:], *extra], parent=ctx.parent) as again:
-        again.obj = Again(start.command, Path(start.directory), start.table)
+    with run.make_context("run", [*command[1:], *extra], parent=ctx.parent) as again:
+        again.obj = Again(command, Path(start.directory), start.table)
         run.invoke(again)
+
+
+def _replayed(start: "RunStart") -> list[str]:
+    """The words of a run's line, without flags that held a secret and now have a value in their variable.
+
+    Raises BadJob for any other word that held one: it was not kept whole.
+    """
+    from ..records import BadJob
+
+    words: list[str | None] = list(start.command or [])
+    for at in start.hidden_words:
+        is_joined = (words[at] or "").startswith("-")  # --system=TEXT, -pTEXT
+        flag = (words[at] or "").partition("=")[0] if is_joined else words[at - 1]
+        option = next((each for each in run.params if flag in each.opts), None)
+        variable = f"PIPELINE_RUN_{option.name}".upper() if option is not None and not option.multiple else ""
+        if not os.environ.get(variable):
+            line = shlex.join(["pipeline", *(start.shown_command or [])])
+            raise BadJob(
+                "The last run's line held what looks like a secret, which was not kept. Nothing was sent.\n"
+                f"Type the line again in {start.directory}, with the secret in place of ***:\n  {line}\n"
+                "No answer is paid for twice. Better keep secrets out of the line: --on-finish '… $NAME …' in single\n"
+                "quotes reads a variable, --system @FILE a file."
+                + (f" Or put all of {flag} into {variable}, and resume." if variable else "")
+            )
+        words[at] = None
+        if not is_joined:
+            words[at - 1] = None
+    return [word for word in words if word is not None]
 
 
 def _words_from_environment(ctx: click.Context) -> list[str]:
