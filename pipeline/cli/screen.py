@@ -14,11 +14,13 @@ def print_lines(texts: Iterable[str]) -> None:
 
 
 def print_message(text: str) -> None:
-    """Print on stderr; a closed terminal or a full disk does not change how a run ended."""
+    """Print on stderr, without keys; a closed terminal or a full disk does not change how a run ended."""
+    from ..secrecy import hidden_in_name
     from ..text import printable
 
     with contextlib.suppress(OSError):
-        click.echo(printable(text), err=True)  # names of files and columns may hold control characters
+        # names of files and columns may hold control characters; a key may have been typed in the wrong place
+        click.echo(printable(hidden_in_name(text)), err=True)
 
 
 def json_text(record: object) -> str:

@@ -1,6 +1,7 @@
 """The commands that start a job: init, preview, estimate, run, resume."""
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -115,10 +116,12 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
     """
     from ..results import show_rows
     from ..runs import run, run_on_finish, signals_raised, summary_text
+    from ..secrecy import hidden_in_text
 
     again: Again | None = ctx.obj
     job = job_from(flags) if again is None else job_from(flags, again.directory, again.table)
-    command = [*ctx.meta["words"], *_words_from_environment(ctx)] if again is None else again.command
+    words = ctx.meta["words"] if again is None else again.command
+    command = [*words, *_words_from_environment(ctx)]
     with signals_raised() as ignore_more:
         summary = run(job, confirm=_confirm if _is_interactive() else None, command=command)
         if summary.exit_code > 128:
@@ -128,7 +131,7 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         if not flags["quiet"] or summary.exit_code:
             print_message(summary_text(job, summary))
         if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
-            print_message(f"--on-finish: {wrong}: {flags['on_finish']}")
+            print_message(f"--on-finish: {wrong}: {hidden_in_text(flags['on_finish'], is_command=True)}")
     ctx.exit(summary.exit_code)
 
 
@@ -138,7 +141,11 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
 @YES
 @click.pass_context
 def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
-    """Run the last run's line again. JOB: an output, or its job folder."""
+    """Run the last run's line again. JOB: an output, or its job folder.
+
+    A secret in that line was not kept: resume then asks for the line again, or takes the flag from its variable, such
+    as PIPELINE_RUN_ON_FINISH.
+    """
     from ..folder import find_job_folder, read_earlier
     from ..job import default_job_folder
     from ..records import BadJob
@@ -153,15 +160,16 @@ def resume(ctx: click.Context, job: str, retry: str, yes: bool) -> None:
             f"{start.directory}, where the last run was started, is gone; its paths were relative to it.\n"
             f"Type the run again where its files are now, with --job-dir {folder}: the answers are kept there."
         )
+    command = _replayed(start)
     extra = [*(["--retry", retry] if retry else []), *(["--yes"] if yes else [])]
     if not earlier.is_own or folder != default_job_folder(
         Path(start.output)
     ):  # named, or moved: a new folder would pay for all answers again
         extra += ["--job-dir", str(folder)]
-    with run.make_context("run", [*start.command[1:], *extra], parent=ctx.parent) as again:
+    with run.make_context("run", [*command[1:], *extra], parent=ctx.parent) as again:
         if not earlier.is_own:
             _ask_before_anothers(ctx, again, start, earlier, folder, assume_yes=yes)
-        again.obj = Again(start.command, Path(start.directory), start.table)
+        again.obj = Again(command, Path(start.directory), start.table)
         run.invoke(again)
 
 
@@ -193,6 +201,34 @@ def _parsed(ctx: click.Context, start: "RunStart") -> click.Context:
 
 def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _replayed(start: "RunStart") -> list[str]:
+    """The words of a run's line, without flags that held a secret and now have a value in their variable.
+
+    Raises BadJob for any other word that held one: it was not kept whole.
+    """
+    from ..records import BadJob
+
+    words: list[str | None] = list(start.command or [])
+    for at in start.hidden_words:
+        is_joined = (words[at] or "").startswith("-")  # --system=TEXT, -pTEXT
+        flag = (words[at] or "").partition("=")[0] if is_joined else words[at - 1]
+        option = next((each for each in run.params if flag in each.opts), None)
+        variable = f"PIPELINE_RUN_{option.name}".upper() if option is not None and not option.multiple else ""
+        if not os.environ.get(variable):
+            line = shlex.join(["pipeline", *(start.shown_command or [])])
+            raise BadJob(
+                "The last run's line held what looks like a secret, which was not kept. Nothing was sent.\n"
+                f"Type the line again in {start.directory}, with the secret in place of ***:\n  {line}\n"
+                "No answer is paid for twice. Better keep secrets out of the line: --on-finish '… $NAME …' in single\n"
+                "quotes reads a variable, --system @FILE a file."
+                + (f" Or put all of {flag} into {variable}, and resume." if variable else "")
+            )
+        words[at] = None
+        if not is_joined:
+            words[at - 1] = None
+    return [word for word in words if word is not None]
 
 
 def _words_from_environment(ctx: click.Context) -> list[str]:

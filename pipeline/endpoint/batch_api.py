@@ -33,8 +33,9 @@ class BatchApi:
         self._headers = request_headers(endpoint, key)
         del self._headers["content-type"]  # each call has its own
         self._deadline_seconds = max(endpoint.timeout_seconds, FILE_SECONDS)
-        self._redactor = redactor_for(endpoint, key)
-        transport = AiohttpTransport(httpx.create_ssl_context(), proxy_for(self._base_url))
+        proxy = proxy_for(self._base_url)
+        self._redactor = redactor_for(endpoint, key, proxy)
+        transport = AiohttpTransport(httpx.create_ssl_context(), proxy)
         self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
@@ -75,9 +76,9 @@ class BatchApi:
         page = {"limit": str(PAGE_BATCHES), **({"after": after} if after else {})}
         return await self._call("GET", "batches", params=page)
 
-    def hide(self, line: bytes) -> bytes:
-        """Redact the secrets in a line of a downloaded file."""
-        return self._redactor.redact_bytes(line)
+    def hide(self, reply: Reply) -> Reply:
+        """Redact the secrets in a reply from a downloaded file, as in one that came by itself."""
+        return self._redactor.redact_reply(reply)
 
     async def _call(self, method: str, path: str, *, into: BinaryIO | None = None, **content: Any) -> Reply:  # noqa: ANN401 - httpx's own
         return await exchange(self._send(method, path, **content), self._deadline_seconds, self._redactor, into)

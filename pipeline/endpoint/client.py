@@ -31,11 +31,12 @@ class Client:
         self._headers = request_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
         self._deadline_seconds = endpoint.timeout_seconds
-        self._redactor = redactor_for(endpoint, key)
+        proxy = proxy_for(self._url)
+        self._redactor = redactor_for(endpoint, key, proxy)
         # reading the certificates of the public authorities takes 50 ms, and plain HTTP on this machine needs none
         is_plain_and_local = self._url.host in LOOPBACK and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain_and_local else httpx.create_ssl_context()
-        self._transport = AiohttpTransport(tls, proxy_for(self._url))
+        self._transport = AiohttpTransport(tls, proxy)
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,8 +61,8 @@ class Client:
         """Send a request once and read its reply, within the endpoint's total deadline.
 
         A failed attempt is a Reply with a `fault`. Redirects are not followed, since the key would go with them. Where
-        a reply repeats the key, it is replaced by `***`. A cancelled attempt closes its connection. `owner`: see
-        `on_doubt`.
+        a reply repeats the key, it is replaced by `***`; in an answer, unless it is a placeholder such as `not-needed`.
+        A cancelled attempt closes its connection. `owner`: see `on_doubt`.
         """
         # with `content` in place of `stream`, httpx spends six times as long on finding the same headers again
         message = httpx.Request(

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from ..job import LOOPBACK, Endpoint
 from ..records import BadJob
+from ..secrecy import login_secrets
 from .redact import Redactor
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -53,9 +54,13 @@ def request_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
     return headers
 
 
-def redactor_for(endpoint: Endpoint, key: SecretStr | None) -> Redactor:
-    """Make the redactor of all secrets that requests to an endpoint carry."""
-    return Redactor([*endpoint.secret_headers, *([key.get_secret_value()] if key is not None else [])])
+def redactor_for(endpoint: Endpoint, key: SecretStr | None, proxy: httpx.Proxy | None) -> Redactor:
+    """Make the redactor of all secrets that requests to an endpoint carry, and of the proxy's password."""
+    secrets = [*endpoint.secret_headers, *endpoint.address_secrets]
+    secrets += [key.get_secret_value()] if key is not None else []
+    if proxy is not None and proxy.raw_auth is not None:
+        secrets += login_secrets(*(part.decode(errors="replace") for part in proxy.raw_auth))
+    return Redactor(secrets)
 
 
 def proxy_for(url: httpx.URL) -> httpx.Proxy | None:

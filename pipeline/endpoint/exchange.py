@@ -27,6 +27,8 @@ async def exchange(
 ) -> Reply:
     """Await a response and read its body, within one deadline for all of it. Secrets are redacted in the whole reply.
 
+    Of an answer, only what looks like a secret is redacted (`Redactor.redact_reply`).
+
     A failed exchange is a Reply with a `fault`, and with as much of the status, headers and body as arrived.
     `into`: a file that the body of a 200 is written to, in place of the reply's body. An error in writing it is raised.
     """
@@ -52,11 +54,7 @@ async def exchange(
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
         fault, detail = _fault_of(error, has_status=status > 0), str(error) or type(error).__name__
     seconds = time.perf_counter() - began
-    header_text = "\n".join(headers.values())
-    if redactor.redact_text(header_text) != header_text:
-        headers = {name: redactor.redact_text(value) for name, value in headers.items()}
-    content = redactor.redact_bytes(bytes(body), is_cut=bool(fault))
-    return Reply(status, headers, content, seconds, fault, redactor.redact_text(detail))
+    return redactor.redact_reply(Reply(status, headers, bytes(body), seconds, fault, detail))
 
 
 def _plain_headers(headers: httpx.Headers) -> dict[str, str]:

@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import secrets
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import IO, Any
 
 from ..files import open_private
 from ..records import BadJob, Record
+from ..secrecy import SECRET_NAME
 from ..text import near_name
 
 SCHEME = "local:"
@@ -40,9 +40,6 @@ CONTEXT_TOKENS = 2048
 
 PARALLEL_MAX = 8
 """The most requests answered at a time. All share one thread and the memory, so more would only be slower each."""
-
-SECRET_NAME = re.compile("key|token|secret|passw", re.IGNORECASE)
-"""Environment variables of such names are not passed to the child, which needs no secrets."""
 
 ILLEGAL_INSTRUCTION, KILLED = -4, -9
 """The exit codes of a child ended by SIGILL and SIGKILL; Windows has no name for the latter."""
@@ -194,7 +191,7 @@ def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env={name: value for name, value in os.environ.items() if not SECRET_NAME.search(name)},
+        env={name: value for name, value in os.environ.items() if not SECRET_NAME.search(name)},  # it needs no secrets
         start_new_session=True,  # Ctrl-C goes to the parent alone, which may finish requests in flight
     )
     try:

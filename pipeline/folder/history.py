@@ -6,7 +6,7 @@ of who wrote it (`marks`): a line of the history may be anybody's, and is run ag
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,8 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from ..files import is_group_shared, is_open_to_everyone, open_private, read_private, sync, write_whole
-from ..job import Job, ThisRun, default_job_folder, settings_id
+from ..job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from ..records import BadJob, Exit, Moment, Process, Record, Status, Stopped, Summary
+from ..secrecy import hidden_in_command, hidden_in_setting
 from ..version import __version__
 from .marks import is_own, with_mark
 
@@ -33,7 +34,8 @@ class RunStart(Record, frozen=True, tag="began"):
     version: str
     """The version of pipeline."""
     command: list[str] | None
-    """The arguments after `pipeline` on the command line; None if the run was started from Python."""
+    """The arguments after `pipeline` on the command line, with `***` for what looks like a secret; None if the run was
+    started from Python."""
     directory: str
     """The working directory, to which paths on the command line are relative."""
     inputs: list[str]
@@ -45,9 +47,9 @@ class RunStart(Record, frozen=True, tag="began"):
     """A hash of the plan's keys. If the plan on disk has other keys, the run was cut off before it wrote them."""
     output: str
     settings: dict[str, dict[str, Any]]
-    """All settings of the job, without keys and the values of headers."""
+    """All settings of the job, without keys and the values of headers, and with `***` for what looks like a secret."""
     seen_by_model: dict[str, Any]
-    """The settings that decide what the model sees, by dotted name."""
+    """The settings that decide what the model sees, by dotted name, with `***` for what looks like a secret."""
     limit: RowCount | None = None
     """The first rows only, this many; None for all."""
     sample: RowCount | None = None
@@ -60,11 +62,43 @@ class RunStart(Record, frozen=True, tag="began"):
     """The id of the user who started the run, as the line says; None in lines of earlier versions."""
     group: int | None = None
     """The id of the group that the job folder was shared with (`output.shared`); None if it was not."""
+    hidden_words: tuple[int, ...] = ()
+    """The places (from 0) of the words of `command` in which a secret was replaced: they cannot be typed again."""
+    seen_hash: str = ""
+    """The sha256 of `seen_by_model` before secrets were replaced in it; empty if an earlier version wrote the line."""
 
     @property
     def settings_id(self) -> str:
         """The hexadecimal digits that stand for these settings in the output column `settings`."""
-        return settings_id(self.seen_by_model)
+        return settings_id(self.seen_by_model, self.seen_hash)
+
+    @property
+    def shown_command(self) -> list[str] | None:
+        """The command without secrets, also where an earlier version kept them."""
+        return None if self.command is None else hidden_in_command(self.command)[0]
+
+    @property
+    def shown_settings(self) -> dict[str, Any]:
+        """The settings without secrets, also where an earlier version kept them."""
+        return {
+            section: {key: hidden_in_setting(f"{section}.{key}", value) for key, value in values.items()}
+            for section, values in self.settings.items()
+        }
+
+    def changed_settings(self, now: Mapping[str, Any], known: Sequence[str]) -> list[str]:
+        """The names of the settings that the model sees otherwise `now` (`JobFile.seen_by_model`) than in this run.
+
+        `known`: the job's own secrets, as for the history.
+        """
+        before = self.seen_by_model
+        changed = [
+            name
+            for name, value in now.items()
+            if hidden_in_setting(name, value, known) != hidden_in_setting(name, before.get(name), known)
+        ]
+        if not changed and self.seen_hash not in ("", seen_hash(now)):  # then in nothing but a secret
+            changed = [name for name, value in now.items() if hidden_in_setting(name, value, known) != value]
+        return changed
 
 
 class RunEnd(Record, frozen=True, tag="ended"):
@@ -97,13 +131,15 @@ _line_decoder: msgspec.json.Decoder[RunStart | RunEnd] = msgspec.json.Decoder(Ru
 def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
     """Append the line for the beginning of a run; it is on disk when this returns. Raises Stopped on a failed write."""
     process = Process.this()
+    known, seen = job.endpoint.secrets, job.seen_by_model()
+    words, hidden_words = hidden_in_command(command or [], known)
     start = RunStart(
         at=datetime.now(tz=UTC),
         user=process.user,
         host=process.host,
         pid=process.pid,
         version=__version__,
-        command=None if command is None else list(command),
+        command=None if command is None else words,
         directory=str(job.directory.absolute()),
         inputs=list(job.inputs),
         input_hash=input_hash,
@@ -111,13 +147,15 @@ def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table
         keys_hash=keys_hash,
         output=str(job.output_path.absolute()),
         settings=job.without_secrets(),
-        seen_by_model=job.seen_by_model(),
+        seen_by_model={name: hidden_in_setting(name, value, known) for name, value in seen.items()},
         limit=job.this_run.limit,
         sample=job.this_run.sample,
         seed=job.this_run.seed,
         retry=job.this_run.retry,
         uid=os.geteuid(),
         group=_group(job.folder) if job.output.shared else None,
+        hidden_words=tuple(hidden_words),
+        seen_hash=seen_hash(seen),
     )
     _append(job.folder, start)
 
@@ -214,8 +252,8 @@ def find_job_folder(name: str | Path) -> Path:
 def job_of_start(folder: Path, start: RunStart) -> Job:
     """Make the Job of a recorded run again, over the table that it read, also if the job folder was moved since.
 
-    The values of its headers are lost: they are secrets and were not recorded. Raises BadJob for settings that this
-    version does not understand.
+    The values of its headers are lost, and secrets in its prompt: they were not recorded. Raises BadJob for settings
+    that this version does not understand.
     """
     this_run = ThisRun(limit=start.limit, sample=start.sample, seed=start.seed, job_dir=folder)
     table = Path(start.table)
@@ -223,7 +261,7 @@ def job_of_start(folder: Path, start: RunStart) -> Job:
     try:
         return Job.model_validate(
             {
-                **start.settings,
+                **start.shown_settings,
                 "inputs": (str(moved if moved.exists() else table),),
                 "output_file": Path(start.output),
                 "this_run": this_run,

@@ -2,7 +2,7 @@
 
 from .added_columns import ADDED_COLUMNS
 from .file import JobFile
-from .job import Job, ThisRun, default_job_folder, settings_id
+from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from .load import uses_of
 from .reference import parse_setting, setting_help
 from .sections import AUTO_WINDOW, LOOPBACK, AnswerSection, Endpoint, Limits, Prompt
@@ -22,6 +22,7 @@ __all__ = [
     "default_job_folder",
     "duration_seconds",
     "parse_setting",
+    "seen_hash",
     "setting_help",
     "settings_id",
     "uses_of",

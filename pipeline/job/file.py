@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ..secrecy import HIDDEN, hidden_in_setting
 from ..text import did_you_mean
 from .added_columns import ADDED_COLUMNS
 from .sections import (
@@ -148,14 +149,26 @@ class JobFile(Section):
         """How many samples a row has: `answer.samples` of each model."""
         return self.answer.samples * len(self.models)
 
-    def without_secrets(self) -> dict[str, Any]:
-        """All settings as JSON values, for the history and a file's metadata; without keys and values of headers."""
+    def as_json(self) -> dict[str, Any]:
+        """All settings as JSON values, from which the same job can be made."""
         settings = self.model_dump(mode="json", by_alias=True, include=set(JobFile.model_fields))
-        settings["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, "***")
-        settings["endpoint"].pop("api_key_default")
         if "column" not in self.prompt.model_fields_set:
             settings["prompt"].pop("column")
         return settings
+
+    def without_secrets(self) -> dict[str, Any]:
+        """All settings as JSON values, for the history and a file's metadata; without keys and values of headers.
+
+        In prompts, parameters and addresses, what looks like a secret is replaced by `***`.
+        """
+        settings = self.as_json()
+        settings["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, HIDDEN)
+        settings["endpoint"].pop("api_key_default")
+        known = self.endpoint.secrets
+        return {
+            section: {key: hidden_in_setting(f"{section}.{key}", value, known) for key, value in values.items()}
+            for section, values in settings.items()
+        }
 
     def seen_by_model(self) -> dict[str, Any]:
         """The settings that decide what the model sees, by dotted name: after a change in one, every row is asked."""

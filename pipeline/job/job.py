@@ -119,9 +119,17 @@ def default_job_folder(output: Path) -> Path:
     return output.parent / f"{output.name}.job"
 
 
-def settings_id(seen_by_model: Mapping[str, Any]) -> str:
+def seen_hash(seen_by_model: Mapping[str, Any]) -> str:
+    """The sha256 of `JobFile.seen_by_model`, in hexadecimal.
+
+    Do not change how it is encoded: stored answers hold its beginning.
+    """
+    return hashlib.sha256(json.dumps(seen_by_model, sort_keys=True).encode()).hexdigest()
+
+
+def settings_id(seen_by_model: Mapping[str, Any], whole: str = "") -> str:
     """A short hash of `JobFile.seen_by_model`, 8 hexadecimal digits: the output's column `settings`.
 
-    Do not change how it is encoded: stored answers hold it.
+    `whole`: its `seen_hash`, where that is known.
     """
-    return hashlib.sha256(json.dumps(seen_by_model, sort_keys=True).encode()).hexdigest()[:8]
+    return (whole or seen_hash(seen_by_model))[:8]

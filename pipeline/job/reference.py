@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..records import BadJob
+from ..secrecy import hidden_in_text
 from .file import JobFile
 
 SECRET_KEYS = ("endpoint.headers", "endpoint.api_key_default")
@@ -66,7 +67,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or "." not in name:
-        raise BadJob(f"--set {text}: write it as section.key=value, such as --set limits.max_cost=5")
+        shown = hidden_in_text(text, is_command=True)
+        raise BadJob(f"--set {shown}: write it as section.key=value, such as --set limits.max_cost=5")
     if name.startswith(SECRET_KEYS):
         raise BadJob(f"--set {name}: other users can see command lines; set it in the job file")
     try:

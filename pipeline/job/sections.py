@@ -5,7 +5,6 @@ A help text says what the setting is, in lower case and without a full stop; uni
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,11 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from ..records import BadJob
+from ..secrecy import is_secret, secrets_of_header
 from .values import Duration, Price, VariableName, without_duplicates
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SECRET_NAME = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
-"""A header whose name matches is taken to hold a secret."""
 AUTO_WINDOW = 8
 """Requests in flight at the start of a run with `concurrency = "auto"`."""
 
@@ -63,7 +61,7 @@ class Endpoint(Section):
             return url
         parts = urlsplit(url)
         # checked first: the message below quotes the address, which may hold a key
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if "@" in url.rpartition("://")[2].partition("/")[0] or parts.query or parts.fragment:
             raise ValueError(
                 "a key or a query does not belong in the address; name the key's variable in endpoint.api_key_env"
             )
@@ -90,8 +88,19 @@ class Endpoint(Section):
 
     @property
     def secret_headers(self) -> list[str]:
-        """The values of the headers whose names say that they hold a secret."""
-        return [value for name, value in self.headers.items() if SECRET_NAME.search(name)]
+        """The secrets in the headers: what their names say are secrets, and in the others what looks like one."""
+        return [secret for name, value in self.headers.items() for secret in secrets_of_header(name, value)]
+
+    @property
+    def address_secrets(self) -> list[str]:
+        """The parts of the address's path that look like a secret: some gateways take the key there."""
+        return [part for part in urlsplit(self.base_url).path.split("/") if is_secret(part)]
+
+    @property
+    def secrets(self) -> list[str]:
+        """All secrets of the endpoint: those in the headers, and the key as far as it is set. Never raises."""
+        keys = [os.environ.get(self.api_key_env, "").strip() if self.api_key_env else "", self.api_key_default]
+        return [*self.secret_headers, *filter(None, keys)]
 
     @property
     def filed_under(self) -> str:

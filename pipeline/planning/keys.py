@@ -15,7 +15,7 @@ import polars as pl
 
 from ..costs import token_bytes
 from ..folder import last_start, last_summary
-from ..job import Job
+from ..job import Job, seen_hash
 from ..prompts import Prompts
 from ..records import Exit, Failure
 from ..tables import Table, read_parquet_metadata, read_slices, write_table
@@ -182,9 +182,11 @@ def _keys_of_last_run(job: Job, table: Table, prompts: Prompts, earlier: Earlier
         return None
     keys, this_run = keys_path(job.folder), job.this_run
     rows = [last.limit, last.sample, last.seed]
-    before = _fingerprint(last.settings, [last.version, rows, last.table, last.input_hash, last.seen_by_model])
+    seen = last.seen_hash or seen_hash(last.seen_by_model)
+    before = _fingerprint(last.settings, [last.version, rows, last.table, last.input_hash, seen])
     rows, path = [this_run.limit, this_run.sample, this_run.seed], str(table.path.absolute())
-    now = _fingerprint(job.without_secrets(), [__version__, rows, path, table.content_hash, job.seen_by_model()])
+    seen = seen_hash(job.seen_by_model())
+    now = _fingerprint(job.without_secrets(), [__version__, rows, path, table.content_hash, seen])
     if before != now or not keys.exists() or keys_hash(keys) != last.keys_hash:
         return None
     # another version of a library may render other prompts: the first rows would show it

@@ -51,12 +51,12 @@ def _key_at(prompts: Prompts, rows: Sequence[Row], place: int, places: int) -> s
 
 def earlier_contracts(job: Job) -> Iterator[dict[str, Any]]:
     """The contracts of earlier runs that differ from this one in nothing else the model sees; the latest first."""
-    now = job.seen_by_model()
+    now, secrets = job.seen_by_model(), job.endpoint.secrets
     known = [now["answer"]]
     for run in reversed(read_history(job.folder)):
-        before = run.seen_by_model if isinstance(run, RunStart) else {}
-        changed = {name for name in now if now[name] != before.get(name)}
-        contract = before.get("answer")
-        if changed == {"answer"} and isinstance(contract, dict) and contract not in known:
+        if not isinstance(run, RunStart):
+            continue
+        contract = run.seen_by_model.get("answer")
+        if run.changed_settings(now, secrets) == ["answer"] and isinstance(contract, dict) and contract not in known:
             known.append(contract)
             yield contract

@@ -24,7 +24,7 @@ class RunRecord(Record, frozen=True, omit_defaults=False):
     """The user, host and process id."""
     version: str
     command: list[str] | None
-    """The words of the command line after `pipeline`; null for a run from Python."""
+    """The words of the command line after `pipeline`, without secrets; null for a run from Python."""
     changed: dict[str, tuple[Any, Any]]
     """The settings that differ from the run before, by dotted name: old and new value."""
     ended: datetime | None = None
@@ -54,7 +54,7 @@ def job_history(name: str | Path) -> list[RunRecord]:
             names = [] if before is None else sorted(now.keys() | before.keys())
             changed = {n: (before.get(n), now.get(n)) for n in names if before and before.get(n) != now.get(n)}
             found.append(
-                RunRecord(line.at, Process(line.user, line.host, line.pid), line.version, line.command, changed)
+                RunRecord(line.at, Process(line.user, line.host, line.pid), line.version, line.shown_command, changed)
             )
             before = now
         elif found:
@@ -66,7 +66,9 @@ def job_history(name: str | Path) -> list[RunRecord]:
 
 def _settings(start: RunStart) -> dict[str, Any]:
     """All that decides a run, by name: its settings (dotted), its selection of rows, its input and its output."""
-    settings = {f"{section}.{key}": value for section, keys in start.settings.items() for key, value in keys.items()}
+    settings = {
+        f"{section}.{key}": value for section, keys in start.shown_settings.items() for key, value in keys.items()
+    }
     selection = {"--limit": start.limit, "--sample": start.sample, "--retry": ",".join(start.retry) or None}
     return {**settings, **selection, "input": start.input_hash[:12], "output": start.output}
 

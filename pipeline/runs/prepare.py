@@ -153,8 +153,7 @@ def _confirm_change(job: Job, plan: Plan, context: LocalContext, confirm: Confir
     before = last_start(job.folder, pilots=False)
     if before is None or job.this_run.assume_yes:
         return
-    now = job.seen_by_model()
-    changed = [name for name in now if now[name] != before.seen_by_model.get(name)]
+    changed = before.changed_settings(job.seen_by_model(), job.endpoint.secrets)
     bought_again = min(plan.unused, plan.to_ask)
     if not changed or bought_again <= min(CONFIRMED_ANSWERS, CONFIRMED_SHARE * plan.stored):
         return

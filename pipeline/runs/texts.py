@@ -8,6 +8,7 @@ from ..execution import LocalContext
 from ..job import Job, default_job_folder
 from ..planning import Plan, headline
 from ..records import RETRYABLE, STATUSES, Summary
+from ..secrecy import hidden_in_command
 from ..text import duration, money
 
 ELSEWHERE_SHARE = 0.001
@@ -66,7 +67,8 @@ def pilot_text(pilot: PilotResult, rest: int, command: Sequence[str] | None) -> 
     took = "" if pilot.seconds is None else f", {_interval(pilot.seconds, duration)}"
     lines.append(f"  other {rest:,} rows  {cost}{took} (90 % prediction interval)")
     if command is not None:
-        lines.append(f"  Ask them: pipeline {shlex.join(_without_sample(command))}")
+        words, _ = hidden_in_command(list(_without_sample(command)))
+        lines.append(f"  Ask them: pipeline {shlex.join(words)}")
     return "\n".join(lines)
 
 

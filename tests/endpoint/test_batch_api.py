@@ -109,14 +109,14 @@ def test_an_id_cannot_lead_to_another_path() -> None:
     assert provider.calls == [f"GET /batches/{name}" for name in names]
 
 
-def test_a_key_that_a_provider_repeats_is_redacted_in_replies_and_in_lines_of_a_file() -> None:
+def test_a_key_that_a_provider_repeats_is_redacted_in_replies_and_in_those_of_a_file() -> None:
     with ChatServer(lambda _seen, _attempt: Canned(200, f'{{"id": "{KEY}"}}'.encode())) as server:
         assert call(server.url, lambda api: api.retrieve("batch_1")).body == b'{"id": "***"}'
 
-        async def hide(api: BatchApi) -> bytes:
-            return api.hide(f"a line with {KEY}".encode())
+        async def hide(api: BatchApi) -> Reply:
+            return api.hide(Reply(400, {}, f"an error with {KEY}".encode(), 0.0))
 
-        assert call(server.url, hide) == b"a line with ***"
+        assert call(server.url, hide).body == b"an error with ***"
 
 
 def test_a_base_url_or_a_key_that_cannot_be_used_is_a_bad_job() -> None:

@@ -16,8 +16,8 @@ from chat_server import Canned, ChatServer, Seen, completion
 from pipeline.folder.history import find_job_folder
 from pipeline.results.show import show_rows
 
-KEY = 'sk-canary/4711+QWERTY="&zx'
-HEADER_KEY = "hdr-nightingale-0815-uiop"
+KEY = 'sk-canary/x7Q2vB+Lm4="&Rt8Zk1Wd6'
+HEADER_KEY = "hdr-x7Q2vB9Lm4-Rt8Zk1Wd6Hn3"
 PROXY_KEY = "proxy-wren-9931-ghjk"
 SECRETS = (KEY, HEADER_KEY, PROXY_KEY)
 

@@ -128,7 +128,7 @@ class Collector:
         for _ in range(DOWNLOAD_ATTEMPTS):
             for file_id, path in zip(result_ids, paths, strict=True):
                 await self._calls.json(functools.partial(self._api.download, file_id, path))
-            answers, unreadable = count_results(paths, self._parse)
+            answers, unreadable = count_results(paths, parse_json)
             if not unreadable and answers >= completed:
                 return paths
         if not unreadable and answers:
@@ -148,10 +148,10 @@ class Collector:
         rejections: dict[str, Rejection] = {}
         group: list[tuple[BatchLine, Answer]] = []
         with LinesByKey(self._state.path(batch_file)) as lines:
-            for result in (result for path in paths for result in read_results(path, self._parse)):
+            for result in (result for path in paths for result in read_results(path, parse_json)):
                 if result.key not in lines:
                     continue  # reported twice, or not of this batch
-                outcome = _outcome(result)
+                outcome = self._outcome(result)
                 if isinstance(outcome, Rejection):
                     rejections[result.key] = outcome
                     continue
@@ -185,8 +185,13 @@ class Collector:
         self._context.say(f"the endpoint may not accept {rejected} ({first.message}): {instead} used instead")
         return True
 
-    def _parse(self, line: bytes) -> object:
-        return parse_json(self._api.hide(line))
+    def _outcome(self, result: Result) -> Answer | Rejection:
+        """A result as an answer or a rejection, without the secrets that it repeats."""
+        if result.status:
+            return read_reply(self._api.hide(Reply(result.status, {}, result.body, 0.0)))
+        error = parse_json(self._api.hide(Reply(0, {}, result.body, 0.0)).body)
+        message = error.get("message") or error.get("code") if isinstance(error, dict) else None
+        return Rejection("retry", "broken", clean_message(str(message or "the batch has no answer to this request")))
 
     async def _record_answers(self, batch_file: BatchFile, group: Sequence[tuple[BatchLine, Answer]]) -> None:
         """Record answers and queue their follow-ups, except answers that an earlier run recorded before it was killed.
@@ -250,14 +255,6 @@ class Collector:
         """Record the failures that no answer has confirmed yet. Raises Stopped if they cannot be written."""
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         await asyncio.gather(*(self._context.record(request, failure) for request, failure in unconfirmed))
-
-
-def _outcome(result: Result) -> Answer | Rejection:
-    if result.status:
-        return read_reply(Reply(result.status, {}, result.body, 0.0))
-    error = parse_json(result.body)
-    message = error.get("message") or error.get("code") if isinstance(error, dict) else None
-    return Rejection("retry", "broken", clean_message(str(message or "the batch has no answer to this request")))
 
 
 def _request_counts(batch: dict[str, Any]) -> dict[str, int]:

@@ -17,8 +17,7 @@ def job_for_actor(job: Job, share: float) -> bytes:
 
     It holds the headers and the default key: it is sent to the actor only, and written to no log.
     """
-    settings = {**job.without_secrets(), "limits": share_of_limits(job.limits, share)}
-    settings["endpoint"] |= {"headers": job.endpoint.headers, "api_key_default": job.endpoint.api_key_default}
+    settings = {**job.as_json(), "limits": share_of_limits(job.limits, share)}
     this_run = {"wait_for_endpoint": job.this_run.wait_for_endpoint}
     return msgspec.json.encode({**settings, "this_run": this_run})
 
