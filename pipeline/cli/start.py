@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from .group import main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
-from .screen import print_lines, print_message
+from .screen import confirm, patient_stdout, print_lines, print_message
 
 
 class Again(NamedTuple):
@@ -119,12 +119,13 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         summary = run(job, confirm=_confirm if is_interactive else None, command=command)
         if summary.exit_code > 128:
             ignore_more()
-        if job.this_run.sample is not None and summary.wrote:
-            print_lines(show_rows(job.folder, status=None, row=None, most=20))
-        if not flags["quiet"] or summary.exit_code:
-            print_message(summary_text(job, summary))
-        if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
-            print_message(f"--on-finish: {wrong}: {flags['on_finish']}")
+        with patient_stdout():
+            if job.this_run.sample is not None and summary.wrote:
+                print_lines(show_rows(job.folder, status=None, row=None, most=20))
+            if not flags["quiet"] or summary.exit_code:
+                print_message(summary_text(job, summary))
+            if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
+                print_message(f"--on-finish: {wrong}: {flags['on_finish']}")
     ctx.exit(summary.exit_code)
 
 
@@ -172,4 +173,4 @@ def _words_from_environment(ctx: click.Context) -> list[str]:
 def _confirm(question: str) -> bool:
     # polars leaves a signal handler behind with which Ctrl-C would not interrupt the prompt
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return click.confirm(question, err=True)
+    return confirm(question)
