@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from ..job import LOOPBACK, Endpoint
 from ..records import Reply, Request
+from .body_room import BodyRoom, RoomShare
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
 from .transport import AiohttpTransport
@@ -30,6 +31,7 @@ class Client:
         self._headers = request_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
         self._deadline_seconds = endpoint.timeout_seconds
+        self._room = BodyRoom()
         self._redactor = redactor_for(endpoint, key)
         # reading the certificates of the public authorities takes 50 ms, and plain HTTP on this machine needs none
         is_plain_and_local = self._url.host in LOOPBACK and self._url.scheme == "http"
@@ -44,13 +46,19 @@ class Client:
     ) -> None:
         await self._transport.aclose()
 
-    async def attempt(self, request: Request) -> Reply:
+    def share(self) -> RoomShare:
+        """What the reply to one attempt may take of the room for all: used with `with`, until its outcome is kept."""
+        return self._room.share()
+
+    async def attempt(self, request: Request, share: RoomShare | None = None) -> Reply:
         """Send a request once and read its reply, within the endpoint's total deadline.
 
+        A large reply waits for room, if others have it; without a `share` it does not. That wait is not counted.
         A failed attempt is a Reply with a `fault`. Redirects are not followed, since the key would go with them. Where
         a reply repeats the key, it is replaced by `***`. A cancelled attempt closes its connection.
         """
         # with `content` in place of `stream`, httpx spends six times as long on finding the same headers again
         message = httpx.Request("POST", self._url, headers=self._headers, stream=httpx.ByteStream(request.body))
         message.headers["content-length"] = str(len(request.body))
-        return await exchange(self._transport.handle_async_request(message), self._deadline_seconds, self._redactor)
+        sending = self._transport.handle_async_request(message)
+        return await exchange(sending, self._deadline_seconds, self._redactor, share=share)
