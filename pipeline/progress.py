@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .files import open_private
 from .records import LearnedLimits, Tally
+from .screen import Screen
 from .text import duration, money, printable, short_count
 
 REDRAW_SECONDS = 0.2
@@ -62,19 +63,26 @@ def _rounded(number: float | None) -> float | None:
 
 
 class Progress:
-    """The progress of a run. `show` may be called for every row: it redraws by time."""
+    """The progress of a run. `show` may be called for every row: it redraws by time.
+
+    Nothing here waits for a terminal that nobody reads: its bar stands still, and lines that find no room are left out,
+    counted, and stand in the log.
+    """
 
     def __init__(
         self,
         log: Path | None = None,
         *,
-        stream: TextIO | None = None,
+        stream: TextIO | Screen | None = None,
         clock: Callable[[], float] = time.monotonic,
         quiet: bool = False,
     ) -> None:
         """`log`: a file to append every line to, with the time, also when quiet."""
-        self._stream = stream if stream is not None else sys.stderr
+        stream = stream if stream is not None else sys.stderr
+        self._screen = stream if isinstance(stream, Screen) else Screen(stream)
         self._clock, self._quiet = clock, quiet
+        self._unshown_lines = 0
+        self._log_path = log
         self._log: TextIO | None = None
         with contextlib.suppress(OSError):  # as in `say`
             self._log = _to_add_to(log) if log is not None else None
@@ -86,13 +94,13 @@ class Progress:
         """Start the bar for this number of requests."""
         self._total = total
         self._began = self._next = self._clock()
-        if self._quiet or not self._stream.isatty():
+        if self._quiet or not self._screen.isatty():
             self._next += LINE_SECONDS
         else:
             self._bar = tqdm(
                 desc=f"0/{total:,}",
                 total=total,
-                file=self._stream,
+                file=self._screen,
                 dynamic_ncols=True,
                 bar_format="{percentage:3.0f}%|{bar}| {desc}",  # tqdm's own numbers have no thousands
                 leave=False,
@@ -110,8 +118,11 @@ class Progress:
             return
         now = self._clock()
         rate = tally.rows / (now - self._began) if now > self._began else 0.0
+        self._say_what_was_not_shown()
         if self._bar is not None:
             self._next = now + REDRAW_SECONDS
+            if self._screen.is_held_up:
+                return
             self._bar.n = tally.rows
             with contextlib.suppress(OSError):  # as in `say`
                 self._bar.set_description_str(_facts(self._total, tally, rate, pause, learned), refresh=True)
@@ -123,10 +134,25 @@ class Progress:
         """Write lines above the bar, and to the log; only to the log if quiet."""
         text = printable(text)
         self.note(text)
-        if not self._quiet:
-            with contextlib.suppress(OSError):  # a closed terminal or a full disk does not stop the run
-                tqdm.write(text, file=self._stream)
-                self._stream.flush()
+        if self._quiet:
+            return
+        self._say_what_was_not_shown()
+        if self._screen.is_full:
+            self._unshown_lines += text.count("\n") + 1
+        else:
+            self._write(text)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk does not stop the run
+            tqdm.write(text, file=self._screen)
+            self._screen.flush()
+
+    def _say_what_was_not_shown(self) -> None:
+        """Once there is room again, say how many lines were left out."""
+        if self._unshown_lines and not self._screen.is_full:
+            where = "" if self._log is None else f"; they are in {self._log_path}"
+            self._write(f"{self._unshown_lines:,} lines were not shown, since nobody read them{where}.")
+            self._unshown_lines = 0
 
     def note(self, text: str) -> None:
         """Write lines to the log alone."""
@@ -143,15 +169,18 @@ class Progress:
         """
         began = self._clock()
         bar: tqdm[Never] | None = None
-        if not self._quiet and self._stream.isatty():
+        if not self._quiet and self._screen.isatty():
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:,}/{total:,} rows" if total else "{desc} …"
-            bar = tqdm(desc=what, total=total, file=self._stream, dynamic_ncols=True, bar_format=form, leave=False)
+            bar = tqdm(desc=what, total=total, file=self._screen, dynamic_ncols=True, bar_format=form, leave=False)
         done, is_reported = 0, False
 
         def seen(rows: int) -> None:
             nonlocal done, is_reported
             done += rows
             if bar is not None:
+                if self._screen.is_held_up:
+                    bar.n = done
+                    return
                 with contextlib.suppress(OSError):  # as in `say`
                     bar.update(rows)
             elif not is_reported and self._clock() >= began + LINE_SECONDS:
@@ -164,13 +193,17 @@ class Progress:
             if bar is not None:
                 with contextlib.suppress(OSError):  # as in `say`
                     bar.close()
+                self._screen.drain()
 
     def end(self) -> None:
-        """Remove the bar."""
+        """Remove the bar; returns once that is shown, if somebody reads."""
         if self._bar is not None:
             with contextlib.suppress(OSError):  # as in `say`
                 self._bar.close()
             self._bar = None
+        self._screen.drain()
+        self._say_what_was_not_shown()
+        self._screen.drain()
 
     def close(self) -> None:
         """Remove the bar and close the log."""

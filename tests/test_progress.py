@@ -268,8 +268,7 @@ def test_a_reader_that_has_gone_and_a_full_disk_do_not_stop_the_asking() -> None
     progress.note("for the log")
     progress.end()
     progress.close()
-    with pytest.raises(BrokenPipeError):  # what could not be written is still the stream's
-        stream.close()
+    stream.close()  # nothing is left in it that its end would have to write
 
 
 def test_a_terminal_that_has_gone_does_not_stop_the_asking() -> None:
@@ -283,7 +282,6 @@ def test_a_terminal_that_has_gone_does_not_stop_the_asking() -> None:
         progress.show(Tally(ok=3))
         progress.say("still going")
         progress.close()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), slave)  # so that what is left may be flushed at its end
 
 
 def test_a_mail_of_eight_hours_of_lines_stays_under_120(tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
 """The command group: commands in sections of `--help`, and the exit codes of what they raise."""
 
 import errno
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..version import __version__
-from .screen import print_message
+from .screen import patient_stderr, print_message
 
 SECTIONS = {
     "Start": ("init", "preview", "estimate", "run", "resume"),
@@ -30,10 +27,12 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; print what it raises on stderr and exit with the code that belongs to it."""
+        with patient_stderr():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         from ..records import BadJob, Exit, Stopped
 
-        if sys.stderr is None:  # closed by the parent process: nobody reads messages, and the job goes on
-            sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
         try:
             return super().invoke(ctx)
         except (BadJob, Stopped) as end:

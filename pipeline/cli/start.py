@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from .earlier import ask_before, uses_of_line, whose_line
 from .group import main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
-from .screen import print_lines, print_message
+from .screen import confirm, patient_stdout, print_lines, print_message
 
 if TYPE_CHECKING:
     from ..folder import Earlier, RunStart
@@ -126,12 +126,13 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         summary = run(job, confirm=_confirm if _is_interactive() else None, command=command)
         if summary.exit_code > 128:
             ignore_more()
-        if job.this_run.sample is not None and summary.wrote:
-            print_lines(show_rows(job.folder, status=None, row=None, most=20))
-        if not flags["quiet"] or summary.exit_code:
-            print_message(summary_text(job, summary))
-        if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
-            print_message(f"--on-finish: {wrong}: {hidden_in_text(flags['on_finish'], is_command=True)}")
+        with patient_stdout():
+            if job.this_run.sample is not None and summary.wrote:
+                print_lines(show_rows(job.folder, status=None, row=None, most=20))
+            if not flags["quiet"] or summary.exit_code:
+                print_message(summary_text(job, summary))
+            if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
+                print_message(f"--on-finish: {wrong}: {hidden_in_text(flags['on_finish'], is_command=True)}")
     ctx.exit(summary.exit_code)
 
 
@@ -245,4 +246,4 @@ def _words_from_environment(ctx: click.Context) -> list[str]:
 def _confirm(question: str) -> bool:
     # polars leaves a signal handler behind with which Ctrl-C would not interrupt the prompt
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return click.confirm(question, err=True)
+    return confirm(question)

@@ -1,6 +1,7 @@
 """HTTP to the endpoint: one attempt out, one reply in, and whether the reply is an answer or a rejection."""
 
 from .batch_api import BatchApi
+from .body_room import RoomShare
 from .client import Client
 from .error_bodies import clean_message
 from .lenient_json import parse_json
@@ -12,6 +13,7 @@ from .replies import read_reply
 __all__ = [
     "BatchApi",
     "Client",
+    "RoomShare",
     "clean_message",
     "find_gguf",
     "gguf_sha256",

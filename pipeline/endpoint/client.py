@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from ..job import LOOPBACK, Endpoint
 from ..records import Reply, Request
+from .body_room import BodyRoom, RoomShare
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
 from .kept_alive import OnDoubt
@@ -31,6 +32,7 @@ class Client:
         self._headers = request_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
         self._deadline_seconds = endpoint.timeout_seconds
+        self._room = BodyRoom()
         proxy = proxy_for(self._url)
         self._redactor = redactor_for(endpoint, key, proxy)
         # reading the certificates of the public authorities takes 50 ms, and plain HTTP on this machine needs none
@@ -57,9 +59,14 @@ class Client:
         """
         await self._transport.confirm()
 
-    async def attempt(self, request: Request, owner: object = None) -> Reply:
+    def share(self) -> RoomShare:
+        """What the reply to one attempt may take of the room for all: used with `with`, until its outcome is kept."""
+        return self._room.share()
+
+    async def attempt(self, request: Request, owner: object = None, share: RoomShare | None = None) -> Reply:
         """Send a request once and read its reply, within the endpoint's total deadline.
 
+        A large reply waits for room, if others have it; without a `share` it does not. That wait is not counted.
         A failed attempt is a Reply with a `fault`. Redirects are not followed, since the key would go with them. Where
         a reply repeats the key, it is replaced by `***`; in an answer, unless it is a placeholder such as `not-needed`.
         A cancelled attempt closes its connection. `owner`: see `on_doubt`.
@@ -73,4 +80,5 @@ class Client:
             extensions={"owner": owner},
         )
         message.headers["content-length"] = str(len(request.body))
-        return await exchange(self._transport.handle_async_request(message), self._deadline_seconds, self._redactor)
+        sending = self._transport.handle_async_request(message)
+        return await exchange(sending, self._deadline_seconds, self._redactor, share=share)

@@ -7,23 +7,28 @@ import asyncio
 import ssl
 import time
 import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import BinaryIO, cast
 
 import httpx
 
 from ..records import Fault, Reply
+from .body_room import BODY_BYTES_MAX, BodyRoom, RoomShare
 from .redact import Redactor
 
-BODY_BYTES_MAX = 32 * 1024 * 1024
-"""The largest body that is read, after decompression."""
+PIECE_BYTES = 256 * 1024
+"""How much is decompressed at once."""
 
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 """How zlib is asked for the gzip format."""
 
 
 async def exchange(
-    sending: Awaitable[httpx.Response], deadline_seconds: float, redactor: Redactor, into: BinaryIO | None = None
+    sending: Awaitable[httpx.Response],
+    deadline_seconds: float,
+    redactor: Redactor,
+    into: BinaryIO | None = None,
+    share: RoomShare | None = None,
 ) -> Reply:
     """Await a response and read its body, within one deadline for all of it. Secrets are redacted in the whole reply.
 
@@ -31,13 +36,15 @@ async def exchange(
 
     A failed exchange is a Reply with a `fault`, and with as much of the status, headers and body as arrived.
     `into`: a file that the body of a 200 is written to, in place of the reply's body. An error in writing it is raised.
+    `share`: what the body may take of the room for all; None if it is alone.
     """
+    share = share or BodyRoom().share()
     began = time.perf_counter()
     status, headers, body = 0, {}, bytearray()
     fault: Fault = ""
     detail = ""
     try:
-        async with asyncio.timeout(deadline_seconds):
+        async with asyncio.timeout(deadline_seconds) as deadline:
             response = await sending
             status, headers = response.status_code, _plain_headers(response.headers)
             stream = cast(httpx.AsyncByteStream, response.stream)
@@ -46,7 +53,7 @@ async def exchange(
                     async for part in response.aiter_bytes():
                         into.write(part)
                 else:
-                    fault = await _read_body(stream, headers.get("content-encoding", ""), body)
+                    fault = await _read_body(stream, headers.get("content-encoding", ""), body, share, deadline)
             finally:
                 await stream.aclose()
     except TimeoutError:
@@ -62,19 +69,31 @@ def _plain_headers(headers: httpx.Headers) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
-async def _read_body(stream: httpx.AsyncByteStream, encoding: str, body: bytearray) -> Fault:
+async def _read_body(
+    stream: httpx.AsyncByteStream, encoding: str, body: bytearray, share: RoomShare, deadline: asyncio.Timeout
+) -> Fault:
     """Append a stream to `body`, decompressed. Stops just above the size limit, even amid a decompression bomb."""
     is_gzip = encoding.strip().lower() in ("gzip", "x-gzip")
     unzip = zlib.decompressobj(GZIP_WINDOW_BITS) if is_gzip else None
     async for part in stream:
-        room = BODY_BYTES_MAX + 1 - len(body)
-        if unzip is None:
-            body += part[:room]
-        elif not unzip.eof:
-            body += unzip.decompress(part, room)
-        if len(body) > BODY_BYTES_MAX:
-            return "too_large"
+        for piece in (part,) if unzip is None else _unzipped(unzip, part):
+            size = min(len(body) + len(piece), BODY_BYTES_MAX + 1)
+            await share.grow(size, deadline)
+            body += piece[: size - len(body)]
+            if size > BODY_BYTES_MAX:
+                return "too_large"
     return "cut" if unzip is not None and not unzip.eof else ""
+
+
+def _unzipped(unzip: "zlib._Decompress", packed: bytes) -> Iterator[bytes]:
+    """Decompress a part of a stream, a piece at a time. What follows the end of the gzip is left out."""
+    while not unzip.eof:
+        piece = unzip.decompress(packed, PIECE_BYTES)
+        packed = unzip.unconsumed_tail
+        if piece:
+            yield piece
+        if not packed and len(piece) < PIECE_BYTES:
+            return
 
 
 def _fault_of(error: Exception, *, has_status: bool) -> Fault:

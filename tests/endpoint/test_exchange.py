@@ -23,8 +23,8 @@ from raw_server import (
     speaking,
 )
 
+from pipeline.endpoint.body_room import BODY_BYTES_MAX
 from pipeline.endpoint.client import Client
-from pipeline.endpoint.exchange import BODY_BYTES_MAX
 from pipeline.endpoint.replies import read_reply
 from pipeline.records import Fault, Reply
 

@@ -13,7 +13,7 @@ from seen_replies import (
     rejected,
 )
 
-from pipeline.endpoint.exchange import BODY_BYTES_MAX
+from pipeline.endpoint.body_room import BODY_BYTES_MAX
 from pipeline.endpoint.rejections import CODE_KINDS, KINDS, PHRASES, STATUS_KINDS, rejects_response_format
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Protocol
 
 from ...costs import expected_usage, token_bytes
-from ...endpoint import Client, read_allowance, read_reply
+from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
@@ -126,7 +126,8 @@ class Lane:
             while (item := await self._next()) is not None:
                 self._waiting_workers -= 1
                 self._add_worker()
-                await self._attempt(item)
+                with self._client.share() as share:
+                    await self._attempt(item, share)
                 self._waiting_workers += 1
         except Stopped as stop:
             self._context.stop(stop)
@@ -263,14 +264,14 @@ class Lane:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
 
-    async def _attempt(self, item: OpenRequest) -> None:
+    async def _attempt(self, item: OpenRequest, share: RoomShare) -> None:
         """Make one attempt, and act on its reply: record an outcome, or put the request back into a queue."""
         item.tries.sent += 1
         item.is_withdrawn = item.is_doubtful = False
         asked_at, flight = datetime.now(tz=UTC), item.flight
         assert flight is not None  # noqa: S101 - `_mark_sent` set it
         try:
-            reply = await self._reply_to(item)
+            reply = await self._reply_to(item, share)
         except BaseException:
             self._throttle.on_abandoned()
             raise
@@ -321,13 +322,13 @@ class Lane:
             raise decision
         return decision
 
-    async def _reply_to(self, item: OpenRequest) -> Reply | None:
+    async def _reply_to(self, item: OpenRequest, share: RoomShare) -> Reply | None:
         """Send the request and wait for the reply; None if the attempt was given up."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine always runs in a task
         self._attempts[task] = item
         try:
-            return await self._client.attempt(item.sent, (self, item, item.tries.sent))
+            return await self._client.attempt(item.sent, (self, item, item.tries.sent), share)
         except asyncio.CancelledError:
             self._settle_abandoned(item)
             if self._context.stopping is None and not item.is_withdrawn:

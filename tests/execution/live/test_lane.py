@@ -11,8 +11,8 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
 from live_run import BAD_REQUEST, HANG, SERVER_ERROR, make_job, numbered, only, request, run
 
+from pipeline.endpoint.body_room import BODY_BYTES_MAX
 from pipeline.endpoint.client import Client
-from pipeline.endpoint.exchange import BODY_BYTES_MAX
 from pipeline.execution.live.lane import FIRST_ROWS, Lane
 from pipeline.execution.local_context import LocalContext
 from pipeline.pacing.retry import ATTEMPTS, SAME_FAILURES_MAX
