@@ -111,6 +111,24 @@ def test_a_bad_row_fails_alone_and_is_asked_again_only_with_retry(tmp_path: Path
     assert (retried.exit_code, retried.run.attempts) == (Exit.DONE, 1)
 
 
+def test_a_last_row_that_is_refused_once_is_answered_and_the_run_ends(tmp_path: Path, how: str) -> None:
+    def answer(prompt: str) -> Answered:
+        asked[prompt] += 1
+        return (503, problem("busy")) if (prompt, asked[prompt]) == (f"question {ROWS - 1}", 1) else usual(prompt)
+
+    asked: Counter[str] = Counter()
+    with endpoint(how, answer) as there:
+        # where the run hangs, its time ends
+        summary = run(job(tmp_path, how, there.url, **{"limits.max_runtime": "60s"}))
+    assert (summary.exit_code, summary.rows.ok, summary.run.attempts) == (Exit.DONE, ROWS, ROWS + 1), summary
+
+
+def test_a_short_table_whose_every_row_is_rejected_is_failed_to_its_end(tmp_path: Path, how: str) -> None:
+    with endpoint(how, lambda _prompt: (400, problem("a bad prompt"))) as there:
+        summary = run(job(tmp_path, how, there.url, ThisRun(limit=3), **{"limits.max_runtime": "60s"}))
+    assert (summary.exit_code, summary.rows.failed, summary.run.attempts) == (Exit.INCOMPLETE, 3, 3), summary
+
+
 def test_a_wrong_key_stops_the_job_and_every_row_is_pending(tmp_path: Path, how: str) -> None:
     with endpoint(how, key="sk-right") as there:
         summary = run(job(tmp_path, how, there.url))

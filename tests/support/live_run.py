@@ -1,4 +1,4 @@
-"""Run `answer_all` of `execution.live` against a `ChatServer` with a real store, and read back what it left."""
+"""Run a job's executor, live unless it says otherwise, against a server with a real store; read back what it left."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ import msgspec
 from chat_server import Canned, Reply, Seen, problem
 
 from pipeline.execution.context import Clocks
-from pipeline.execution.live.live import answer_all
+from pipeline.execution.executor import executor
 from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job
 from pipeline.progress import Progress
@@ -80,9 +80,9 @@ OnStart = Callable[[LocalContext, asyncio.Task[None]], None]
 async def ask(
     job: Job, coming: AsyncIterator[Request], context: LocalContext, on_start: OnStart | None
 ) -> BaseException | None:
-    """Run `answer_all` in a task of its own, and return what it raised. None of its tasks may be left over."""
+    """Run the executor in a task of its own, and return what it raised. None of its tasks may be left over."""
     before = asyncio.all_tasks()
-    task = asyncio.create_task(answer_all(job, coming, context))
+    task = asyncio.create_task(executor(job)(job, coming, context))
     if on_start is not None:
         on_start(context, task)
     await asyncio.wait({task})

@@ -6,18 +6,18 @@ import heapq
 import math
 from datetime import UTC, datetime
 from itertools import count
-from typing import Protocol
 
 from ...costs import expected_usage, token_bytes
 from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Failure, Outcome, Rejection, Reply, Request, Stopped, Tally, add_costs
+from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ..context import RunContext
 from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
+from .source import RequestSource
 
 COUNTDOWN_SECONDS = 1.0
 """How often the screen is updated while the endpoint's pause lasts."""
@@ -28,29 +28,11 @@ SAVE_LEARNED_SECONDS = 5.0
 DELAYED_MAX = 1000
 """While this many requests wait to be sent again, no new ones are drawn: an outage must not load the whole table."""
 
+IDLE_SECONDS = 1.0
+"""When no request came for this long and none is in flight, no answer will confirm the failures that wait for one."""
+
 FIRST_ROWS = 5
 """How many rows are tried, in turn, before the first answer."""
-
-
-class RequestSource(Protocol):
-    """Where a lane's requests come from, and what it needs to know of all lanes of the run together."""
-
-    async def draw(self, model: str) -> Request | None:
-        """The next request of a model; None if there is none at the moment, or none ever again (`is_over`)."""
-        ...
-
-    def is_over(self, model: str) -> bool:
-        """Whether no more requests of this model will come."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """The number of requests in flight, of all lanes."""
-        ...
-
-    def wake_all(self) -> None:
-        """Wake the workers of all lanes: a stop was requested, or money or room became free."""
-        ...
 
 
 class Lane:
@@ -178,7 +160,7 @@ class Lane:
             while self._context.stopping is None:
                 self.changed.clear()
                 await self.take_back_doubted()
-                item = await self._candidate()
+                item = self._candidate()
                 if self._context.stop_requested.is_set():
                     break
                 wait = self._seconds_to_wait(item)
@@ -189,14 +171,19 @@ class Lane:
                     if self._reserve(item):
                         self._mark_sent(item)
                         return item
-                if item is None and not self._delayed and not self.in_flight and self._source.is_over(self._model):
+                is_idle = item is None and not self._delayed and not self.in_flight
+                if is_idle and self._source.is_over(self._model):
                     break
+                if is_idle and self._unconfirmed:
+                    if not await self._wait_for_change(IDLE_SECONDS):
+                        await self._record_unconfirmed()
+                    continue
                 await self._wait_for_change(wait if wait > 0 else math.inf)
             if self._context.stopping is None:
                 await self._record_unconfirmed()
             return None
 
-    async def _candidate(self) -> OpenRequest | None:
+    def _candidate(self) -> OpenRequest | None:
         """The request to send next, not yet removed from its queue: one that is due again, else a new one.
 
         Before the first answer a few new requests go first, so that one bad row does not hold up the others.
@@ -211,9 +198,9 @@ class Lane:
         if delayed is not None and not (is_first and has_room):
             return delayed
         if self._new is None and has_room:
-            request = await self._source.draw(self._model)
+            request = self._source.draw(self._model)
             self._new = OpenRequest(request) if request is not None else None
-        return self._new or self._due()  # another may have become due while the new one was made
+        return self._new or delayed
 
     def _due(self) -> OpenRequest | None:
         """The first delayed request, if its time has come."""
@@ -254,8 +241,11 @@ class Lane:
             heapq.heappop(self._delayed)
         item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
 
-    async def _wait_for_change(self, seconds: float) -> None:
-        """Return after that many seconds, or as soon as something changed; show the endpoint's pause meanwhile."""
+    async def _wait_for_change(self, seconds: float) -> bool:
+        """Return after that many seconds, or as soon as something changed, and whether it did.
+
+        The endpoint's pause is shown meanwhile.
+        """
         paused = self._throttle.paused_seconds(self._context.clock())
         self._context.show_progress(Pause(paused, self._throttle.cause) if paused >= 1 else NO_PAUSE)
         if paused >= 1:
@@ -263,6 +253,7 @@ class Lane:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else seconds):
                 await self.changed.wait()
+        return self.changed.is_set()
 
     async def _attempt(self, item: OpenRequest, share: RoomShare) -> None:
         """Make one attempt, and act on its reply: record an outcome, or put the request back into a queue."""

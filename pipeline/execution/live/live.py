@@ -12,6 +12,7 @@ from ...pacing import WINDOW_MAX
 from ...records import Request
 from ...text import duration
 from ..context import DRAIN_SECONDS, RunContext
+from ..stream import RequestStream
 from .lane import Lane
 from .open_request import OpenRequest
 
@@ -61,6 +62,7 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], context: RunCon
             for task in (working, watching, stop_requested, drain_aborted):
                 task.cancel()
             await asyncio.wait({working, watching, stop_requested, drain_aborted})
+            await lanes.close()
         lanes.save_learned()
     context.clear_reservation()
     if context.stopping is not None:
@@ -87,7 +89,8 @@ class Lanes:
     """All lanes of a run, and their `RequestSource`: draws each request when the lane of its model wants one."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext, client: Client) -> None:
-        self._job, self._requests, self._context, self._client = job, requests, context, client
+        self._job, self._context, self._client = job, context, client
+        self._stream = RequestStream(requests, self.wake_all)
         self._first_model = job.models[0]
         self._lanes: dict[str, Lane] = {}
         self._drawn: dict[str, deque[Request]] = {}
@@ -98,8 +101,6 @@ class Lanes:
         self._has_told = False
         """The user was told that the endpoint sends responses that nobody asked for."""
         client.on_doubt(self._doubt)
-        self._drawing = asyncio.Lock()
-        self._is_exhausted = False
         self._tasks: asyncio.TaskGroup
 
     async def work(self) -> None:
@@ -139,17 +140,11 @@ class Lanes:
         self._lanes[model] = Lane(self._job, model, self, self._context, self._client)
         self._tasks.create_task(self._lanes[model].work())
 
-    async def draw(self, model: str) -> Request | None:
+    def draw(self, model: str) -> Request | None:
         """The next request of a model; None if there is none at the moment, or none ever again (`is_over`)."""
         drawn = self._drawn[model]
-        async with self._drawing:
-            while not drawn and not self._is_exhausted and not self._is_full:
-                request = await anext(self._requests, None)
-                if request is None:
-                    self._is_exhausted = True
-                    self.wake_all()
-                else:
-                    self._sort_in(request)
+        while not drawn and not self._is_full and (request := self._stream.take()) is not None:
+            self._sort_in(request)
         if not drawn:
             return None
         request = drawn.popleft()
@@ -171,7 +166,7 @@ class Lanes:
 
     def is_over(self, model: str) -> bool:
         """Whether no more requests of this model will come."""
-        return self._is_exhausted and not self._drawn[model]
+        return self._stream.is_over and not self._drawn[model]
 
     @property
     def in_flight(self) -> int:
@@ -194,6 +189,10 @@ class Lanes:
         """Give up every attempt in flight."""
         for lane in self._lanes.values():
             lane.abandon()
+
+    async def close(self) -> None:
+        """Draw no more requests."""
+        await self._stream.close()
 
     async def watch_for_sleep(self) -> None:
         """After the machine slept or this process was suspended, send again what was in flight and gets no reply.

@@ -14,10 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from ...job import Job, Limits
-from ...pacing import WINDOW_FIRST
+from ...pacing import TEXT_FAILURES_MAX, WINDOW_FIRST
 from ...records import BadJob, Exit, Request, Stopped
 from ...text import one_line
 from ..context import DRAIN_SECONDS, RunContext
+from ..stream import RequestStream
 from .actor import (
     ActorEnded,
     AttemptCounted,
@@ -82,14 +83,16 @@ class Fleet:
     """All actors of a run, from the start of Ray to its end."""
 
     def __init__(self, job: Job, requests: AsyncIterator[Request], context: RunContext) -> None:
-        self._job, self._requests, self._context = job, requests, context
+        self._job, self._context = job, context
+        self._changed = asyncio.Event()
+        self._stream = RequestStream(requests, self._changed.set)
         self._waiting: deque[Request] = deque()
         """Requests to hand out before new ones: those of actors that died, follow-ups, and one the budget kept back."""
-        self._is_exhausted = False
         self._workers: list[WorkerHandle] = []
+        self._has_outcome = False
+        self._rejections = 0
         self._crashes = 0
         """How many actors died since the last outcome."""
-        self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._ray = import_ray(self._job.run.address)
@@ -108,6 +111,7 @@ class Fleet:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._stream.close()
         for worker in self._workers:
             self._ray.kill(worker.actor)
         if self._session is not None:
@@ -152,7 +156,7 @@ class Fleet:
         """Hand each actor as many requests as it can use; end all actors when no request is left."""
         for worker in self._workers:
             block: list[Request] = []
-            wanted = 2 * worker.window + SPARE_REQUESTS if worker.takes_requests and not worker.has_ended else 0
+            wanted = self._wanted(worker)
             size_bytes = sum(len(request.body) for request in worker.handed.values()) if wanted else 0
             while len(worker.handed) < wanted and size_bytes < HANDED_BYTES_MAX:
                 if (request := await self._next()) is None:
@@ -162,21 +166,25 @@ class Fleet:
                 size_bytes += len(request.body)
             if block:
                 worker.actor.take.remote(_encoder.encode(block))
-        if self._is_exhausted and not self._waiting and not any(worker.handed for worker in self._workers):
+        if self._stream.is_over and not self._waiting and not any(worker.handed for worker in self._workers):
             for worker in self._workers:
                 if not worker.has_ended:
                     worker.actor.finish.remote()
 
+    def _wanted(self, worker: WorkerHandle) -> int:
+        """How many requests an actor is to hold, those included that were rejected and wait for the first answer."""
+        if not worker.takes_requests or worker.has_ended:
+            return 0
+        unconfirmed = 0 if self._has_outcome else min(self._rejections, TEXT_FAILURES_MAX)
+        return 2 * worker.window + SPARE_REQUESTS + unconfirmed
+
     async def _next(self) -> Request | None:
-        """The next request, with its highest cost reserved; None if there is none, or if outcomes must come first.
+        """The next request, with its highest cost reserved; None if there is none now, or if outcomes must come first.
 
         Raises Stopped if the budget has no room for it and nothing in flight could make room.
         """
-        if not self._waiting and not self._is_exhausted:
-            request = await anext(self._requests, None)
-            self._is_exhausted = request is None
-            if request is not None:
-                self._waiting.append(request)
+        if not self._waiting and (request := self._stream.take()) is not None:
+            self._waiting.append(request)
         if not self._waiting or self._context.stopping is not None:
             return None
         await self._context.note_reservation(self._waiting[0])
@@ -212,7 +220,7 @@ class Fleet:
             self._context.budget.settle(self._context.budget.worst(each.request) or 0.0, 0.0)
             if follow_up is not None:
                 self._waiting.appendleft(follow_up)
-        self._crashes = 0
+        self._crashes, self._has_outcome = 0, True
         for other in self._workers:
             other.takes_requests = True
         worker.actor.acknowledge.remote(_encoder.encode([each.request.key for each in recorded]))
@@ -233,6 +241,7 @@ class Fleet:
             case ScreenLine(text):
                 self._context.say(text)
             case Rejected(rejection):
+                self._rejections += 1
                 self._context.log_rejection(rejection)
             case LimitsLearned(model, learned):
                 worker.windows[model] = learned.window
@@ -249,6 +258,7 @@ class Fleet:
     def _replace_worker(self, index: int, error: Exception) -> None:
         """After an actor died, start another, and hand its requests out again; stop if too many have died."""
         worker = self._workers[index]
+        self._ray.kill(worker.actor)  # one that Ray only cannot reach may live, and would ask the same requests
         self._crashes += 1
         for request in worker.handed.values():  # each may have been in flight
             worst = self._context.budget.worst(request) or 0.0

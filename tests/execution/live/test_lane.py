@@ -9,46 +9,14 @@ from pathlib import Path
 
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
-from live_run import BAD_REQUEST, HANG, SERVER_ERROR, make_job, numbered, only, request, run
+from live_run import BAD_REQUEST, HANG, SERVER_ERROR, make_job, numbered, only, run
 
 from pipeline.endpoint.body_room import BODY_BYTES_MAX
-from pipeline.endpoint.client import Client
-from pipeline.execution.live.lane import FIRST_ROWS, Lane
+from pipeline.execution.live.lane import FIRST_ROWS
 from pipeline.execution.local_context import LocalContext
 from pipeline.pacing.retry import ATTEMPTS, SAME_FAILURES_MAX
 from pipeline.progress import NO_PAUSE, Pause, Progress
-from pipeline.records import TEMPORARY, BadJob, Exit, LearnedLimits, Request, Tally
-from pipeline.store.writer import Store
-
-
-class OneRequest:
-    """The smallest `RequestSource`: one request, and nothing shared with other lanes."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self._left = [request("hello")]
-
-    async def draw(self, _model: str) -> Request | None:
-        return self._left.pop() if self._left else None
-
-    def is_over(self, _model: str) -> bool:
-        return not self._left
-
-    def wake_all(self) -> None:
-        raise AssertionError("only under a cost cap")
-
-
-def test_a_lane_needs_only_a_source_of_requests(server: ChatServer, tmp_path: Path) -> None:
-    job = make_job(server.url)
-
-    async def work(context: LocalContext) -> None:
-        async with Client(job.endpoint, None) as client:
-            await Lane(job, "m", OneRequest(), context, client).work()
-
-    with closing(Store(tmp_path / "store")) as store:
-        context = LocalContext(job, store, Tally())
-        asyncio.run(work(context))
-    assert (context.asked.ok, server.arrived) == (1, 1)
+from pipeline.records import TEMPORARY, BadJob, Exit, LearnedLimits, Tally
 
 
 def test_one_request_goes_first_and_the_others_follow_after_its_answer(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def test_a_request_that_is_made_during_a_stop_is_not_sent(server: ChatServer, tm
 
     async def coming() -> AsyncIterator[Request]:
         yield request("row 0")
+        while not server.arrived:  # noqa: ASYNC110 - it arrives in the server's thread
+            await asyncio.sleep(0.01)
         contexts[0].stop(ASKED_TO_STOP)
         yield request("row 1")
 

@@ -127,3 +127,23 @@ def test_limits_that_are_changed_during_the_run_reach_the_lanes(server: ChatServ
 
     assert run_worker(job, tune)[-1] == ActorEnded()
     assert server.arrived == 3
+
+
+def test_rows_that_are_rejected_at_first_are_reported_though_the_run_has_no_more_to_hand_out() -> None:
+    async def three(worker: Worker) -> None:
+        await worker.take(encoded([request(f"row {number}") for number in range(3)]))
+
+    async def until_all_are_recorded() -> list[Event]:
+        worker, seen = Worker(), list[Event]()
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker.run(job_for_actor(make_job(server.url), 1.0), encoded(Tally()), encoded([])))
+            tasks.create_task(three(worker))
+            while sum(isinstance(event, Recorded) for event in seen) < 3:
+                seen += events_decoder.decode(await worker.events())
+                keys = [event.request.key for event in seen if isinstance(event, Recorded)]
+                await worker.acknowledge(encoded(keys))
+            await worker.finish()
+        return seen
+
+    with ChatServer(lambda _seen, _attempt: Canned(400, problem("a bad prompt"))) as server:
+        assert not any(isinstance(event, ActorEnded) for event in asyncio.run(until_all_are_recorded()))

@@ -1,22 +1,26 @@
 """The run's side of Ray, with a Ray on this machine: what the contract of `test_execution.py` does not show."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import live_run
 import polars as pl
 import pytest
-from chat_server import USAGE, Canned, ChatServer, Seen, answer_to, completion
+from chat_server import USAGE, Canned, ChatServer, Seen, answer_to, completion, problem
+from live_run import make_job, numbered, request
 from ray_session import ROWS, RayHere, job, words
 
 from pipeline import BadJob, run
-from pipeline.records import Exit
+from pipeline.execution.local_context import LocalContext
+from pipeline.records import Exit, Request
 
 ANSWER_COST = 12e-6 + 6 * 3e-6  # US dollars
 
@@ -71,6 +75,34 @@ def test_an_actor_that_is_killed_costs_at_most_what_it_had_in_flight_and_unstore
     check(tmp_path)
     assert ROWS <= sum(counting.billed.values()) <= ROWS + 2 * width
     assert summary.run.maybe_paid, "nobody reports whether they were billed"
+
+
+def test_the_last_row_is_answered_though_its_actor_dies_and_the_end_of_the_requests_comes_late(
+    tmp_path: Path, ray_here: RayHere
+) -> None:
+    contexts: list[LocalContext] = []
+    faults = [lambda: [os.kill(pid, signal.SIGKILL) for pid in actors(ray_here)], list]
+
+    async def coming() -> AsyncIterator[Request]:
+        for prompt in numbered(ROWS):
+            yield request(prompt)
+        while contexts[0].asked.ok < ROWS:  # noqa: ASYNC110 - other processes answer them
+            await asyncio.sleep(0.01)
+
+    def reply(seen: Seen, _attempt: int) -> Canned | None:
+        if seen.prompt != "row 59" or not faults:
+            return None
+        faults.pop(0)()
+        return Canned(503, problem("busy"))
+
+    def give_up_when_it_hangs(context: LocalContext, task: "asyncio.Task[None]") -> None:
+        contexts.append(context)
+        asyncio.get_running_loop().call_later(60, task.cancel)
+
+    with ChatServer(reply) as server:
+        made = make_job(server.url, run__how="ray")
+        done = live_run.run(tmp_path, made, numbered(ROWS), coming=coming(), on_start=give_up_when_it_hangs)
+    assert done.answers == {prompt: answer_to(prompt) for prompt in numbered(ROWS)}
 
 
 def test_the_key_is_in_no_log_of_ray_in_no_process_list_and_not_in_the_job_folder(
