@@ -109,7 +109,8 @@ def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions 
         for name in (name for text in inputs if text != "-" for name in expand_pattern(text)):
             if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
-        new_draft(target).unlink()
+        with new_draft(target):
+            pass  # the folder takes new files
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
 
