@@ -30,7 +30,7 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
 @click.option("--for-excel", is_flag=True, help="begin CSV with a byte order mark, so that Excel reads it as UTF-8")
 @click.option(
-    "--escape-formulas", is_flag=True, help="put an apostrophe before text that begins with = + - @, a tab or a CR"
+    "--escape-formulas", is_flag=True, help="put an apostrophe before cells and names that would be run as a formula"
 )
 def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool) -> None:
     """Write the table as far as it is known. JOB: an output, or its job folder."""

@@ -36,7 +36,7 @@ class SpreadsheetOptions:
     byte_order_mark: bool = False
     """Begin CSV and TSV with a byte order mark, by which Excel recognises UTF-8."""
     escape_formulas: bool = False
-    """Put an apostrophe before text that a spreadsheet program would run as a formula."""
+    """Put an apostrophe before cells and column names that a spreadsheet program would run as a formula."""
 
 
 NO_OPTIONS = SpreadsheetOptions()
