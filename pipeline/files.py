@@ -9,15 +9,30 @@ from one user is read only if that user owns the file.
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
+import socket
 import stat
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from .host import host_identity, is_running, process_identity
 
 NO_LINK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 """Flags of `os.open` that follow no link and wait for no pipe."""
 PRIVATE, SHARED = 0o700, 0o2770
 """Modes of a folder. With the set-group-ID bit, new files inside belong to the folder's group too."""
+NAME_BYTES = 72
+"""The most bytes of a file's name that the name of its draft repeats."""
+HEX = "[0-9a-f]"
+DRAFT = re.compile(
+    rf"\.(?P<name>.*)\.(?P<kernel>{HEX}{{8}})\.(?P<machine>{HEX}{{8}})\.(?P<pid>{HEX}+)-(?P<started>{HEX}+)\.{HEX}{{8}}"
+    r"\.tmp",
+    re.DOTALL,
+)
+"""The name of a draft."""
 MARKS = (("store/cache.db",), ("lock", "lock.json"), ("lock", "history.jsonl"))
 """A folder that holds the files of one of these lines is taken for a job folder."""
 
@@ -75,11 +90,8 @@ def owner_of_new_files(folder: Path) -> int:
 
     On a network or removable file system it may be another than the process's own.
     """
-    draft = new_draft(folder / "owner", private=True)
-    try:
+    with new_draft(folder / "owner", private=True) as draft:
         return draft.stat().st_uid
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def is_open_to_everyone(folder: Path) -> bool:
@@ -129,25 +141,86 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
     If the block raises, the draft is removed and `path` stays as it was. Raises OSError.
     """
-    draft = new_draft(path, private=private)
-    try:
+    with new_draft(path, private=private) as draft:
         yield draft
         sync(draft)
         draft.replace(path)
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_draft(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty hidden file beside `path`, which no other process makes; it is gone when the block ends.
+
+    Its name says which process made it (`_draft_name`), so that `remove_dead_drafts` leaves it alone while that runs.
+    Its mode is that of any new file, or if `private` that of the job folder's files. Raises OSError.
+    """
+    draft = path.with_name(_draft_name(path.name))
+    flags = os.O_WRONLY | os.O_EXCL
+    os.close(open_private(draft, flags) if private else os.open(draft, flags | os.O_CREAT, 0o666))
+    try:
+        yield draft
     finally:
         draft.unlink(missing_ok=True)
 
 
-def new_draft(path: Path, *, private: bool = False) -> Path:
-    """Make an empty hidden file beside `path`, named `.NAME.HEX.tmp`.
+def remove_dead_drafts(folder: Path, name: str | None = None) -> None:
+    """Remove the drafts of `name` (None for any) in a folder that were left by processes which are surely dead.
 
-    Its mode is that of any new file, or if `private` that of the job folder's files. Raises OSError.
+    Those are the drafts of a process of this host that runs no more, and older ones than the last start of this host.
+    A draft of another host or container stays: nobody can see from here whether it is still being written. So does one
+    that may not be removed, such as another user's in a folder that all can write.
     """
-    draft = path.with_name(f".{path.name[:100]}.{os.urandom(4).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_EXCL
-    os.close(open_private(draft, flags) if private else os.open(draft, flags | os.O_CREAT, 0o666))
-    return draft
+    found: list[tuple[Path, re.Match[str]]] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [(Path(entry.path), maker) for entry in entries if (maker := DRAFT.fullmatch(entry.name))]
+    for draft, maker in found:
+        if (name is None or maker["name"] == _shortened(name)) and _is_dead(draft, maker):
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+
+def _draft_name(name: str) -> str:
+    """`.NAME.KERNEL.MACHINE.PID-STARTED.CHANCE.tmp`: who makes the draft, in hexadecimal digits, and a random number.
+
+    NAME is shortened, so that the whole has at most 143 bytes: eCryptfs has names no longer than that.
+    """
+    started = process_identity(os.getpid())["started"]
+    maker = f"{_kernel()}.{_machine()}.{os.getpid():x}-{int(started or 0):x}"
+    return f".{_shortened(name)}.{maker}.{os.urandom(4).hex()}.tmp"
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name, in at most 72 bytes, without half a character."""
+    return os.fsencode(name)[:NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _is_dead(draft: Path, maker: re.Match[str]) -> bool:
+    """Whether the process that made a draft is surely dead."""
+    if maker["kernel"] == _kernel():
+        started = int(maker["started"], 16)
+        return not is_running(int(maker["pid"], 16), str(started) if started else "")
+    if maker["machine"] != _machine() or not hasattr(time, "CLOCK_BOOTTIME"):
+        return False
+    last_start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    with contextlib.suppress(OSError):
+        return draft.lstat().st_mtime < last_start
+    return False
+
+
+def _kernel() -> str:
+    """8 digits for this kernel since its start, and the namespace of its processes that this one is in."""
+    boot = host_identity()["boot"] or socket.gethostname()
+    return _digits(boot, process_identity(os.getpid())["space"])
+
+
+def _machine() -> str:
+    """8 digits for this machine, which stay when it is started again."""
+    return _digits(socket.gethostname(), host_identity()["machine"])
+
+
+def _digits(*facts: str) -> str:
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]
 
 
 def sync(path: Path) -> None:

@@ -6,14 +6,24 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 import pytest
 from chat_server import ChatServer, answer_to
+from children import child, on_host, pipe
 
-from pipeline.files import file_mode, is_group_shared, make_private_folder, open_private, share_with_group
+from pipeline.files import (
+    file_mode,
+    is_group_shared,
+    make_private_folder,
+    new_draft,
+    open_private,
+    remove_dead_drafts,
+    share_with_group,
+)
 
 LAB, ANN, BEN = 54_321, 54_322, 54_323
 
@@ -155,3 +165,83 @@ def test_colleagues_of_one_group_go_on_with_each_others_job(lab: Path, tmp_path:
     assert out["answer"].to_list() == [answer_to(f"Answer {n}") for n in range(31)]
     assert {path.stat().st_gid for path in chain(folder)} == {LAB}
     assert set(modes(folder).values()) == {0o660, 0o2770}
+
+
+MAKES_A_DRAFT = """
+import os, sys
+from pathlib import Path
+from pipeline.files import new_draft
+
+with new_draft(Path(sys.argv[1])) as draft:
+    print(draft, flush=True)
+    input()
+    os._exit(9)
+"""
+
+
+def left_by_another_process(path: Path, where: Sequence[str] = ()) -> Path:
+    """The draft that a process leaves which is killed while it writes."""
+    with child(MAKES_A_DRAFT, path, where=where) as process:
+        return Path(pipe(process.stdout).readline().strip())
+
+
+def test_a_draft_is_removed_once_its_process_is_dead_and_not_before(tmp_path: Path) -> None:
+    with child(MAKES_A_DRAFT, tmp_path / "out.csv") as process:
+        draft = Path(pipe(process.stdout).readline().strip())
+        remove_dead_drafts(tmp_path)
+        assert draft.exists()
+    remove_dead_drafts(tmp_path, "other.csv")
+    assert draft.exists()
+    remove_dead_drafts(tmp_path, "out.csv")
+    assert not draft.exists()
+
+
+def test_a_draft_whose_process_number_was_given_again_is_removed(tmp_path: Path) -> None:
+    with new_draft(tmp_path / "out.csv") as mine:
+        kernel, machine, maker = mine.name.split(".")[3:6]
+        earlier = mine.with_name(f".out.csv.{kernel}.{machine}.{maker}0.01234567.tmp")
+        earlier.touch()
+        remove_dead_drafts(tmp_path)
+        assert mine.exists()
+        assert not earlier.exists()
+
+
+def test_a_draft_of_another_host_stays(tmp_path: Path) -> None:
+    draft = left_by_another_process(tmp_path / "out.csv", on_host("elsewhere", tmp_path / "spare", tmp_path))
+    os.utime(draft, (0, 0))
+    remove_dead_drafts(tmp_path)
+    assert draft.exists()
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="when this system started is not known")
+def test_a_draft_from_before_this_host_was_started_again_is_removed_and_a_later_one_stays(tmp_path: Path) -> None:
+    with new_draft(tmp_path / "out.csv") as mine:
+        machine, maker = mine.name.split(".")[4:6]
+    old, later = (tmp_path / f".out.csv.{'0' * 8}.{machine}.{maker}.{n}1234567.tmp" for n in (0, 1))
+    old.touch()
+    later.touch()
+    os.utime(old, (0, 0))
+    remove_dead_drafts(tmp_path)
+    assert (old.exists(), later.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "写" * 85, "é" * 127 + "n", "👩‍💻" * 22, "n"])
+def test_the_draft_of_any_name_fits_into_every_file_system(tmp_path: Path, name: str) -> None:
+    with new_draft(tmp_path / name) as draft:
+        assert len(os.fsencode(draft.name)) <= 143, "the limit of eCryptfs, in bytes"
+        assert draft.exists()
+    remove_dead_drafts(tmp_path)
+    left = left_by_another_process(tmp_path / name)
+    remove_dead_drafts(tmp_path, name)
+    assert not left.exists()
+
+
+def test_leftovers_that_may_not_be_removed_hinder_nobody(lab: Path) -> None:
+    lab.chmod(0o3777)
+    draft = left_by_another_process(lab / "out.csv")
+    script = "import os, sys\nfrom pathlib import Path\nfrom pipeline.files import new_draft, remove_dead_drafts\n"
+    # all that is imported late is imported now: another user may not read this interpreter's files
+    script += "with new_draft(Path(sys.argv[1], 'n')): remove_dead_drafts(Path(sys.argv[1]), 'n')\n"
+    script += f"os.setuid({BEN})\nremove_dead_drafts(Path(sys.argv[1]))"
+    assert subprocess.run([sys.executable, "-c", script, str(lab)], check=False).returncode == 0
+    assert draft.exists()

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..version import __version__
-from .screen import patient_stderr, print_message
+from .screen import patient_stderr, print_message, replace_what_the_screen_lacks
 
 SECTIONS = {
     "Start": ("init", "preview", "estimate", "run", "resume"),
@@ -24,6 +24,11 @@ class Commands(click.Group):
         for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(80)) for name in names])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the screen ready, then do what the words say."""
+        replace_what_the_screen_lacks()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; print what it raises on stderr and exit with the code that belongs to it."""

@@ -7,7 +7,7 @@ import click
 
 from .group import main
 from .options import ANSWER, AS_JSON, JOB
-from .screen import json_text, print_lines, print_message, terminal_width
+from .screen import exact_json, json_text, print_lines, print_message, terminal_width
 
 
 @main.command()
@@ -30,7 +30,7 @@ def show(job: str, status: str | None, row: int | None, most: int) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="another table than the job's own")
 @click.option("--for-excel", is_flag=True, help="begin CSV with a byte order mark, so that Excel reads it as UTF-8")
 @click.option(
-    "--escape-formulas", is_flag=True, help="put an apostrophe before text that begins with = + - @, a tab or a CR"
+    "--escape-formulas", is_flag=True, help="put an apostrophe before cells and names that would be run as a formula"
 )
 def export(job: str, output: Path | None, for_excel: bool, escape_formulas: bool) -> None:
     """Write the table as far as it is known. JOB: an output, or its job folder."""
@@ -57,7 +57,7 @@ def score(job: str, as_json: bool, **asked: Any) -> None:
     from ..evaluation import review_text, score_job, scored_text
 
     scored = score_job(job, **asked)
-    print_lines(json_of(scored) if as_json else scored_text(scored, terminal_width()))
+    print_lines(map(exact_json, json_of(scored)) if as_json else scored_text(scored, terminal_width()))
     if asked["review"] is not None:
         print_message(review_text(scored, asked["review"], asked["most"]))
 
@@ -74,7 +74,7 @@ def compare(jobs: tuple[str, str], as_json: bool, **asked: Any) -> None:
     from ..evaluation import compare_jobs, compared_text
 
     compared = compare_jobs(*jobs, **asked)
-    print_lines(json_of(compared) if as_json else compared_text(compared, terminal_width()))
+    print_lines(map(exact_json, json_of(compared)) if as_json else compared_text(compared, terminal_width()))
 
 
 @main.command()

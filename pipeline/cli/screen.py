@@ -1,15 +1,27 @@
 """What commands print: results on stdout, messages on stderr."""
 
 import contextlib
+import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from typing import TextIO, cast
 
 import click
 
 from ..screen import Screen
+
+NO_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+def replace_what_the_screen_lacks() -> None:
+    """From now on, print "?" for a character that the encoding of stdout or stderr lacks, as in a locale of Latin-1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
@@ -76,7 +88,14 @@ def json_text(record: object) -> str:
     """A record, or a list of them, as JSON."""
     import msgspec
 
-    return msgspec.json.encode(record).decode()
+    return exact_json(msgspec.json.encode(record).decode())
+
+
+def exact_json(text: str) -> str:
+    """JSON that a script can read whole from stdout: characters that its encoding may lack are escaped."""
+    if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        return text
+    return NO_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)  # outside of strings, JSON is ASCII
 
 
 def terminal_width() -> int:

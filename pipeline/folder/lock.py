@@ -6,14 +6,11 @@ locks of its own. So the holder also writes its name to `lock.json`; it does so 
 system only one process can make. But a killed process leaves that file behind. Therefore a process that gets the first
 lock replaces an old `lock.json` only if a process of the same host left it.
 
-The same host means the same boot id: the same kernel since the same start. Containers on one machine share it, and see
-each other's locks whatever their host names are. After a restart it means the same host name and machine id together.
-One of these alone is not enough: the nodes of a cluster often share an image with its machine id, and many machines are
-called localhost.
+What the same host means is in `host.py`. Containers on one machine are one host, and see each other's locks whatever
+their names are.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
@@ -25,11 +22,10 @@ from typing import Any
 import filelock
 
 from ..files import file_mode, new_draft, read_private, sync
+from ..host import host_identity, is_running, process_identity
 from ..records import BadJob, Exit, Process, Record, Stopped
 from ..text import clip, one_line
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-MACHINE_ID = Path("/etc/machine-id")
 CLAIM_BYTES = 4096
 """The most bytes of `lock.json` that are read; a longer file was not written by pipeline."""
 CLAIM_CHARACTERS = 80
@@ -101,17 +97,14 @@ def _write_claim(path: Path) -> bytes:
         "host": process.host,
         "pid": process.pid,
         "since": datetime.now(UTC).isoformat(sep=" ", timespec="seconds"),
-        **_host_identity(),
-        **_process_identity(process.pid),
+        **host_identity(),
+        **process_identity(process.pid),
     }
     content = json.dumps(claim).encode()
-    draft = new_draft(path, private=True)
-    try:
+    with new_draft(path, private=True) as draft:
         draft.write_bytes(content)
         sync(draft)
         _put_in_place(draft, path, replace=old is not None)
-    finally:
-        draft.unlink(missing_ok=True)
     return content
 
 
@@ -143,59 +136,18 @@ def _is_alive(claim: dict[str, Any]) -> bool | None:
     """Whether the process of a claim is alive; None if that cannot be seen from here."""
     if not _is_from_this_host(claim):
         return None
-    here = _process_identity(claim["pid"])
-    if here["space"] != claim.get("space", here["space"]):
+    space = process_identity(claim["pid"])["space"]
+    if space != claim.get("space", space):
         return None
-    if here["started"] or claim.get("started"):  # process numbers are given again, but not with the same start time
-        return here["started"] == claim.get("started")
-    try:
-        os.kill(claim["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's process
-        return True
-    return True
+    return is_running(claim["pid"], claim.get("started") or "")
 
 
 def _is_from_this_host(claim: dict[str, Any]) -> bool:
     """Whether a claim is of this host: if so, its process is dead once the system's lock was free for us."""
-    here = _host_identity()
+    here = host_identity()
     if here["boot"] and claim.get("boot") == here["boot"]:
         return True
     return (claim.get("host"), claim.get("machine")) == (Process.this().host, here["machine"])
-
-
-def _host_identity() -> dict[str, str]:
-    """The boot id and a hash of the machine id; empty where unknown, as on systems other than Linux.
-
-    The machine id is hashed, as machine-id(5) asks of programs that store it.
-    """
-    machine = _first_line(MACHINE_ID)
-    return {
-        "boot": _first_line(BOOT_ID),
-        "machine": hashlib.sha256(f"pipeline {machine}".encode()).hexdigest()[:16] if machine else "",
-    }
-
-
-def _process_identity(pid: int) -> dict[str, str]:
-    """The start time of a process, and the namespace that process numbers here belong to; empty where unknown."""
-    try:
-        # the 20th field after the name, which is in brackets and may hold anything (proc(5), /proc/PID/stat)
-        started = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        started = ""
-    try:
-        space = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        space = ""
-    return {"started": started, "space": space}
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _held_message(folder: Path) -> str:

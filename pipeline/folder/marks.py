@@ -81,8 +81,7 @@ def _make_secret() -> bytes | None:
         if around.stat().st_uid != os.geteuid():  # as with sudo: files in another user's home would lock them out
             return None
         path.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        draft = new_draft(path, private=True)
-        try:
+        with new_draft(path, private=True) as draft:
             draft.write_text(os.urandom(SECRET_BYTES).hex(), encoding="ascii")
             sync(draft)
             try:
@@ -91,7 +90,5 @@ def _make_secret() -> bytes | None:
                 pass
             except OSError:  # a file system without hard links
                 draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
         sync(path.parent)
     return _secret()

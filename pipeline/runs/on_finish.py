@@ -32,10 +32,10 @@ def run_on_finish(command: str, job: Job, summary: Summary, timeout_seconds: flo
         "SPENT": f"{summary.spent:.6f}",
     }
     inherited = {name: value for name, value in os.environ.items() if name != job.endpoint.api_key_env}
-    environment = inherited | {f"PIPELINE_{name}": str(value) for name, value in facts.items()}
+    environment = inherited | {f"PIPELINE_{name}": _as_passed_on(str(value)) for name, value in facts.items()}
     # its own process group, so that whatever it started is killed with it
     with subprocess.Popen(  # noqa: S602 - the user's own line, as it was typed
-        command,
+        _as_passed_on(command),
         shell=True,
         cwd=job.directory,
         stdin=subprocess.PIPE,
@@ -51,3 +51,13 @@ def run_on_finish(command: str, job: Job, summary: Summary, timeout_seconds: flo
                 with contextlib.suppress(OSError):
                     os.killpg(process.pid, signal.SIGKILL)
     return f"exit code {process.returncode}" if process.returncode else None
+
+
+def _as_passed_on(text: str) -> str:
+    """A text as another process can have it: in UTF-8 where the locale lacks its characters, and without NUL."""
+    text = text.replace("\0", "\ufffd")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8", "replace"))
+    return text

@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
-FORMULA = r"^[=+\-@\t\r]"
-"""Text that a spreadsheet program takes for a formula."""
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+FORMULA = r"^[\s\x{FEFF}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|^[\t\r\n]"
+"""Text that a spreadsheet program may take for a formula: also behind white space, which some of them remove, behind a
+byte order mark, and with the full-width signs that are = + - @ to a Japanese or Chinese Excel."""
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 """Text that is a number: it may begin with a sign and is no formula."""
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)
 """Types of columns whose cells are text."""
@@ -32,11 +33,19 @@ def as_json(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def escape_formulas(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put an apostrophe before text that a spreadsheet program would run: text that begins with = + - @, a tab or a CR.
+    """Put an apostrophe before text, in cells and names, that a spreadsheet program would run (FORMULA).
 
-    Text that is a number stays as it is.
+    Text that is a number stays as it is. Names stay different from each other.
     """
-    return frame.with_columns(_escape(column) for column in frame if column.dtype in TEXT_TYPES)
+    cells = frame.with_columns(_escape(column) for column in frame if column.dtype in TEXT_TYPES)
+    names = []
+    for name, escaped in zip(frame.columns, _escape(pl.Series(frame.columns, dtype=pl.String)), strict=True):
+        new = escaped
+        while new != name and (new in frame.columns or new in names):
+            new = f"'{new}"
+        names.append(new)
+    cells.columns = names
+    return cells
 
 
 def _escape(column: pl.Series) -> pl.Series:

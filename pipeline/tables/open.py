@@ -1,7 +1,6 @@
 """Open input files as one table: each is read in its format, all are combined and kept as a snapshot in Parquet."""
 
 import functools
-import glob
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from ..files import replacing
+from ..files import remove_dead_drafts, replacing
 from ..records import BadJob
 from .csv_files import SEPARATORS, read_csv
 from .errors import brief, is_disk_full, reporting_disk_errors
@@ -72,12 +71,15 @@ def remove_old_snapshots(folder: Path, table: Table) -> None:
 
 
 def remove_leftovers(folder: Path, output: Path) -> None:
-    """Remove the half-written files that killed runs left in the job folder and beside the output."""
-    hex_digits = "[0-9a-f]" * 8
-    half_written = [*folder.glob(f".*.{hex_digits}.tmp"), *folder.glob(".stdin-*")]
-    half_written += output.parent.glob(f".{glob.escape(output.name[:100])}.{hex_digits}.tmp")
-    for path in half_written:
+    """Remove what killed runs left half-written in the job folder, whose lock is held, and beside the output.
+
+    What another process may still be writing stays: an export to the same output, or an order to this run.
+    """
+    # only the holder of the lock writes these: that it is held says that the others are dead, on every host
+    for path in (*folder.glob(".input-*.tmp"), *folder.glob(".stdin-*")):
         path.unlink(missing_ok=True)
+    remove_dead_drafts(folder)
+    remove_dead_drafts(output.resolve().parent, output.resolve().name)
 
 
 def _table(source: Source, content_hash: str, stamp: Stamp) -> Table:

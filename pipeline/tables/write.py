@@ -36,7 +36,7 @@ class SpreadsheetOptions:
     byte_order_mark: bool = False
     """Begin CSV and TSV with a byte order mark, by which Excel recognises UTF-8."""
     escape_formulas: bool = False
-    """Put an apostrophe before text that a spreadsheet program would run as a formula."""
+    """Put an apostrophe before cells and column names that a spreadsheet program would run as a formula."""
 
 
 NO_OPTIONS = SpreadsheetOptions()
@@ -137,7 +137,8 @@ def check_output(
             if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
         check_place(path, own_folder)
-        new_draft(target).unlink()
+        with new_draft(target):
+            pass  # the folder takes new files
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
 

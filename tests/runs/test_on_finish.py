@@ -1,6 +1,7 @@
 """At the end of a run the user's command learns how it went, not the key, and cannot hold anything up."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -56,3 +57,20 @@ def test_a_run_that_stops_tells_it_too_and_its_failure_changes_no_exit_code(tmp_
     assert (tmp_path / "code").read_text() == "1\n"
     assert done.stderr.endswith(f"--on-finish: exit code 9: {command}\n")
     assert json.loads((tmp_path / "out.csv.job" / "summary.json").read_text())["exit_code"] == 1
+
+
+def test_a_message_that_the_locale_cannot_spell_is_passed_on_in_utf_8(tmp_path: Path) -> None:
+    script = (
+        "from test_on_finish import *\n"
+        "message = 'no credit \\u2192 \\u65e5\\0'\n"
+        "summary = Summary(Exit.NEEDS_PERSON, message, 'out.csv', Tally(), Tally(), 0.5, 1.0, True)\n"
+        "assert run_on_finish('printf %s \"$PIPELINE_MESSAGE\" > got', job(), summary) is None\n"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(builders.__file__).parent)])
+    environment = {**os.environ, **locale, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "got").read_bytes().decode() == "no credit → 日\ufffd"

@@ -1,6 +1,8 @@
 """A run is prepared: what cannot begin is refused before anything is sent, and a change is agreed to first."""
 
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from chat_server import ChatServer, answer_to
 from pipeline import BadJob, Stopped, ThisRun, run
 from pipeline.records import Exit
 from pipeline.results.export import export_table
+from pipeline.tables import write_table
 
 
 def test_a_second_run_of_the_same_job_is_turned_away_and_told_by_whom(tmp_path: Path) -> None:
@@ -149,10 +152,34 @@ def test_a_cap_without_a_price_or_a_bound_is_refused_before_anything_is_sent(
 def test_what_a_killed_run_left_half_written_is_swept_away(tmp_path: Path, server: ChatServer) -> None:
     source, out = questions(tmp_path / "in.csv", range(3)), tmp_path / "out.csv"
     run(job(server.url, source, out))
-    left = [tmp_path / ".out.csv.0123abcd.tmp", tmp_path / "out.csv.job" / ".input-1.parquet.0123abcd.tmp"]
-    mine = tmp_path / ".other.csv.0123abcd.tmp"
-    for path in (*left, mine):
-        path.write_bytes(b"half")
+    writing = "from pipeline.files import new_draft\nwith new_draft(Path(sys.argv[1])): os._exit(9)"
+    for path in (out, tmp_path / "out.csv.job" / "input-1.parquet", tmp_path / "other.csv"):
+        subprocess.run(
+            [sys.executable, "-c", f"import os, sys\nfrom pathlib import Path\n{writing}", path], check=False
+        )
+    assert len(list(tmp_path.rglob(".*.tmp"))) == 3
     run(job(server.url, source, out))
-    assert mine.exists()
-    assert not any(path.exists() for path in left)
+    assert [path.name[:11] for path in tmp_path.rglob(".*.tmp")] == [".other.csv."]
+
+
+@pytest.mark.parametrize("other", ["the same", "a long name that begins alike", "a long name in another script"])
+def test_a_job_that_begins_while_another_writes_its_output_takes_nothing_from_it(
+    tmp_path: Path, server: ChatServer, other: str
+) -> None:
+    source = questions(tmp_path / "in.csv", range(3))
+    out, second = tmp_path / "out.csv", tmp_path / "out.csv"
+    if other != "the same":
+        letter = "x" * 120 if "alike" in other else "写" * 82
+        out, second = tmp_path / f"{letter}1.csv", tmp_path / f"{letter}2.csv"
+    frame = pl.DataFrame({"of": ["the first"] * 5})
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield frame
+        this_run = ThisRun(job_dir=tmp_path / "second.job", verbosity=-1)
+        assert run(job(server.url, source, second, this_run=this_run)).exit_code == 0
+        assert pl.read_csv(second)["q"].to_list() == ["question 0", "question 1", "question 2"]
+        yield frame
+
+    write_table(frames(), frame.schema, out, {})
+    assert pl.read_csv(out)["of"].to_list() == ["the first"] * 10
+    assert list(tmp_path.rglob(".*.tmp")) == []

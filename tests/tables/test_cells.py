@@ -1,6 +1,8 @@
 """Cells that a format cannot hold become text."""
 
 import csv
+import datetime as dt
+import io
 import json
 from pathlib import Path
 
@@ -48,6 +50,34 @@ def test_csv_for_excel_begins_with_a_byte_order_mark_and_formulas_but_not_number
         check_output(tmp_path / "out.parquet", [], SpreadsheetOptions(byte_order_mark=True))
 
 
+def read_back(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
+
+
+FORMULAS = ["=A1", "-a", "@x", "\ta", "\ra", "\na", " =A1", "\u00a0=A1", "\ufeff=A1", "＝A1", "＋A1", "－A1", "＠A1"]
+NO_FORMULAS = ["-1", "+.5", " -1.5e3", "1=1", "'=A1", ""]
+
+
 def test_text_that_begins_like_a_formula_is_escaped_unless_it_is_a_number() -> None:
-    frame = pl.DataFrame({"text": ["=A1", "-1", "-a", "+.5", "1=1", "", None]})
-    assert escape_formulas(frame)["text"].to_list() == ["'=A1", "-1", "'-a", "+.5", "1=1", "", None]
+    cells = escape_formulas(pl.DataFrame({"text": [*FORMULAS, *NO_FORMULAS, None]}))["text"].to_list()
+    assert cells == [*(f"'{text}" for text in FORMULAS), *NO_FORMULAS, None]
+
+
+def test_column_names_are_escaped_like_cells_and_stay_different(tmp_path: Path) -> None:
+    names = [*FORMULAS, *NO_FORMULAS[:-1], "''=A1"]
+    path = write(
+        pl.DataFrame({name: ["=x"] for name in names}),
+        tmp_path / "out.csv",
+        options=SpreadsheetOptions(escape_formulas=True),
+    )
+    header, cells = read_back(path)
+    assert header[: len(FORMULAS)] == ["'''=A1", *(f"'{name}" for name in FORMULAS[1:])]
+    assert header[len(FORMULAS) :] == [*NO_FORMULAS[:-1], "''=A1"]
+    assert set(cells) == {"'=x"}
+    assert len(set(header)) == len(names)
+
+
+def test_what_becomes_text_only_in_a_csv_is_escaped_too(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"bytes": [b"\xfb"], "time": [-dt.timedelta(hours=1)], "list": [["=x"]]})
+    path = write(frame, tmp_path / "out.csv", options=SpreadsheetOptions(escape_formulas=True))
+    assert read_back(path)[1] == ["'+w==", "'-PT1H", '["=x"]']

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from children import child, pipe
 from tables_support import CITIES, in_a_process, opened, refusal_of, whole, write, written
 
 from pipeline.files import new_draft
@@ -127,13 +128,30 @@ def test_a_million_rows_pass_in_bounded_memory(tmp_path: Path, folder: Path) -> 
     assert (tmp_path / "out.csv").stat().st_size == path.stat().st_size
 
 
+LEAVES_DRAFTS = """
+import os, sys
+from contextlib import ExitStack
+from pathlib import Path
+from pipeline.files import new_draft
+
+stack = ExitStack()
+drafts = [stack.enter_context(new_draft(Path(name))) for name in sys.argv[1:]]
+print(*drafts, sep="\\n", flush=True)
+os._exit(9)
+"""
+
+
 def test_half_written_files_of_killed_runs_are_removed_and_no_others(tmp_path: Path, folder: Path) -> None:
-    output = tmp_path / "o[1].csv"
-    leftovers = [new_draft(output), new_draft(folder / "input-1.parquet"), written(folder / ".stdin-x", "half")]
-    others = [written(output, "old"), new_draft(tmp_path / "o1.csv"), written(folder / "input-1.parquet", "old")]
-    remove_leftovers(folder, output)
-    assert not any(path.exists() for path in leftovers)
-    assert all(path.exists() for path in others)
+    output, order = tmp_path / "o[1].csv", folder / "orders.json"
+    table, other = folder / "input-1.parquet", tmp_path / "o1.csv"
+    with child(LEAVES_DRAFTS, output, order, table, other) as process:
+        *dead, others_draft = map(Path, pipe(process.stdout).read().splitlines())
+    dead.append(written(folder / ".stdin-x", "half"))
+    with new_draft(output) as being_exported, new_draft(order) as being_ordered:
+        remove_leftovers(folder, output)
+        kept = [being_exported, being_ordered, others_draft, written(output, "old"), written(table, "old")]
+        assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in dead)
 
 
 def test_an_input_format_is_one_function_and_one_line(
