@@ -16,6 +16,7 @@ from ..costs import Budget, PriceList, token_bytes
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
+    ANSWERED,
     FOLLOWED_UP,
     TEMPORARY,
     Answer,
@@ -83,6 +84,8 @@ class LocalContext(StopState):
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Reads the earlier outcomes of requests that are asked again: their costs were paid for the same rows."""
+        self.retry_id = ""
+        """The id of the retry that this run begins or goes on with; the outcomes that it is done with carry it."""
         self._job = job
         self._settings = settings_id(job.seen_by_model())
         self._is_one_lane = len(job.models) == 1
@@ -154,9 +157,12 @@ class LocalContext(StopState):
         if following is None:
             counted = counted.plus(status)
         self._add_to_ledger(counted)
+        is_settled, is_paid = not isinstance(outcome, Failure) or outcome.lasting, outcome.cost != 0
         if self.earlier is not None:
             outcome = _merged(self.earlier.get_many([request.key])[0], outcome)
             status, _ = self._checker.check(outcome)
+        if self.retry_id and is_settled and (is_paid or status in ANSWERED):  # what failed for free is asked once more
+            outcome = msgspec.structs.replace(outcome, retry=self.retry_id)
         mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:

@@ -11,7 +11,7 @@ from .history import (
     read_history,
     record_end,
     record_start,
-    retried_since,
+    unfinished_retry,
 )
 from .lock import Holder, hold_lock, lock_holder
 
@@ -29,5 +29,5 @@ __all__ = [
     "read_history",
     "record_end",
     "record_start",
-    "retried_since",
+    "unfinished_retry",
 ]
