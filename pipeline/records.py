@@ -218,6 +218,8 @@ class OutcomeFields(Record, frozen=True, kw_only=True):
     """US dollars for all attempts, also failed ones; None if a price or a token count is unknown."""
     settings: str = ""
     """The settings it was asked under: 8 hexadecimal digits (`job.settings_id`)."""
+    retry: str = ""
+    """The id of the retry (`--retry`) that is done with it; empty if no retry asked it."""
 
 
 class Answer(OutcomeFields, frozen=True, tag="answer"):

@@ -159,8 +159,14 @@ class StopState:
 
 
 def uptime_seconds() -> float:
-    """Seconds on a clock that runs while the machine sleeps, where the system has one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
+    """Seconds on a clock that runs while the machine sleeps, where the system has one; nobody sets it, as a wall clock.
+
+    A wall clock that was set forward would look like sleep, and what is in flight would be sent again.
+    """
+    # Linux has CLOCK_BOOTTIME; on macOS CLOCK_MONOTONIC goes on in sleep, unlike `time.monotonic` there
+    if hasattr(time, "clock_gettime"):
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.monotonic()
 
 
 class Clocks(NamedTuple):

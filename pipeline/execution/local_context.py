@@ -16,6 +16,7 @@ from ..costs import Budget, PriceList, token_bytes
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
+    ANSWERED,
     FOLLOWED_UP,
     TEMPORARY,
     Answer,
@@ -84,6 +85,8 @@ class LocalContext(StopState):
         self.progress: Progress | None = None
         self.earlier: Reader | None = None
         """Reads the earlier outcomes of requests that are asked again: their costs were paid for the same rows."""
+        self.retry_id = ""
+        """The id of the retry that this run begins or goes on with; the outcomes that it is done with carry it."""
         self._job = job
         self._settings = settings_id(job.seen_by_model())
         self._is_one_lane = len(job.models) == 1
@@ -162,12 +165,15 @@ class LocalContext(StopState):
             counted = counted.plus(status)
         if counts or replaces is None:
             self._add_to_ledger(counted)
+        is_settled, is_paid = not isinstance(outcome, Failure) or outcome.lasting, outcome.cost != 0
         if self.earlier is not None:
             stored = self.earlier.get_many([request.key])[0]
             outcome = _merged(stored, outcome, keeps_answer=replaces is None)
             status, _ = self._checker.check(outcome)
         elif replaces is not None:
             outcome = msgspec.structs.replace(outcome, cost=add_costs(replaces.cost, outcome.cost))
+        if self.retry_id and is_settled and (is_paid or status in ANSWERED):  # what failed for free is asked once more
+            outcome = msgspec.structs.replace(outcome, retry=self.retry_id)
         mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:

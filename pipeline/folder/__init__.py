@@ -13,7 +13,7 @@ from .history import (
     read_history,
     record_end,
     record_start,
-    retried_since,
+    unfinished_retry,
 )
 from .lock import Holder, hold_lock, lock_holder
 from .marks import can_mark
@@ -35,5 +35,5 @@ __all__ = [
     "read_history",
     "record_end",
     "record_start",
-    "retried_since",
+    "unfinished_retry",
 ]

@@ -66,6 +66,8 @@ class RunStart(Record, frozen=True, tag="began"):
     """The places (from 0) of the words of `command` in which a secret was replaced: they cannot be typed again."""
     seen_hash: str = ""
     """The sha256 of `seen_by_model` before secrets were replaced in it; empty if an earlier version wrote the line."""
+    retry_id: str = ""
+    """The id of that retry, which all runs share that go on with it; empty for none, and in lines of early versions."""
 
     @property
     def settings_id(self) -> str:
@@ -128,9 +130,22 @@ class Earlier(NamedTuple):
 _line_decoder: msgspec.json.Decoder[RunStart | RunEnd] = msgspec.json.Decoder(RunStart | RunEnd)
 
 
-def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> None:
-    """Append the line for the beginning of a run; it is on disk when this returns. Raises Stopped on a failed write."""
-    process = Process.this()
+class UnfinishedRetry(NamedTuple):
+    """The retry that a run goes on with, and how to know what it has done."""
+
+    id: str
+    """The outcomes that it is done with carry this id; empty if only early versions worked on it."""
+    since: datetime | None
+    """The beginning of its part by an early version, which wrote no ids; None if there is none."""
+
+
+def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table: Path, keys_hash: str) -> RunStart:
+    """Append the line for the beginning of a run, and return it; it is on disk then. Raises Stopped on a failed write.
+
+    A run with `--retry` gets the id of the retry that it goes on with, or a new one.
+    """
+    process, retry = Process.this(), job.this_run.retry
+    earlier = unfinished_retry(job.folder, retry)
     known, seen = job.endpoint.secrets, job.seen_by_model()
     words, hidden_words = hidden_in_command(command or [], known)
     start = RunStart(
@@ -151,13 +166,15 @@ def record_start(job: Job, command: Sequence[str] | None, input_hash: str, table
         limit=job.this_run.limit,
         sample=job.this_run.sample,
         seed=job.this_run.seed,
-        retry=job.this_run.retry,
+        retry=retry,
+        retry_id=(earlier.id if earlier is not None else "") or (os.urandom(8).hex() if retry else ""),
         uid=os.geteuid(),
         group=_group(job.folder) if job.output.shared else None,
         hidden_words=tuple(hidden_words),
         seen_hash=seen_hash(seen),
     )
     _append(job.folder, start)
+    return start
 
 
 def record_end(folder: Path, summary: Summary) -> None:
@@ -218,21 +235,22 @@ def last_summary(folder: Path) -> Summary | None:
     return line.summary if isinstance(line, RunEnd) else None
 
 
-def retried_since(folder: Path, retry: Sequence[Status]) -> datetime | None:
-    """Return when the retry began that a run with the same `retry` continues; None if it continues none.
+def unfinished_retry(folder: Path, retry: Sequence[Status]) -> UnfinishedRetry | None:
+    """Return the retry that a run with the same `retry`, in any order, goes on with; None if it begins one of its own.
 
-    It continues the latest runs if they all retried the same statuses and none of them finished.
+    It goes on with that of the latest runs if they all retried the same statuses and none of them finished.
     """
-    since = None
+    found = None
     for line in reversed(read_history(folder)):
         if isinstance(line, RunEnd):
             if line.summary.exit_code in (Exit.DONE, Exit.INCOMPLETE):
                 break
-        elif retry and tuple(line.retry) == tuple(retry):
-            since = line.at
+        elif retry and set(line.retry) == set(retry):
+            known = found or UnfinishedRetry("", None)
+            found = UnfinishedRetry(known.id or line.retry_id, known.since if line.retry_id else line.at)
         else:
             break
-    return since
+    return found
 
 
 def find_job_folder(name: str | Path) -> Path:

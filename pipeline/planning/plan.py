@@ -12,7 +12,7 @@ from typing import NamedTuple
 import polars as pl
 from msgspec import structs
 
-from ..folder import retried_since
+from ..folder import unfinished_retry
 from ..job import Job, ThisRun
 from ..prompts import Prompts
 from ..records import ANSWERED, FOLLOWED_UP, TEMPORARY, Answer, BadJob, Failure, Record, Request, Status
@@ -96,7 +96,8 @@ def make_plan(
         digests = write_draft(slices, draft, job.samples_per_row, on_rows)
         first = first_of_equals(digests)
         write_keys(draft, first, keys_path(folder), job.samples_per_row)
-        lookup = _Lookup(digests, first, find_outcomes(digests, reader), _answered_by_this_retry(job, reader))
+        outcomes = find_outcomes(digests, reader)
+        lookup = _Lookup(digests, first, outcomes, _done_by_this_retry(job, draft, first, outcomes, reader))
         plan = _decide(job, draft, lookup, _follow_chains(job, draft, lookup, reader))
         return structs.replace(plan, reused=earlier.reused)
     finally:
@@ -111,7 +112,7 @@ class _Lookup(NamedTuple):
     """Whether it is the first of equal requests."""
     outcomes: StoredOutcomes
     retried: pl.Series
-    """Digests of the requests that need no further retry (`_answered_by_this_retry`)."""
+    """Digests of the requests that need no further retry (`_done_by_this_retry`)."""
 
 
 class _FollowedChains(NamedTuple):
@@ -126,11 +127,22 @@ class _FollowedChains(NamedTuple):
     """Number of answers to follow-ups."""
 
 
-def _answered_by_this_retry(job: Job, reader: Reader) -> pl.Series:
-    """Digests of requests that an unfinished run with the same `--retry` answered: they are not paid for once more."""
-    since = retried_since(job.folder, job.this_run.retry)
-    stored = reader.stored_since(since) if since is not None else []
-    return digests_of_text([key for key, mark in stored if mark in ANSWERED])
+def _done_by_this_retry(job: Job, draft: Path, first: pl.Series, outcomes: StoredOutcomes, reader: Reader) -> pl.Series:
+    """Digests of requests that the retry which this run goes on with is done with: they are not paid for once more.
+
+    They are known by the id in their outcomes. The time at which they were stored says nothing: clocks are set back.
+    """
+    retry = unfinished_retry(job.folder, job.this_run.retry)
+    if retry is None:
+        return digests_of_text([])
+    stored = reader.stored_since(retry.since) if retry.since is not None else []
+    done = [key for key, mark in stored if mark in ANSWERED]
+    if retry.id:
+        chains, may_be_done = Chains(job, reader), first & outcomes.marked([*job.this_run.retry, *FOLLOWED_UP])
+        for keys in selected_keys(draft, may_be_done):
+            found = chains.follow([Request(key, b"") for key in keys])
+            done += [step.request.key for chain in found for step in chain.steps if step.outcome.retry == retry.id]
+    return digests_of_text(done)
 
 
 def _follow_chains(job: Job, draft: Path, lookup: _Lookup, reader: Reader) -> _FollowedChains:

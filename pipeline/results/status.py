@@ -200,7 +200,7 @@ def _with_run_status(status: JobStatus, reader: Reader, noted: RunStatus, end: R
     changes |= {"spent_this_run": asked.cost, "limits": noted.limits, "max_cost": noted.limits.get("max_cost")}
     if status.state in ("running", "unknown"):
         now = datetime.now(tz=UTC)
-        age = (now - noted.at).total_seconds()
+        age = max(0.0, (now - noted.at).total_seconds())  # a clock may have been set back
         minute = min(RATE_SECONDS, max(1.0, (now - noted.began).total_seconds()))
         rate = reader.count_since(now - timedelta(seconds=minute)) / minute
         pace = rate or overall
@@ -273,7 +273,7 @@ def _line(name: str, facts: list[str]) -> str:
 
 def _headline(status: JobStatus, now: datetime) -> str:
     def since(moment: datetime | None) -> str:
-        return duration((now - moment).total_seconds()) if moment is not None else ""
+        return duration(max(0.0, (now - moment).total_seconds())) if moment is not None else ""
 
     who = one_line(f"{status.by.user}@{status.by.host}, process {status.by.pid}") if status.by else ""
     running = since(status.since)

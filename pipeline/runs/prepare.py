@@ -95,7 +95,8 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         _confirm_change(filed, plan, context, confirm)
         context.earlier = reader if plan.asked_again else None
         # the last run's plan and history line are replaced only now that this run is agreed to
-        record_start(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
+        start = record_start(filed, command, whole.content_hash, whole.path, keys_hash(keys_path(draft)))
+        context.retry_id = start.retry_id
         keys_path(draft).replace(keys_path(job.folder))
         sync(job.folder)  # before the first request leaves: without these two, no answer could be shown
         remove_old_snapshots(job.folder, whole)

@@ -81,6 +81,18 @@ def test_an_outcome_is_found_as_it_was_recorded(store: Store) -> None:
     ]
 
 
+def test_what_a_retry_is_done_with_carries_its_id_and_what_failed_for_free_or_for_a_while_does_not(
+    store: Store,
+) -> None:
+    context = context_for(store)
+    context.retry_id = "3f"
+    free = Failure(kind="too_long", reason="4,097 tokens", cost=0.0)
+    paid, passing = (msgspec.structs.replace(free, **change) for change in ({"cost": 0.1}, {"lasting": False}))
+    record(context, YES, free, paid, passing)
+    found = Reader(store.folder).get_many([name * 64 for name in "abcd"])
+    assert [read_outcome(stored or b"").retry for stored in found] == ["3f", "", "3f", ""]
+
+
 def test_an_outcome_is_on_disk_before_it_is_counted_and_counted_before_it_is_shown(store: Store) -> None:
     context, seen = context_for(store), []
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,39 @@ def test_a_line_is_never_broken_by_what_it_holds(tmp_path: Path) -> None:
     assert began is not None
     assert history.job_of_start(job.folder, began).prompt.template == template
     assert began.command == ["run", "-p", template]
+
+
+def test_a_retry_is_gone_on_with_under_its_id_until_it_has_come_to_its_end(tmp_path: Path) -> None:
+    job = job_in(tmp_path, this_run=ThisRun(retry=("failed", "invalid")))
+    assert history.unfinished_retry(job.folder, job.this_run.retry) is None
+    begin(job)
+    found = history.unfinished_retry(job.folder, ("invalid", "failed"))
+    assert found is not None
+    assert found.id
+    assert found.since is None
+    begin(job)
+    history.record_end(job.folder, summary_of(job, Exit.AT_LIMIT))
+    assert history.unfinished_retry(job.folder, job.this_run.retry) == found
+    assert history.unfinished_retry(job.folder, ("failed",)) is None
+    assert history.unfinished_retry(job.folder, ()) is None
+    history.record_end(job.folder, summary_of(job))
+    assert history.unfinished_retry(job.folder, job.this_run.retry) is None
+
+
+def test_a_retry_that_an_early_version_began_is_gone_on_with_from_the_time_when_it_began(tmp_path: Path) -> None:
+    job = job_in(tmp_path, this_run=ThisRun(retry=("failed",)))
+    begin(job)
+    path = job.folder / "history.jsonl"
+    early = json.loads(path.read_bytes())
+    del early["retry_id"]
+    path.write_text(json.dumps(early) + "\n")
+    began = history.unfinished_retry(job.folder, ("failed",))
+    assert began == ("", datetime.fromisoformat(early["at"]))
+    begin(job)
+    going_on = history.unfinished_retry(job.folder, ("failed",))
+    assert going_on is not None
+    assert going_on.id
+    assert going_on.since == datetime.fromisoformat(early["at"])
 
 
 def test_the_history_is_private(tmp_path: Path) -> None:
