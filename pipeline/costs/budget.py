@@ -106,7 +106,7 @@ class Budget:
         """
         usage = result.usage or Usage()
         if _is_credible(usage, result):
-            self._said = self._bounds.learn(sent, usage) or self._said
+            self.learn(sent, usage)
             paid = self._prices.cost(usage, sent.model)
             return Charge(paid, reserved if paid is None else 0.0)
         if isinstance(result, Answer):
@@ -117,6 +117,10 @@ class Budget:
         if _is_maybe_billed(result):
             return Charge(0.0, reserved, is_maybe_billed=True)
         return Charge(0.0)
+
+    def learn(self, sent: Request, usage: Usage) -> None:
+        """Reserve more from now on if an attempt at this request, as it was sent, used more than was expected."""
+        self._said = self._bounds.learn(sent, usage) or self._said
 
     def take_said(self) -> str:
         """A line for the screen on what was learned, once; empty if there is none."""

@@ -15,9 +15,10 @@ from msgspec.structs import replace
 
 from ...job import Job, Limits
 from ...pacing import TEXT_FAILURES_MAX, WINDOW_FIRST
-from ...records import BadJob, Exit, Request, Stopped
+from ...records import Answer, BadJob, Exit, Request, Stopped
 from ...text import one_line
 from ..context import DRAIN_SECONDS, RunContext
+from ..live.format_fallback import FormatFallback
 from ..stream import RequestStream
 from .actor import (
     ActorEnded,
@@ -67,6 +68,8 @@ class WorkerHandle:
         self.actor = actor
         self.running = actor.run.remote(*arguments)
         self.handed: dict[str, Request] = {}
+        self.reserved: dict[str, float] = {}
+        """US dollars reserved for each of them, by key."""
         self.windows: dict[str, int] = {}
         """How many requests each model's lane was found to take at once."""
         self.takes_requests = False
@@ -86,6 +89,7 @@ class Fleet:
         self._job, self._context = job, context
         self._changed = asyncio.Event()
         self._stream = RequestStream(requests, self._changed.set)
+        self._format = FormatFallback(job)
         self._waiting: deque[Request] = deque()
         """Requests to hand out before new ones: those of actors that died, follow-ups, and one the budget kept back."""
         self._workers: list[WorkerHandle] = []
@@ -159,10 +163,12 @@ class Fleet:
             wanted = self._wanted(worker)
             size_bytes = sum(len(request.body) for request in worker.handed.values()) if wanted else 0
             while len(worker.handed) < wanted and size_bytes < HANDED_BYTES_MAX:
-                if (request := await self._next()) is None:
+                if (following := await self._next()) is None:
                     break
+                request, reserved = following
                 block.append(request)
                 worker.handed[request.key] = request
+                worker.reserved[request.key] = reserved
                 size_bytes += len(request.body)
             if block:
                 worker.actor.take.remote(_encoder.encode(block))
@@ -178,8 +184,8 @@ class Fleet:
         unconfirmed = 0 if self._has_outcome else min(self._rejections, TEXT_FAILURES_MAX)
         return 2 * worker.window + SPARE_REQUESTS + unconfirmed
 
-    async def _next(self) -> Request | None:
-        """The next request, with its highest cost reserved; None if there is none now, or if outcomes must come first.
+    async def _next(self) -> tuple[Request, float] | None:
+        """The next request, and its highest cost, which is reserved; None if there is none now, or outcomes come first.
 
         Raises Stopped if the budget has no room for it and nothing in flight could make room.
         """
@@ -187,12 +193,14 @@ class Fleet:
             self._waiting.append(request)
         if not self._waiting or self._context.stopping is not None:
             return None
-        await self._context.note_reservation(self._waiting[0])
-        if self._context.budget.reserve(self._waiting[0]) is None:
+        sent = self._format.encode(self._waiting[0])
+        await self._context.note_reservation(sent)
+        reserved = self._context.budget.reserve(sent)
+        if reserved is None:
             if not any(worker.handed for worker in self._workers):
-                raise self._context.budget.exhausted(self._waiting[0])
+                raise self._context.budget.exhausted(sent)
             return None
-        return self._waiting.popleft()
+        return self._waiting.popleft(), reserved
 
     async def _listen(self, index: int) -> None:
         """Handle the events of one actor, and of those that replace it."""
@@ -217,7 +225,9 @@ class Fleet:
             if each.replaces is not None:
                 continue  # a doubtful answer, which was recorded before
             del worker.handed[each.request.key]
-            self._context.budget.settle(self._context.budget.worst(each.request) or 0.0, 0.0)
+            self._context.budget.settle(worker.reserved.pop(each.request.key), 0.0)
+            if isinstance(each.outcome, Answer):
+                self._context.budget.learn(self._format.encode(each.request), each.outcome.usage)
             if follow_up is not None:
                 self._waiting.appendleft(follow_up)
         self._crashes, self._has_outcome = 0, True
@@ -236,7 +246,7 @@ class Fleet:
             case AttemptCounted(cost, held, broke_off):
                 self._context.budget.settle(0.0, held or cost or 0.0)
                 self._context.count_attempt(cost, held=held, broke_off=broke_off)
-                if held and self._context.budget.is_passed:  # an actor retries without asking the run for more
+                if self._context.budget.is_passed and worker.handed:  # an actor retries without asking
                     self._context.stop(self._context.budget.exhausted(next(iter(worker.handed.values()))))
             case ScreenLine(text):
                 self._context.say(text)
@@ -260,8 +270,7 @@ class Fleet:
         worker = self._workers[index]
         self._ray.kill(worker.actor)  # one that Ray only cannot reach may live, and would ask the same requests
         self._crashes += 1
-        for request in worker.handed.values():  # each may have been in flight
-            worst = self._context.budget.worst(request) or 0.0
+        for worst in worker.reserved.values():  # each may have been in flight
             self._context.budget.settle(worst, worst)
             self._context.count_attempt(0.0, held=worst, broke_off=True)
         if self._context.stopping is not None or self._crashes > CRASHES_MAX:
