@@ -26,6 +26,7 @@ from ..records import (
     Outcome,
     Rejection,
     Request,
+    Status,
     Stopped,
     Tally,
     add_costs,
@@ -33,6 +34,7 @@ from ..records import (
 from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
 from ..text import one_line
 from .context import Clocks, StopState, lane_id
+from .threads import TEXT_CHARACTERS_AT_ONCE, in_thread_if
 
 _encoder = msgspec.json.Encoder()
 
@@ -148,15 +150,15 @@ class LocalContext(StopState):
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
-        status, _ = self._checker.check(outcome)
-        following = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
+        status, following = await in_thread_if(is_long, self._judged, request, outcome)
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
         self._add_to_ledger(counted)
         if self.earlier is not None:
             outcome = _merged(self.earlier.get_many([request.key])[0], outcome)
-            status, _ = self._checker.check(outcome)
+            status, _ = await in_thread_if(is_long, self._checker.check, outcome)
         mark = TEMPORARY if isinstance(outcome, Failure) and not outcome.lasting else status
         await self._store.put(request.key, _encoder.encode(outcome), mark, is_urgent=is_urgent)
         if counts:
@@ -164,6 +166,11 @@ class LocalContext(StopState):
         self._stop_at_failures()
         self.show_progress()
         return following
+
+    def _judged(self, request: Request, outcome: Outcome) -> tuple[Status, Request | None]:
+        """The status of an outcome, and the request that follows from it."""
+        checked = status, _ = self._checker.check(outcome)
+        return status, self._checker.follow_up(request, outcome, checked) if status in FOLLOWED_UP else None
 
     def _stop_at_failures(self) -> None:
         """Stop if more of this run's rows ended without an answer than `limits.max_failures` allows."""

@@ -17,6 +17,7 @@ from ...pacing import Attempts, InFlight, RetryAfter, RetryPolicy, Throttle, Tok
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Outcome, Rejection, Reply, Request, Stopped, Tally, Usage, add_costs
 from ..context import RunContext
+from ..threads import BODY_BYTES_AT_ONCE, in_thread_if
 from .format_fallback import FormatFallback
 
 COUNTDOWN_SECONDS = 1.0
@@ -274,18 +275,20 @@ class Lane:
         assert flight is not None  # noqa: S101 - `_mark_sent` set it
         try:
             reply = await self._reply_to(item)
+            is_large = reply is not None and len(reply.body) > BODY_BYTES_AT_ONCE
+            result = None if reply is None else await in_thread_if(is_large, read_reply, reply)
         except BaseException:
             self._throttle.on_abandoned()
             raise
         finally:
             item.sent = item.request
             self._wake()
-        if reply is None:
+        if reply is None or result is None:
             self._throttle.on_abandoned()
             if item.is_withdrawn and self._context.stopping is None:
                 self._delay(item, flight.left_at)
             return
-        result, now = read_reply(reply), self._context.clock()
+        now = self._context.clock()
         self._settle(item, result)
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
