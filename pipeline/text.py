@@ -40,9 +40,16 @@ def clip(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
+NEAR_CHARACTERS_MAX = 200
+"""Longer names are not compared: it takes time by the product of their lengths."""
+
+
 def near_name(name: str, names: Iterable[str]) -> str | None:
     """The name that was probably meant, or None if none is close."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+    if len(name) > NEAR_CHARACTERS_MAX:
+        return None
+    short = [each for each in names if len(each) <= NEAR_CHARACTERS_MAX]
+    return next(iter(difflib.get_close_matches(name, short, 1)), None)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -116,3 +116,8 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys_and_compact_json_ke
     one, other = {"b": 1, "a": {"d": 2, "c": "ü"}}, {"a": {"c": "ü", "d": 2}, "b": 1}
     assert canonical_json(one) == canonical_json(other) == '{"a":{"c":"ü","d":2},"b":1}'.encode()
     assert compact_json(one) == '{"b":1,"a":{"d":2,"c":"ü"}}'.encode()
+
+
+def test_a_very_long_name_is_near_to_none() -> None:
+    assert near_name("x" * 100_000, ["x" * 100_001]) is None
+    assert near_name("promt", ["prompt", "promt" * 100_000]) == "prompt"

@@ -8,34 +8,33 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, NoReturn
-
-import jsonschema_rs
+from typing import Any, Literal
 
 from ..job import Job
 from ..records import BadJob, Record
-from ..text import canonical_json, refuse_lone_surrogates, strict_json
+from ..text import canonical_json, strict_json
 from .few_shot import example_answer
+from .mend import mended_object
+from .schema import Schema
 from .shapes import Shape, mismatch, shape_of
 
 RepairKind = Literal["", "fence", "prose", "json-repair"]
 
-FENCE = re.compile(r"\s*```[\w-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
-"""A text that is one code fence."""
+FENCE_LINE = re.compile(r"```[\w-]*[ \t]*")
+"""The line that begins a code fence."""
 THOUGHT_END = "</think>"
 """The end of a model's reasoning, which some servers leave in the answer."""
 AROUND_A_LABEL = " \t\r\n\"'`*.\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 """Characters that may stand around a bare label: quotes, emphasis, a full stop."""
-BRACE = re.compile(r'[{}]|"(?:[^"\\]|\\.)*(?:"|$)', re.DOTALL)
-"""A brace, or a string, in which braces do not count."""
+BRACE = re.compile(r'[{}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""A brace, or a string, in which braces do not count. A string that does not end goes to the end of the text, so that
+none is looked at twice."""
+VALUES_MAX = 500_000
+"""A text that may hold more values is not read: no model writes as many, and they take long to check."""
 SEARCHED_CHARACTERS_MAX = 200_000
 """A longer text is read only as JSON, not searched for it."""
-OBJECTS_MAX = 100
-"""The number of JSON objects in a text that are looked at."""
-REPAIRED_CHARACTERS_MAX = 20_000
-"""Longer broken JSON is not mended: json-repair takes time by the square of the length."""
-REPAIRED_BRACKETS_MAX = 300
-"""Broken JSON with more brackets is not mended: json-repair takes time by the square of their number."""
+OBJECTS_MAX, PIECES_MAX = 100, 5_000
+"""The number of JSON objects in a text that are looked at, and of pieces in braces that may be one."""
 
 
 class ParsedAnswer(Record, frozen=True):
@@ -56,30 +55,20 @@ class Contract:
 
         Addresses in the schema are never fetched.
         """
-        try:
-            self._validator = jsonschema_rs.validator_for(schema, retriever=_refuse_to_fetch)
-        except jsonschema_rs.ValidationError as error:
-            place = "/".join(str(part) for part in error.instance_path)
-            raise BadJob(
-                f"answer.schema is not a JSON Schema: at /{place}: {error.message}\nNothing was sent."
-            ) from None
-        except (ValueError, jsonschema_rs.ReferencingError) as error:
-            raise BadJob(f"answer.schema is not a JSON Schema: {error}\nNothing was sent.") from None
-        if schema.get("type") != "object":
-            raise BadJob(
-                'answer.schema: its "type" must be "object", as each property becomes a column.\nNothing was sent.'
-            )
+        self._schema = Schema(schema)
         properties = schema.get("properties")
         named = properties if isinstance(properties, dict) else {}
         self.shapes: dict[str, Shape] = {name: shape_of(each, schema) for name, each in named.items()}
         """The shape of each property."""
-        self._labels = labels
+        self._labels = None if labels is None else Labels(labels)
 
     def read(self, text: str, *, is_complete: bool = False) -> ParsedAnswer:
         """Read the values of a text. Never raises: a text that does not fit has an error that names the place.
 
         `is_complete`: the model finished by itself, so a bare label is a whole one, and broken JSON may be mended.
         """
+        if text.count(",") + text.count("[") + text.count("{") > VALUES_MAX:
+            return ParsedAnswer({}, f"more than {VALUES_MAX:,} values")
         value, parsed = self._read_json(text)
         if parsed.error is None or len(text) > SEARCHED_CHARACTERS_MAX:
             return parsed
@@ -91,21 +80,15 @@ class Contract:
         """The JSON value of a text, None if it has none; and its values or what is wrong with it."""
         try:
             value = strict_json(text)
-            return value, self._validate(value)
+            return value, self._validate(value, len(text))
         except RecursionError:
             return None, ParsedAnswer({}, "not JSON: nested too deeply")
         except ValueError as error:
             return None, ParsedAnswer({}, f"not JSON: {error}")
 
-    def _validate(self, value: object, repair_kind: RepairKind = "") -> ParsedAnswer:
-        """Check a value against the schema, and against the columns that are to hold it."""
-        try:
-            errors = [
-                f"at /{'/'.join(map(str, error.instance_path))}: {error.message}"
-                for error in self._validator.iter_errors(value)
-            ]
-        except ValueError:  # the validator's own limit
-            return ParsedAnswer({}, "nested too deeply")
+    def _validate(self, value: object, characters: int, repair_kind: RepairKind = "") -> ParsedAnswer:
+        """Check a value, read from so many characters, against the schema and the columns that are to hold it."""
+        errors = self._schema.errors(value, characters)
         if not errors and isinstance(value, dict):
             mismatches = (mismatch(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())
             errors = [each for each in mismatches if each]
@@ -115,8 +98,8 @@ class Contract:
 
     def _search(self, text: str, parsed: ParsedAnswer, *, is_complete: bool) -> ParsedAnswer:
         """Read the object in a fence or in prose that fits; several that differ are an error."""
-        repair_kind: RepairKind = "fence" if FENCE.fullmatch(text) else "prose"
-        found = [self._validate(value, repair_kind) for value in islice(_objects(text), OBJECTS_MAX)]
+        repair_kind: RepairKind = "fence" if _is_fence(text) else "prose"
+        found = [self._validate(value, len(text), repair_kind) for value in islice(_objects(text), OBJECTS_MAX)]
         fitting = [each for each in found if each.error is None]
         if len({canonical_json(each.values) for each in fitting}) > 1:
             return ParsedAnswer({}, "more than one answer in the text; give one")
@@ -133,26 +116,39 @@ class Contract:
             return None
         [(name, shape)] = self.shapes.items()
         if shape.kind != "list":
-            label = _label(text, self._labels)
+            label = self._labels.find(text)
             return None if label is None else ParsedAnswer({name: label}, repair_kind="prose")
-        labels = [_label(part, self._labels) for part in re.split(r"[,\n]", text.strip().strip("[]"))]
-        return None if None in labels else ParsedAnswer({name: labels}, repair_kind="prose")
+        labels = []
+        for part in re.split(r"[,\n]", text.strip().strip("[]")):
+            if (label := self._labels.find(part)) is None:
+                return None
+            labels.append(label)
+        return ParsedAnswer({name: labels}, repair_kind="prose")
 
     def _mend(self, text: str) -> ParsedAnswer | None:
         """Mend broken JSON with json-repair; None if the result is no object that fits."""
-        broken = text[text.find("{") :] if "{" in text else ""
-        brackets = broken.count("{") + broken.count("[")
-        if not broken or len(broken) > REPAIRED_CHARACTERS_MAX or brackets > REPAIRED_BRACKETS_MAX:
-            return None
-        import json_repair  # noqa: PLC0415 - most runs never need it
-
-        try:
-            value = json_repair.loads(broken, skip_json_loads=True)
-            refuse_lone_surrogates(value)
-            parsed = self._validate(value, "json-repair") if isinstance(value, dict) and value else None
-        except (ValueError, RecursionError, IndexError):
-            return None
+        value = mended_object(text)
+        parsed = None if value is None else self._validate(value, len(text), "json-repair")
         return parsed if parsed is not None and parsed.error is None else None
+
+
+class Labels:
+    """The labels of a job, to be found however a model spells them."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = frozenset(labels)
+        self._folded: dict[str, str | None] = {}
+        """Each label by its letters without case; None where several have the same."""
+        for label in labels:
+            letters = label.strip(AROUND_A_LABEL).casefold()
+            self._folded[letters] = None if letters in self._folded else label
+
+    def find(self, text: str) -> str | None:
+        """The label that a text is, spelled as in the job; None if it is none, or may be several."""
+        stripped, bare = text.strip(), text.strip(AROUND_A_LABEL)
+        if stripped in self._labels or bare in self._labels:
+            return stripped if stripped in self._labels else bare
+        return self._folded.get(bare.casefold())
 
 
 def contract_of(job: Job) -> Contract | None:
@@ -173,7 +169,9 @@ def contract_of(job: Job) -> Contract | None:
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in a text, without those inside another, and without empty ones."""
     begin = text.find("{")
-    while begin >= 0:
+    for _ in range(PIECES_MAX):
+        if begin < 0:
+            return
         end = depth = 0
         for token in BRACE.finditer(text, begin):
             depth += {"{": 1, "}": -1}.get(token[0], 0)
@@ -189,14 +187,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         begin = text.find("{", end)
 
 
-def _label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that a text is, spelled as in the job; None if it is none, or may be several."""
-    bare = text.strip(AROUND_A_LABEL)
-    if text.strip() in labels or bare in labels:
-        return text.strip() if text.strip() in labels else bare
-    same = [label for label in labels if label.strip(AROUND_A_LABEL).casefold() == bare.casefold()]
-    return same[0] if len(same) == 1 else None
-
-
-def _refuse_to_fetch(address: str) -> NoReturn:
-    raise ValueError(f"nothing is fetched for a schema: copy the definitions at {address} into its $defs")
+def _is_fence(text: str) -> bool:
+    """Whether a text is one code fence."""
+    first, _, rest = text.strip().partition("\n")
+    return FENCE_LINE.fullmatch(first) is not None and rest.endswith("```")

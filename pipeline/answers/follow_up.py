@@ -41,8 +41,10 @@ class AnswerChecker:
         parsed = self.contract.read(outcome.text, is_complete=outcome.finish_reason == "stop")
         return "invalid" if parsed.error is not None and outcome.status == "ok" else outcome.status, parsed
 
-    def follow_up(self, request: Request, outcome: Outcome) -> Request | None:
-        """The follow-up of a request, or None if its outcome is final.
+    def follow_up(
+        self, request: Request, outcome: Outcome, checked: tuple[Status, ParsedAnswer | None] | None = None
+    ) -> Request | None:
+        """The follow-up of a request, or None if its outcome is final. `checked`: what `check` said of the outcome.
 
         The follow-up's key is computed from the request's key and, for a repair, from the answer's text. It does not
         depend on the request's body: without one, the follow-up has the right key and an empty body. Neither does it
@@ -50,7 +52,7 @@ class AnswerChecker:
         """
         if not isinstance(outcome, Answer):
             return None
-        status, parsed = self.check(outcome)
+        status, parsed = checked or self.check(outcome)
         if (
             status == "invalid"
             and parsed is not None

@@ -37,6 +37,8 @@ SHAPES_OF_TYPES: dict[str, Shape] = {
     "boolean": Shape("boolean"),
 }
 SHAPES_OF_FORMATS: dict[object, Shape] = {"date": Shape("date"), "date-time": Shape("datetime")}
+NEVER_MISMATCHED = ("text", "word", "boolean")
+"""Shapes whose columns hold every value that fits the schema."""
 TOO_LARGE = "a number larger than its column can hold"
 NO_ZONE = "a time without its zone, such as Z or +02:00"
 
@@ -63,6 +65,8 @@ def mismatch(value: object, shape: Shape, place: str = "") -> str | None:
     if value is None:
         return None
     if shape.kind == "list" and isinstance(value, list) and shape.items is not None:
+        if shape.items.kind in NEVER_MISMATCHED:
+            return None
         each = (mismatch(item, shape.items, f"{place}/{number}") for number, item in enumerate(value))
         return next((reason for reason in each if reason), None)
     if shape.kind == "object" and isinstance(value, dict):

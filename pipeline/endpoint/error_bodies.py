@@ -124,8 +124,9 @@ def _message(value: object, depth: int = DEPTH_MAX) -> str:
     if not isinstance(inner, dict):
         return ""
     # An error that is only a word ("Bad Request") says less than the message beside it.
-    keys = ("error", "message") if isinstance(inner.get("error"), (dict, list)) else ("message",)
-    found = (_message(inner.get(key), depth - 1) for key in (*keys, "msg", "detail", "error", "errors"))
+    first = ("error", "message") if isinstance(inner.get("error"), (dict, list)) else ("message",)
+    keys = dict.fromkeys((*first, "msg", "detail", "error", "errors"))  # none is read twice
+    found = (_message(inner.get(key), depth - 1) for key in keys)
     message = next((text for text in found if text.strip()), "")
     if message and isinstance(place := inner.get("loc"), list):  # FastAPI
         return f"{'.'.join(str(step) for step in place[:8] if isinstance(step, (str, int)))}: {message}"

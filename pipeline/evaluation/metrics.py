@@ -170,7 +170,7 @@ def _as_list(cell: object, known: Sequence[str]) -> list[str] | None:
         return [str(each) for each in cell]
     text = str(cell).strip()
     if text.startswith("["):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             return [
                 each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in json.loads(text)
             ]

@@ -27,6 +27,7 @@ from ..records import (
     Outcome,
     Rejection,
     Request,
+    Status,
     Stopped,
     Tally,
     add_costs,
@@ -34,6 +35,7 @@ from ..records import (
 from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
 from ..text import one_line
 from .context import Clocks, StopState, lane_id
+from .threads import TEXT_CHARACTERS_AT_ONCE, in_thread_if
 
 _encoder = msgspec.json.Encoder()
 
@@ -158,8 +160,8 @@ class LocalContext(StopState):
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
-        status, _ = self._checker.check(outcome)
-        following = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
+        status, following = await in_thread_if(is_long, self._judged, request, outcome)
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
@@ -169,7 +171,7 @@ class LocalContext(StopState):
         if self.earlier is not None:
             stored = self.earlier.get_many([request.key])[0]
             outcome = _merged(stored, outcome, keeps_answer=replaces is None)
-            status, _ = self._checker.check(outcome)
+            status, _ = await in_thread_if(is_long, self._checker.check, outcome)
         elif replaces is not None:
             outcome = msgspec.structs.replace(outcome, cost=add_costs(replaces.cost, outcome.cost))
         if self.retry_id and is_settled and (is_paid or status in ANSWERED):  # what failed for free is asked once more
@@ -188,6 +190,11 @@ class LocalContext(StopState):
         self.asked = self.asked.plus(status, -1)
         self.ledger = self.ledger.plus(status, -1)
         self._note_ledger()
+
+    def _judged(self, request: Request, outcome: Outcome) -> tuple[Status, Request | None]:
+        """The status of an outcome, and the request that follows from it."""
+        checked = status, _ = self._checker.check(outcome)
+        return status, self._checker.follow_up(request, outcome, checked) if status in FOLLOWED_UP else None
 
     def _stop_at_failures(self) -> None:
         """Stop if more of this run's rows ended without an answer than `limits.max_failures` allows."""

@@ -83,7 +83,7 @@ class Chains:
     def _add_step(self, chain: Chain, request: Request, stored: bytes) -> Request | None:
         """Add a request with its stored outcome to the chain; returns its follow-up, if it has one."""
         outcome = read_outcome(stored)
-        status, parsed = self._checker.check(outcome)
+        checked = status, parsed = self._checker.check(outcome)
         chain.steps.append(Step(request, outcome, status, parsed))
-        chain.unanswered = self._checker.follow_up(request, outcome) if status in FOLLOWED_UP else None
+        chain.unanswered = self._checker.follow_up(request, outcome, checked) if status in FOLLOWED_UP else None
         return chain.unanswered

@@ -1,6 +1,7 @@
 """The message is found in an error body of any shape, and is made fit to be shown."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -52,3 +53,12 @@ def test_the_message_is_found_wherever_the_provider_put_it(body: Any, message: s
 def test_a_message_is_one_short_line_without_control_or_bidi_characters() -> None:
     assert clean_message("a\x00b\r\n\t c\u202ed\u2066\x1b[31me\x9b\ud800") == "ab cde"
     assert clean_message("x " * 3000) == "x " * 249 + "x…"
+
+
+def test_no_part_of_an_error_is_read_more_often_than_it_stands_there() -> None:
+    inner: Any = "[" + "{}," * 300_000 + "{}]"  # without a message, so that every key is tried
+    for _ in range(5):
+        inner = {"error": inner}
+    began = time.process_time()
+    rejected(400, inner)
+    assert time.process_time() - began < 0.5  # seconds, on a busy machine

@@ -194,6 +194,7 @@ def test_gold_is_converted_to_values_of_the_answers_kind() -> None:
         ["[a"],
     ]
     assert as_values(pl.Series([["a"], None]), "lists").to_list() == [["a"], None]
+    assert as_values(texts(["[" * 100_000]), "lists").to_list() == [["[" * 100_000]]
 
 
 def test_a_distance_is_a_difference_for_numbers_and_jaccards_for_lists() -> None:

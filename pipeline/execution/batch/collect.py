@@ -128,7 +128,7 @@ class Collector:
         for _ in range(DOWNLOAD_ATTEMPTS):
             for file_id, path in zip(result_ids, paths, strict=True):
                 await self._calls.json(functools.partial(self._api.download, file_id, path))
-            answers, unreadable = count_results(paths, parse_json)
+            answers, unreadable = await asyncio.to_thread(count_results, paths, parse_json)
             if not unreadable and answers >= completed:
                 return paths
         if not unreadable and answers:
@@ -149,6 +149,7 @@ class Collector:
         group: list[tuple[BatchLine, Answer]] = []
         with LinesByKey(self._state.path(batch_file)) as lines:
             for result in (result for path in paths for result in read_results(path, parse_json)):
+                await asyncio.sleep(0)  # a file may be long: signals are heard between its lines
                 if result.key not in lines:
                     continue  # reported twice, or not of this batch
                 outcome = self._outcome(result)

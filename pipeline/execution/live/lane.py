@@ -14,6 +14,7 @@ from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ..context import RunContext
+from ..threads import BODY_BYTES_AT_ONCE, in_thread_if
 from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
@@ -263,17 +264,19 @@ class Lane:
         assert flight is not None  # noqa: S101 - `_mark_sent` set it
         try:
             reply = await self._reply_to(item, share)
+            is_large = reply is not None and len(reply.body) > BODY_BYTES_AT_ONCE
+            result = None if reply is None else await in_thread_if(is_large, read_reply, reply)
         except BaseException:
             self._throttle.on_abandoned()
             raise
         finally:
             self._wake()
-        if reply is None:
+        if reply is None or result is None:
             self._throttle.on_abandoned()
             if item.is_withdrawn and self._context.stopping is None:
                 self._delay(item, flight.left_at)
             return
-        result, now = read_reply(reply), self._context.clock()
+        now = self._context.clock()
         self._settle(item, result)
         item.sent = item.request
         if item.is_doubtful:
