@@ -12,7 +12,7 @@ WEIGHTS := .venv/.weights
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench governor torture local-model clean
+.PHONY: help demo test check bench governor torture adversary local-model clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -43,6 +43,12 @@ governor: $(TOOLS) ## the throttle at each kind of hidden limit, in simulation; 
 
 torture: $(TOOLS) ## kill 300 runs at random moments and at every step, and hold the books against what was sent
 	$(BIN)/python tests/support/torture.py --kills 300
+
+adversary: $(TOOLS) ## endpoints that send unasked, bill at random and answer degenerate texts; hostile folders, files, screens
+	$(BIN)/python tests/support/unasked_server.py --runs 120
+	$(BIN)/python tests/support/random_bills.py --servers 200
+	$(BIN)/python tests/support/degenerate_texts.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 local-model: $(INSTALLED) $(WEIGHTS) ## install the small model that runs on this machine
 

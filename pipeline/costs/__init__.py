@@ -1,6 +1,6 @@
 """Prices of models, the budget of a job, and forecasts of the tokens, cost and time of requests."""
 
-from .budget import Budget
+from .budget import Budget, Charge
 from .forecast import (
     Forecast,
     ForecastInputs,
@@ -15,6 +15,7 @@ from .prices import PriceList, expected_usage, token_bytes
 
 __all__ = [
     "Budget",
+    "Charge",
     "Forecast",
     "ForecastInputs",
     "Interval",

@@ -1,14 +1,21 @@
-"""A chat endpoint on a loopback port that sends responses which nobody asked for: late, doubled, early, interleaved."""
+"""A chat endpoint on a loopback port that sends responses which nobody asked for: late, doubled, early, interleaved.
 
+`python tests/support/unasked_server.py --runs 120` prints how many rows of random runs got another row's answer.
+"""
+
+import argparse
 import asyncio
 import random
 import ssl
+import tempfile
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import msgspec
 from chat_server import answer_to, completion
+from live_run import make_job, numbered, run
 from raw_server import read_request
 
 
@@ -123,3 +130,39 @@ class UnaskedServer:
 def _response(status: bytes, body: bytes) -> bytes:
     head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     return head % (status, len(body)) + body
+
+
+def random_manner(rng: random.Random) -> Manner:
+    """A manner of sending responses that nobody asked for."""
+    return Manner(
+        share=rng.choice([0.02, 0.1, 0.5, 1.0]),
+        late=(0.0, rng.choice([0.0, 0.001, 0.02, 0.1, 0.3])),
+        status=rng.choice([b"200 OK", b"200 OK", b"408 Request Timeout", b"500 Oh", b"429 No"]),
+        halves=rng.random() < 0.2,
+        after=rng.choice([0, 0, 20, 60]),
+        latency=(0.0, rng.choice([0.0, 0.02, 0.1, 0.3])),
+    )
+
+
+def main() -> None:
+    """Ask random servers, and print how many rows got another row's answer."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    figures = dict.fromkeys(("runs", "rows", "wrong rows", "requests", "unasked responses"), 0)
+    for number in range(given.runs):
+        rng = random.Random(given.seed + number)
+        pace = {"limits__requests_per_minute": rng.choice([600, 3000])} if rng.random() < 0.2 else {}
+        rows = 30 if pace else rng.choice([8, 100])
+        with UnaskedServer(random_manner(rng), seed=number) as server, tempfile.TemporaryDirectory() as folder:
+            job = make_job(server.url, limits__concurrency=rng.choice([1, 4, 16, 64]), **pace)
+            done = run(Path(folder), job, numbered(rows))
+            wrong = sum(text != answer_to(prompt) for prompt, text in done.answers.items())
+            found = (1, rows, wrong, len(server.prompts), server.unasked)
+        figures = {name: known + more for (name, known), more in zip(figures.items(), found, strict=True)}
+    print(msgspec.json.encode(figures).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ...answers import RESPONSE_FORMATS
+from ...costs import Charge
 from ...endpoint import BatchApi, clean_message, parse_json, read_reply, rejects_response_format
 from ...job import Job
 from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
@@ -211,30 +212,35 @@ class Collector:
     async def _record_answer(self, batch_file: BatchFile, line: BatchLine, answer: Answer) -> Request | None:
         """Record one answer; its follow-up, if a row of this run asks for it."""
         self._retry_policy.answered(self._context.clock())
-        paid = self._context.prices.cost(answer.usage, line.request.model)
-        self._settle(line, paid)
+        paid = self._settle(line, answer)
         cost = add_costs(line.cost, paid)
         answer = replace(answer, cost=cost, attempts=line.tries + 1, asked_at=batch_file.made_at)
         counts = line.request.key not in self._state.other_keys
         follow_up = await self._context.record(line.request, answer, counts=counts)
         return follow_up if counts else None
 
-    def _settle(self, line: BatchLine, paid: float | None) -> None:
-        """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be.
+    def _settle(self, line: BatchLine, result: Answer | Rejection) -> float | None:
+        """Count an attempt, and return its cost; against the cap, an unknown cost counts as the most that it can be.
 
         The reservation is released with the whole batch.
         """
-        held = self._state.worst_cost(line.request) if paid is None else 0.0
-        self._context.budget.spent += paid or held
-        self._context.count_attempt(paid, held=held)
+        budget = self._context.budget
+        if isinstance(result, Rejection) and not result.status and result.usage is None:
+            charge = Charge(0.0)  # the provider did not come to it
+        else:
+            charge = budget.charge(self._state.encode(line.request), result, self._state.worst_cost(line.request))
+        budget.spent += charge.held or charge.paid or 0.0
+        self._context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
+        if said := budget.take_said():
+            self._context.say(said)
+        return charge.paid
 
     async def _on_rejection(self, batch_file: BatchFile, line: BatchLine, rejection: Rejection) -> None:
         """Ask a request again that has no answer, or record its failure. Raises Stopped if the job cannot go on."""
         if line.request.key in self._state.other_keys:
             return
         self._context.log_rejection(rejection)
-        paid = 0.0 if rejection.usage is None else self._context.prices.cost(rejection.usage, line.request.model)
-        self._settle(line, paid)
+        paid = self._settle(line, rejection)
         attempts = Attempts()
         attempts.counted = line.tries
         decision = self._retry_policy.decide(rejection, attempts, self._context.clock())
