@@ -18,7 +18,7 @@ from ...pacing import TEXT_FAILURES_MAX, WINDOW_FIRST
 from ...records import Answer, BadJob, Exit, Request, Stopped
 from ...text import one_line
 from ..context import DRAIN_SECONDS, RunContext
-from ..live.format_fallback import FormatFallback
+from ..live import FormatFallback
 from ..stream import RequestStream
 from .actor import (
     ActorEnded,
