@@ -35,7 +35,7 @@ class BatchApi:
         self._deadline_seconds = max(endpoint.timeout_seconds, FILE_SECONDS)
         proxy = proxy_for(self._base_url)
         self._redactor = redactor_for(endpoint, key, proxy)
-        transport = AiohttpTransport(httpx.create_ssl_context(), proxy)
+        transport = AiohttpTransport(httpx.create_ssl_context(), proxy, reuses=False)  # calls are few
         self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
 
     async def __aenter__(self) -> Self:

@@ -182,7 +182,7 @@ class WatchedConnector(aiohttp.TCPConnector):
         self._factory = cast(partial[ResponseHandler], partial(WatchedConnection, self._loop, self))
         self.on_doubt: OnDoubt = lambda _owners: None
         """Called with the owners of exchanges whose answers became doubtful."""
-        self._is_suspect = False
+        self.is_suspect = False
         """An unasked response was seen: each request gets a connection of its own."""
         self._slowest_seconds = 0.0
         """How long the slowest response took."""
@@ -202,13 +202,13 @@ class WatchedConnector(aiohttp.TCPConnector):
             protocol = connection.protocol
             assert isinstance(protocol, WatchedConnection)  # noqa: S101 - `_factory` makes no other
             if not protocol.is_new:
-                if not self._is_suspect and self._may_carry_more(protocol):
+                if not self.is_suspect and self._may_carry_more(protocol):
                     self._begin(protocol)
                     return connection
                 self._rest(connection)
                 continue
             try:
-                if self._is_suspect or CURRENT.get().body_bytes >= SMALL_BYTES:
+                if self.is_suspect or CURRENT.get().body_bytes >= SMALL_BYTES:
                     await asyncio.sleep(LISTEN_SECONDS)
             except BaseException:
                 connection.close()
@@ -228,7 +228,7 @@ class WatchedConnector(aiohttp.TCPConnector):
 
     def on_unasked(self, doubtful: Sequence[Exchange]) -> None:
         """Use no connection twice from now on, and report whose answers are doubtful."""
-        self._is_suspect = True
+        self.is_suspect = True
         self.on_doubt([exchange.owner for exchange in doubtful])
 
     async def confirm(self) -> None:
@@ -238,7 +238,7 @@ class WatchedConnector(aiohttp.TCPConnector):
         """
         began = self._loop.time()
         while True:
-            longest = CONFIRM_SUSPECT_SECONDS_MAX if self._is_suspect else CONFIRM_SECONDS_MAX
+            longest = CONFIRM_SUSPECT_SECONDS_MAX if self.is_suspect else CONFIRM_SECONDS_MAX
             until = max((carrier.sent_at for carrier in self.open_transports if carrier.exchanges), default=0.0)
             seconds = min(until + self._slowest_seconds + SILENCE_SECONDS, began + longest) - self._loop.time()
             if seconds <= 0:
@@ -246,9 +246,9 @@ class WatchedConnector(aiohttp.TCPConnector):
             await asyncio.sleep(seconds)
 
     def _begin(self, protocol: WatchedConnection) -> None:
-        if self._is_suspect:
+        if self.is_suspect:
             protocol.force_close()
-        protocol.begin(CURRENT.get(), is_certain=self._is_suspect)
+        protocol.begin(CURRENT.get(), is_certain=self.is_suspect)
 
     def _may_carry_more(self, protocol: WatchedConnection) -> bool:
         protocol.forget_old()

@@ -36,8 +36,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     ReadError if the connection ended before the response did; RemoteProtocolError for a response that is not HTTP.
     """
 
-    def __init__(self, tls: ssl.SSLContext, proxy: httpx.Proxy | None = None) -> None:
-        """`proxy`: the proxy to send through. The environment's proxy variables are not read."""
+    def __init__(self, tls: ssl.SSLContext, proxy: httpx.Proxy | None = None, *, reuses: bool = True) -> None:
+        """`proxy`: the proxy to send through. The environment's proxy variables are not read.
+
+        `reuses=False`: each request gets a connection of its own, so that its response is never doubtful.
+        """
+        self._reuses = reuses
         self._tls, self._proxy = tls, None if proxy is None else str(proxy.url)
         # kept out of the proxy's URL, since aiohttp's errors repeat that
         login = b":".join(proxy.raw_auth) if proxy is not None and proxy.raw_auth is not None else None
@@ -83,6 +87,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open_session(self) -> aiohttp.ClientSession:
         self._connector = WatchedConnector(limit=0, ssl=self._tls, ttl_dns_cache=60)
         self._connector.on_doubt = self.on_doubt
+        self._connector.is_suspect = not self._reuses
         return aiohttp.ClientSession(
             connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
