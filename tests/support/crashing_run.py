@@ -61,9 +61,9 @@ def wrap(passed: Callable[[str], None], acks: int, output: Path) -> None:  # noq
     original: Any = Client.attempt, LocalContext.record, Store.put, diskcache.Cache.transact, Path.replace
     attempt, record, put, transact, replace = original
 
-    async def attempting(self: Client, request: Any) -> Any:
+    async def attempting(self: Client, *told: Any) -> Any:
         passed("before a request")
-        reply = await attempt(self, request)
+        reply = await attempt(self, *told)
         passed("answered")
         return reply
 
