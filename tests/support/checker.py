@@ -71,10 +71,10 @@ def check(job: Job, script: Script, kills: int, width: int, turned_away: int = 0
     source = pl.read_csv(job.inputs[0], infer_schema=False)
     assert output.select(source.columns).equals(source)
     for name in ("again.csv", "once more.csv"):
-        export_table(job.folder, job.folder / name)
-    assert (job.folder / "again.csv").read_bytes() == (job.folder / "once more.csv").read_bytes()
-    export_table(job.folder, job.folder / "again.parquet")
-    assert pl.read_parquet(job.folder / "again.parquet").equals(output)
+        export_table(job.folder, job.folder.parent / name)
+    assert (job.folder.parent / "again.csv").read_bytes() == (job.folder.parent / "once more.csv").read_bytes()
+    export_table(job.folder, job.folder.parent / "again.parquet")
+    assert pl.read_parquet(job.folder.parent / "again.parquet").equals(output)
 
     # the sums
     summary = msgspec.json.decode((job.folder / "summary.json").read_bytes(), type=Summary)
