@@ -29,10 +29,18 @@ FORGET_SECONDS = 60.0
 RESTING_MAX = 64
 """The most connections that are kept open after their last request, to see whether something follows."""
 
-SILENCE_SECONDS = 0.05
-"""How much longer than the slowest answer so far a connection must be silent, until its last answer is certain."""
+REUSE_SECONDS_MAX = 1.0
+"""A connection whose response took longer carries no further request: a new connection costs little beside that, and
+what may follow a response shows soon."""
 
-CONFIRM_SECONDS_MAX = 1.0
+SILENCE_SECONDS = 0.05
+"""How much longer than twice the slowest response a connection must be silent, until its last answer is certain.
+
+Twice, as a server answers one request after the other: if each response is that of the request before, the last one
+is begun when the slowest is sent.
+"""
+
+CONFIRM_SECONDS_MAX = 2.1
 """How long the end of a run waits for that silence at most."""
 
 CONFIRM_SUSPECT_SECONDS_MAX = 10.0
@@ -44,9 +52,11 @@ LISTEN_SECONDS = 0.05
 CONNECTIONS_REFUSED_MAX = 3
 """How many new connections, on which the server speaks first, are given up before the attempt is."""
 
-
 SMALL_BYTES = 32 * 1024
 """A request body below this size is written at once, so a response that comes before is not its answer."""
+
+HTTP = b"HTTP/"
+"""How every response begins."""
 
 EARLY = "the server sends a response before it is asked"
 
@@ -82,15 +92,22 @@ class WatchedConnection(ResponseHandler):
         """It has carried no request yet."""
         self.sent_at = 0.0
         """When its last request left, in the loop's time."""
+        self.carried = 0
+        """The number of its requests."""
+        self.is_slow = False
+        """Its last response took so long that it carries no further request."""
         self._is_small = True
+        self._first_bytes = b""
+        """How its last response began."""
         self.exchanges: list[Exchange] = []
         """What it carried, as long as that may become doubtful."""
 
     def begin(self, exchange: Exchange, *, is_certain: bool) -> None:
         """Expect a response from now on. `is_certain`: whatever follows it, the first response is the answer."""
         self.is_awaited, self.is_written, self.has_response, self.is_new = True, False, False, False
-        self._is_small = exchange.body_bytes < SMALL_BYTES
+        self._is_small, self._first_bytes = exchange.body_bytes < SMALL_BYTES, b""
         self.sent_at = self._loop.time()
+        self.carried += 1
         if not is_certain:
             self.exchanges.append(exchange)
 
@@ -108,6 +125,8 @@ class WatchedConnection(ResponseHandler):
         """Read what arrived; see aiohttp."""
         if data and not self.is_awaited:
             self._on_unasked()
+        elif len(self._first_bytes) < len(HTTP):
+            self._first_bytes += data[: len(HTTP)]
         super().data_received(data)
 
     def feed_data(self, data: Any, size: int = 0) -> None:  # noqa: ANN401 - aiohttp's message and its body
@@ -125,8 +144,9 @@ class WatchedConnection(ResponseHandler):
         super().feed_data(data, size)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Fail what is awaited; see aiohttp. What is not HTTP, after a good response, may be the end of another."""
-        if isinstance(exc, HttpProcessingError) and len(self.exchanges) > self.is_awaited:
+        """Fail what is awaited; see aiohttp. A response that begins well, and then is none, may be two in one."""
+        is_mixed = not self.is_awaited or self._first_bytes.startswith(HTTP)
+        if isinstance(exc, HttpProcessingError) and is_mixed and len(self.exchanges) > self.is_awaited:
             if self.is_awaited:
                 self.exchanges.pop()  # it fails, and is asked again, by itself
             self._on_unasked()
@@ -154,9 +174,15 @@ class WatchedConnection(ResponseHandler):
     def _on_complete(self) -> None:
         if not self.is_written:  # refused before it was read as a whole: the rest of it must not be read as the next
             self.force_close()
-        if self.is_awaited:
-            self.is_awaited = False
-            self._connector.on_complete(self._loop.time() - self.sent_at)
+        if not self.is_awaited:
+            return
+        self.is_awaited = False
+        seconds = self._loop.time() - self.sent_at
+        self._connector.on_complete(seconds)
+        self.is_slow = seconds > REUSE_SECONDS_MAX
+        if self.is_slow and self.carried == 1:  # a response that was sent before it was asked for comes much sooner
+            self.exchanges.clear()
+            self.force_close()
 
     def _on_unasked(self) -> None:
         self.is_dirty = True
@@ -185,7 +211,7 @@ class WatchedConnector(aiohttp.TCPConnector):
         self.is_suspect = False
         """An unasked response was seen: each request gets a connection of its own."""
         self._slowest_seconds = 0.0
-        """How long the slowest response took."""
+        """How long the slowest response took, of those on connections that are used again."""
         self.open_transports: dict[WatchedConnection, asyncio.Transport] = {}
         """All connections that are open, also those on which TLS is being ended."""
         self._resting: deque[aiohttp.connector.Connection] = deque()
@@ -224,7 +250,7 @@ class WatchedConnector(aiohttp.TCPConnector):
 
     def on_complete(self, seconds: float) -> None:
         """Take note of how long a response took."""
-        self._slowest_seconds = max(self._slowest_seconds, seconds)
+        self._slowest_seconds = max(self._slowest_seconds, min(seconds, REUSE_SECONDS_MAX))
 
     def on_unasked(self, doubtful: Sequence[Exchange]) -> None:
         """Use no connection twice from now on, and report whose answers are doubtful."""
@@ -234,13 +260,14 @@ class WatchedConnector(aiohttp.TCPConnector):
     async def confirm(self) -> None:
         """Return once no answer can become doubtful: every connection was silent long enough, or is closed.
 
-        Waits for a second at most, or ten if an unasked response was seen.
+        Waits for two seconds at most, or ten if an unasked response was seen.
         """
         began = self._loop.time()
         while True:
             longest = CONFIRM_SUSPECT_SECONDS_MAX if self.is_suspect else CONFIRM_SECONDS_MAX
-            until = max((carrier.sent_at for carrier in self.open_transports if carrier.exchanges), default=0.0)
-            seconds = min(until + self._slowest_seconds + SILENCE_SECONDS, began + longest) - self._loop.time()
+            doubtful = (carrier for carrier in self.open_transports if carrier.exchanges)
+            until = max(map(self._silent_at, doubtful), default=0.0)
+            seconds = min(until, began + longest) - self._loop.time()
             if seconds <= 0:
                 return
             await asyncio.sleep(seconds)
@@ -253,7 +280,7 @@ class WatchedConnector(aiohttp.TCPConnector):
     def _may_carry_more(self, protocol: WatchedConnection) -> bool:
         protocol.forget_old()
         return (
-            not protocol.should_close
+            not (protocol.should_close or protocol.is_slow)
             and len(protocol.exchanges) < REQUESTS_MAX
             and sum(exchange.body_bytes for exchange in protocol.exchanges) < REMEMBERED_BYTES_MAX
             and not _has_arrived(protocol)
@@ -268,8 +295,11 @@ class WatchedConnector(aiohttp.TCPConnector):
     def _is_over(self, connection: aiohttp.connector.Connection) -> bool:
         protocol = connection.protocol
         assert isinstance(protocol, WatchedConnection)  # noqa: S101 - see `connect`
-        silent_until = protocol.sent_at + 2 * self._slowest_seconds + CONFIRM_SECONDS_MAX
-        return connection.closed or self._loop.time() > silent_until
+        return connection.closed or self._loop.time() > self._silent_at(protocol) + CONFIRM_SECONDS_MAX
+
+    def _silent_at(self, protocol: WatchedConnection) -> float:
+        """When the answers of a connection are certain if it is silent until then, in the loop's time."""
+        return protocol.sent_at + 2 * self._slowest_seconds + SILENCE_SECONDS
 
     async def close(self, **arguments: Any) -> None:  # noqa: ANN401 - those of aiohttp
         """Close all connections."""

@@ -15,7 +15,6 @@ import msgspec
 import polars as pl
 from fault_script import ANSWERS, Script, Sent
 
-from pipeline.endpoint.kept_alive import REQUESTS_MAX
 from pipeline.job.job import Job
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, Summary
@@ -94,9 +93,7 @@ def check(job: Job, script: Script, kills: int, width: int, turned_away: int = 0
     # what was asked again, and why
     answered = Counter(entry.prompt for entry in script.history if entry.met in ANSWERS)
     paid_again = sum(times - 1 for times in answered.values())
-    # after bytes that are not HTTP, answers that came on the same connection before are asked again
-    doubtful = REQUESTS_MAX * width if any(entry.met not in ANSWERS for entry in script.history) else 0
-    assert paid_again <= kills * 2 * width + doubtful
+    assert paid_again <= kills * 2 * width
     if not kills:
         assert ledger.attempts == len(script.history) + turned_away
         assert math.isclose(ledger.cost, billed)

@@ -106,7 +106,7 @@ class UnaskedServer:
                         extra.add(asyncio.create_task(self._send_unasked(writer, pause)))
                     else:
                         await self._send_unasked(writer, 0.0)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for task in extra:
