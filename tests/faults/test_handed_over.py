@@ -18,6 +18,7 @@ from stores import tamper
 
 from pipeline.store.rows import checksum
 
+LANE = {"base_url": "u", "model": "m", "api_key_env": ""}
 KEY = {"SECRET_KEY": "sk-of-the-victim"}
 Make = Callable[..., Path]
 
@@ -230,7 +231,9 @@ def test_a_link_in_place_of_the_batches_loses_no_file_where_it_leads(here: Path,
         ("ledger", {"cost": -100.0}),
         ("ledger", {"held": -100.0}),
         ("ledger", {"aside": -1e300}),
-        ("learnt", [{"lane": {"base_url": "u", "model": "m", "api_key_env": ""}, "learnt": {"window": -9}}]),
+        ("learnt", [{"lane": LANE, "learnt": {"window": -9}, "at": "2026-11-29T00:00:00Z"}]),
+        ("learnt", [{"lane": LANE, "learnt": {"requests_per_minute": -1.0}, "at": "2026-11-29T00:00:00Z"}]),
+        ("learnt", [{"lane": LANE, "learnt": {}, "at": "2026-11-29T00:00:00"}]),
         ("batches", {"sheets": [{"name": "../../victim", "model": "m"}]}),
         ("batches", {"sheets": [{"name": "a.jsonl", "model": "m", "reserved": -100.0}]}),
         ("batches", {"sheets": [], "form": 99}),
