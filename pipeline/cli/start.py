@@ -212,7 +212,7 @@ def _replayed(start: "RunStart") -> list[str]:
     from ..records import BadJob
 
     words: list[str | None] = list(start.command or [])
-    for at in start.hidden_words:
+    for at in sorted(set(start.hidden_words) & set(range(len(words)))):
         is_joined = (words[at] or "").startswith("-")  # --system=TEXT, -pTEXT
         flag = (words[at] or "").partition("=")[0] if is_joined else words[at - 1]
         option = next((each for each in run.params if flag in each.opts), None)
