@@ -14,8 +14,8 @@ import msgspec
 
 from ..files import open_private, write_whole
 from ..job import Job, ThisRun, default_job_folder, settings_id
-from ..records import BadJob, Exit, Process, Record, Status, Stopped, Summary
-from ..version import __version__
+from ..records import BadJob, Exit, NewerVersion, Process, Record, Status, Stopped, Summary
+from ..version import __version__, is_newer
 
 
 class RunStart(Record, frozen=True, tag="began"):
@@ -125,12 +125,26 @@ def record_end(folder: Path, summary: Summary) -> None:
 
 
 def read_history(folder: Path) -> list[RunStart | RunEnd]:
-    """Read all lines, oldest first, without any that a crash cut off or that this version does not understand."""
+    """Read all lines, oldest first, without any that a crash cut off or that makes no sense.
+
+    Raises NewerVersion for a line of a newer version's run that this version does not understand.
+    """
     try:
         lines = (folder / "history.jsonl").read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [decoded for line in lines if line.endswith(b"\n") and (decoded := _decode(line)) is not None]
+    found: list[RunStart | RunEnd] = []
+    version: object = ""
+    for line in lines:
+        if not line.endswith(b"\n"):
+            continue
+        decoded = _decode(line)
+        if decoded is not None:
+            found.append(decoded)
+        version = decoded.version if isinstance(decoded, RunStart) else _version_in(line) or version
+        if decoded is None and is_newer(version):
+            raise NewerVersion(f"{folder / 'history.jsonl'} (a line in it is of version {str(version)[:40]})")
+    return found
 
 
 def last_start(folder: Path, *, pilots: bool = True) -> RunStart | None:
@@ -181,8 +195,8 @@ def find_job_folder(name: str | Path) -> Path:
 def job_of_start(folder: Path, start: RunStart) -> Job:
     """Make the Job of a recorded run again, over the table that it read, also if the job folder was moved since.
 
-    The values of its headers are lost: they are secrets and were not recorded. Raises BadJob for settings that this
-    version does not understand.
+    The values of its headers are lost: they are secrets and were not recorded. For settings that this version does not
+    understand, raises NewerVersion if a newer one recorded them, else BadJob.
     """
     this_run = ThisRun(limit=start.limit, sample=start.sample, seed=start.seed, job_dir=folder)
     table = Path(start.table)
@@ -197,6 +211,10 @@ def job_of_start(folder: Path, start: RunStart) -> Job:
             }
         )
     except ValueError as error:
+        if is_newer(start.version):
+            raise NewerVersion(
+                f"The line of the last run of {folder} (its settings are of version {start.version[:40]})"
+            ) from None
         raise BadJob(
             f"{folder} was last run with settings that this version of pipeline does not understand: {error}\n"
             "Its answers are kept. Run the job again with this version, then type the same command again."
@@ -209,6 +227,15 @@ def _decode(line: bytes) -> RunStart | RunEnd | None:
         return _line_decoder.decode(line)
     except ValueError:  # msgspec's error, or Python's for bytes that are not UTF-8
         return None
+
+
+def _version_in(line: bytes) -> object:
+    """The version that a line names; None if it names none."""
+    try:
+        fields = msgspec.json.decode(line)
+    except ValueError:
+        return None
+    return fields.get("version") if isinstance(fields, dict) else None
 
 
 def _append(folder: Path, line: RunStart | RunEnd) -> None:

@@ -19,9 +19,9 @@ from .notes import (
     read_learned_limits,
     read_ledger,
     read_open_batches,
-    read_outcome,
     read_run_status,
 )
+from .outcomes import read_outcome
 from .reader import Reader
 from .salvage import open_store
 from .writer import Store
