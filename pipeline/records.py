@@ -300,6 +300,8 @@ class Tally(Record, frozen=True, omit_defaults=False):
     """The sum of the sizes of the requests of these answers (`costs.token_bytes`)."""
     seconds: float = 0.0
     """The sum of the latencies of these answers."""
+    in_outcomes: float = 0.0
+    """The part of `cost` that recorded outcomes name; the rest was spent on attempts without one."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))

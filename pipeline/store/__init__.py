@@ -5,6 +5,7 @@
 
 from .database import roll_back
 from .errors import StoreHalfWritten
+from .ledger import settle_ledger
 from .notes import (
     BATCHES,
     LEARNED_LIMITS,
@@ -47,4 +48,5 @@ __all__ = [
     "read_outcome",
     "read_run_status",
     "roll_back",
+    "settle_ledger",
 ]

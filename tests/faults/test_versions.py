@@ -53,6 +53,8 @@ NEWER: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "kind": (lambda folder: an_outcome(folder, {"type": "silence"}), OF_ANSWERS),
     "fields": (lambda folder: an_outcome(folder, {"cost": {"EUR": 1}, "currency": "EUR"}), OF_ANSWERS),
     "format": (lambda folder: put(folder, "note:format", "note", b"2"), COMMANDS),
+    "ledger": (lambda folder: put(folder, "note:ledger", "note", b'{"entries":[]}'), ("run", "resume", "status")),
+    "batches": (lambda folder: put(folder, "note:batches", "note", b'{"of":[]}'), ("run", "resume", "status")),
     "line": (lambda folder: a_line(folder, {"type": "paused", "version": "0.2"}), (*COMMANDS, "history")),
     "status": (lambda folder: a_line(folder, {"retry": ["withheld"], "version": "1.0"}), (*COMMANDS, "history")),
     "setting": (
