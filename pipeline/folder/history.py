@@ -225,7 +225,7 @@ def _decode(line: bytes) -> RunStart | RunEnd | None:
     """Decode a line; None if this version does not understand it, which loses no answer."""
     try:
         return _line_decoder.decode(line)
-    except ValueError:  # msgspec's error, or Python's for bytes that are not UTF-8
+    except (ValueError, RecursionError):  # msgspec's error, Python's for bytes that are not UTF-8 or nested deeply
         return None
 
 
@@ -233,7 +233,7 @@ def _version_in(line: bytes) -> object:
     """The version that a line names; None if it names none."""
     try:
         fields = msgspec.json.decode(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return fields.get("version") if isinstance(fields, dict) else None
 

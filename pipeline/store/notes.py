@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..records import LaneId, LearnedLimits, NewerVersion, Record, Tally
-from .outcomes import OTHER_COPY, damaged, json_object
+from .outcomes import OTHER_COPY, UNREADABLE, damaged, json_object
 from .reader import Reader
 
 LEDGER = "ledger"
@@ -135,7 +135,7 @@ def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
     note = reader.note(LEARNED_LIMITS) if reader is not None else None
     try:
         return {learned.lane: learned for learned in _learned_limits_decoder.decode(note or b"[]")}
-    except ValueError:  # they are learned anew
+    except UNREADABLE:  # they are learned anew
         return {}
 
 
@@ -149,7 +149,7 @@ def read_run_status(reader: Reader) -> RunStatus | None:
     """Read the latest status of a run; None if there is none, or this version does not understand it."""
     try:
         return _run_status_decoder.decode(reader.note(RUN_STATUS) or b"")
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
@@ -170,7 +170,7 @@ def _decoded(decoder: msgspec.json.Decoder[T], note: bytes, what: str, remedy: s
     found, names = json_object(note).keys(), {field.name for field in msgspec.structs.fields(decoder.type)}
     try:
         decoded = decoder.decode(note)
-    except ValueError as error:  # msgspec's error, or Python's for bytes that are not UTF-8
+    except UNREADABLE as error:
         if not found <= names:
             raise NewerVersion(f"In the store, {what} ({error})") from error
         raise damaged(what, error, remedy) from error

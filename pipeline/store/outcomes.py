@@ -24,6 +24,10 @@ KINDS = ("answer", "failure")
 KNOWN_NAMES = frozenset({"type", *Answer.__struct_fields__, *Failure.__struct_fields__})
 
 
+UNREADABLE = (ValueError, RecursionError)
+"""What decoding raises: msgspec's error, and Python's for bytes that are not UTF-8 or are nested too deeply."""
+
+
 class _Head(msgspec.Struct):
     """What is read of every outcome when a store is opened to be written."""
 
@@ -39,7 +43,7 @@ def read_outcome(stored: bytes) -> Outcome:
     """Decode an outcome. Raises NewerVersion if a newer version wrote it, Stopped if it is damaged."""
     try:
         return _outcome_decoder.decode(stored)
-    except ValueError as error:  # msgspec's error, or Python's for bytes that are not UTF-8
+    except UNREADABLE as error:
         if _is_newer(stored):
             raise NewerVersion(f"An answer in the store ({error})") from error
         raise damaged("an answer", error) from error
@@ -52,7 +56,7 @@ def cost_of(stored: bytes) -> float:
     """
     try:
         return _head_decoder.decode(stored).cost or 0.0
-    except ValueError as error:
+    except UNREADABLE as error:
         if _is_newer(stored):
             raise NewerVersion(f"An answer in the store ({error})") from error
         return 0.0
@@ -97,7 +101,7 @@ OTHER_COPY = "Put back a copy of the whole job folder, or name another with --jo
 """What to do about something in the store that cannot be made anew."""
 
 
-def damaged(what: str, error: ValueError, remedy: str = OTHER_COPY) -> Stopped:
+def damaged(what: str, error: Exception, remedy: str = OTHER_COPY) -> Stopped:
     """The stop for something in the store that is not as any version wrote it."""
     return Stopped(f"In the store, {what} is damaged: {error}. Nothing was changed. {remedy}")
 
@@ -106,7 +110,7 @@ def json_object(stored: bytes) -> dict[str, object]:
     """The JSON object that these bytes are; empty if they are none."""
     try:
         found = msgspec.json.decode(stored)
-    except ValueError:
+    except UNREADABLE:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -31,7 +31,9 @@ def test_an_outcome_of_another_kind_or_with_other_fields_is_a_newer_versions(sto
         read_outcome(stored)
 
 
-@pytest.mark.parametrize("stored", [b"", b"{", b"\xff", b"7", b'{"type":"answer","text":3}'])
+@pytest.mark.parametrize(
+    "stored", [b"", b"{", b"\xff", b"7", b'{"type":"answer","text":3}', b"[" * 100_000, b'{"type":' + b"[" * 100_000]
+)
 def test_what_no_version_wrote_is_damaged_and_costs_nothing(stored: bytes) -> None:
     with pytest.raises(Stopped, match="is damaged") as stopped:
         read_outcome(stored)
