@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 import msgspec
 
+from .version import __version__
+
 Status = Literal["ok", "truncated", "filtered", "refused", "invalid", "failed", "pending"]
 """The status of a row. Every row has exactly one."""
 
@@ -69,6 +71,17 @@ class Stopped(Exception):
     def __init__(self, message: str, exit_code: Exit = Exit.NEEDS_PERSON) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class NewerVersion(Stopped):
+    """A newer version of pipeline wrote what this one does not understand. Nothing was sent, and nothing changed."""
+
+    def __init__(self, what: str) -> None:
+        """`what`: the file, and in brackets what in it is not understood."""
+        super().__init__(
+            f"{what} was written by a newer version of pipeline; this is {__version__}. Nothing was sent and nothing "
+            "was changed. Update pipeline, then type the same command again."
+        )
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -293,6 +306,8 @@ class Tally(Record, frozen=True, omit_defaults=False):
     """The sum of the sizes of the requests of these answers (`costs.token_bytes`)."""
     seconds: Amount = 0.0
     """The sum of the latencies of these answers."""
+    in_outcomes: Amount = 0.0
+    """The part of `cost` that recorded outcomes name; the rest was spent on attempts without one."""
 
     def __add__(self, other: Self) -> Self:
         return type(self)(*map(add, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))

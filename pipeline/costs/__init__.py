@@ -11,9 +11,10 @@ from .forecast import (
     summarize_pilot,
     usage_range,
 )
-from .prices import PriceList, expected_usage, token_bytes
+from .prices import BYTES_PER_TOKEN, PriceList, expected_usage, token_bytes
 
 __all__ = [
+    "BYTES_PER_TOKEN",
     "Budget",
     "Charge",
     "Forecast",

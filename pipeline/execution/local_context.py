@@ -327,8 +327,13 @@ def _merged(stored: bytes | None, outcome: Outcome, *, keeps_answer: bool) -> Ou
 
 def _tally_of(request: Request, outcome: Outcome) -> Tally:
     """What one answer adds to the tallies, beside its status and its cost."""
+    counted = Tally(in_outcomes=outcome.cost or 0.0)
     if not isinstance(outcome, Answer):
-        return Tally()
-    return Tally(
-        usage=outcome.usage, answers=1, request_bytes=token_bytes(request.body), seconds=outcome.latency_seconds or 0.0
+        return counted
+    return msgspec.structs.replace(
+        counted,
+        usage=outcome.usage,
+        answers=1,
+        request_bytes=token_bytes(request.body),
+        seconds=outcome.latency_seconds or 0.0,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files import PRIVATE, job_folder_around, open_private, share_with_group, sync
 from ..records import BadJob
-from .history import last_start
+from .history import last_start, read_history
 from .lock import hold_lock
 
 
@@ -19,7 +19,8 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     If the block raises BadJob, a folder that was made here and in which no run has begun is removed again.
 
     Raises BadJob if the folder holds files that are not a job's, or cannot be made or locked; Stopped (exit code 5) if
-    another process holds the lock. `shared`: as for `make_job_folder`.
+    another process holds the lock; NewerVersion if a newer version worked on the job in a way that this one does not
+    understand. `shared`: as for `make_job_folder`.
     """
     is_new = not folder.exists()
     if not is_new and not _is_job_folder(folder):
@@ -28,6 +29,7 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
         raise BadJob(f"{folder} would be inside another job folder, {around}. Name another with --job-dir.")
     make_job_folder(folder, shared=shared)
     with hold_lock(folder):
+        read_history(folder)  # nothing is changed in a folder of a newer version
         try:
             yield
         except BadJob:

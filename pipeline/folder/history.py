@@ -15,9 +15,9 @@ import msgspec
 
 from ..files import is_group_shared, is_open_to_everyone, open_private, read_private, sync, write_whole
 from ..job import Job, ThisRun, default_job_folder, seen_hash, settings_id
-from ..records import BadJob, Exit, Moment, Process, Record, Status, Stopped, Summary
+from ..records import BadJob, Exit, Moment, NewerVersion, Process, Record, Status, Stopped, Summary
 from ..secrecy import hidden_in_command, hidden_in_setting
-from ..version import __version__
+from ..version import __version__, is_newer
 from .marks import is_own, with_mark
 
 RowCount = Annotated[int, msgspec.Meta(ge=1)]
@@ -189,12 +189,15 @@ def record_end(folder: Path, summary: Summary) -> None:
 
 
 def read_history(folder: Path) -> list[RunStart | RunEnd]:
-    """Read all lines, oldest first, without any that a crash cut off or that this version does not understand."""
+    """Read all lines, oldest first, without any that a crash cut off or that makes no sense.
+
+    Raises NewerVersion for a line of a newer version's run that this version does not understand.
+    """
     return [decoded for _, decoded in _read_lines(folder)]
 
 
 def read_earlier(folder: Path) -> Earlier:
-    """Read the starts of all runs, and find those that this user wrote."""
+    """Read the starts of all runs, and find those that this user wrote. Raises NewerVersion as `read_history`."""
     starts: list[RunStart] = []
     own: list[RunStart] = []
     for line, start in _read_lines(folder):
@@ -211,7 +214,18 @@ def _read_lines(folder: Path) -> list[tuple[bytes, RunStart | RunEnd]]:
         lines = read_private(folder / "history.jsonl", -1).splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [(line[:-1], found) for line in lines if line.endswith(b"\n") and (found := _decode(line)) is not None]
+    found: list[tuple[bytes, RunStart | RunEnd]] = []
+    version: object = ""
+    for line in lines:
+        if not line.endswith(b"\n"):
+            continue
+        decoded = _decode(line)
+        if decoded is not None:
+            found.append((line[:-1], decoded))
+        version = decoded.version if isinstance(decoded, RunStart) else _version_in(line) or version
+        if decoded is None and is_newer(version):
+            raise NewerVersion(f"{folder / 'history.jsonl'} (a line in it is of version {str(version)[:40]})")
+    return found
 
 
 def _group(folder: Path) -> int | None:
@@ -270,8 +284,8 @@ def find_job_folder(name: str | Path) -> Path:
 def job_of_start(folder: Path, start: RunStart) -> Job:
     """Make the Job of a recorded run again, over the table that it read, also if the job folder was moved since.
 
-    The values of its headers are lost, and secrets in its prompt: they were not recorded. Raises BadJob for settings
-    that this version does not understand.
+    The values of its headers are lost, and secrets in its prompt: they were not recorded. For settings that this
+    version does not understand, raises NewerVersion if a newer one recorded them, else BadJob.
     """
     this_run = ThisRun(limit=start.limit, sample=start.sample, seed=start.seed, job_dir=folder)
     table = Path(start.table)
@@ -286,6 +300,10 @@ def job_of_start(folder: Path, start: RunStart) -> Job:
             }
         )
     except ValueError as error:
+        if is_newer(start.version):
+            raise NewerVersion(
+                f"The line of the last run of {folder} (its settings are of version {start.version[:40]})"
+            ) from None
         raise BadJob(
             f"{folder} was last run with settings that this version of pipeline does not understand: {error}\n"
             "Its answers are kept. Run the job again with this version, then type the same command again."
@@ -296,8 +314,17 @@ def _decode(line: bytes) -> RunStart | RunEnd | None:
     """Decode a line; None if this version does not understand it, which loses no answer."""
     try:
         return _line_decoder.decode(line)
-    except ValueError:  # msgspec's error, or Python's for bytes that are not UTF-8
+    except (ValueError, RecursionError):  # msgspec's error, Python's for bytes that are not UTF-8 or nested deeply
         return None
+
+
+def _version_in(line: bytes) -> object:
+    """The version that a line names; None if it names none."""
+    try:
+        fields = msgspec.json.decode(line)
+    except (ValueError, RecursionError):
+        return None
+    return fields.get("version") if isinstance(fields, dict) else None
 
 
 def _append(folder: Path, line: RunStart | RunEnd) -> None:

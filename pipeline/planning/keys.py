@@ -17,7 +17,7 @@ from ..costs import token_bytes
 from ..folder import last_start, last_summary
 from ..job import Job, seen_hash
 from ..prompts import Prompts
-from ..records import Exit, Failure
+from ..records import Exit, Failure, NewerVersion
 from ..tables import Table, read_parquet_metadata, read_slices, write_table
 from ..version import __version__
 from .digests import digests_of, digests_of_text
@@ -55,7 +55,10 @@ def keys_hash(keys: Path) -> str:
 
 
 def samples_per_row(keys: Path) -> int:
-    """The number of requests for each row in a `keys.parquet`."""
+    """The number of requests for each row in a `keys.parquet`. Raises NewerVersion if its columns are not known."""
+    missing = KEYS_SCHEMA.items() - _scan(keys).collect_schema().items()
+    if missing:
+        raise NewerVersion(f"{keys} (it has no column {min(name for name, _ in missing)} as this version knows it)")
     return int(read_parquet_metadata(keys).get(SAMPLES_KEY, "1"))
 
 

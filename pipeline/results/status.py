@@ -17,7 +17,19 @@ from ..folder import Holder, RunEnd, RunStart, find_job_folder, job_of_start, lo
 from ..job import default_job_folder
 from ..planning import Chain, Chains, keys_and_errors, keys_hash, keys_path, row_statuses
 from ..progress import learned_text
-from ..records import STATUSES, UNUSABLE, BadJob, Exit, Failure, LearnedLimits, Process, Record, Request, Stopped
+from ..records import (
+    STATUSES,
+    UNUSABLE,
+    BadJob,
+    Exit,
+    Failure,
+    LearnedLimits,
+    NewerVersion,
+    Process,
+    Record,
+    Request,
+    Stopped,
+)
 from ..store import Reader, RunStatus, latest_learned_limits, read_ledger, read_open_batches, read_run_status
 from ..text import clip, duration, money, one_line, short_count
 
@@ -110,7 +122,10 @@ class JobStatus(Record, frozen=True, omit_defaults=False):
 
 
 def job_status(name: str | Path) -> JobStatus:
-    """Read the status of a job by the path of its output or its folder. Raises BadJob if there is no such job."""
+    """Read the status of a job by the path of its output or its folder.
+
+    Raises BadJob if there is no such job, NewerVersion if a newer version wrote what this one does not understand.
+    """
     folder = find_job_folder(name)
     lines = read_history(folder)
     start = next((line for line in reversed(lines) if isinstance(line, RunStart)), None)
@@ -129,6 +144,8 @@ def job_status(name: str | Path) -> JobStatus:
     try:
         with contextlib.closing(Reader(folder / "store")) as reader:
             return _with_store(status, folder, reader, start, end)
+    except NewerVersion:
+        raise
     except (FileNotFoundError, Stopped) as error:
         return msgspec.structs.replace(status, message=f"{status.message} {error}".strip())
 
@@ -179,7 +196,7 @@ def _with_store(
         return status
     try:
         job = job_of_start(folder, start)
-    except BadJob:  # run by another version: its rows' statuses cannot be computed
+    except (BadJob, NewerVersion):  # run by another version: its rows' statuses cannot be computed
         return status
     statuses = row_statuses(job, folder, reader)
     counts = dict(statuses.value_counts().iter_rows())

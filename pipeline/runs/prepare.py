@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..prompts import Prompts
 from ..records import BadJob, Exit, Stopped, Summary, Tally
 from ..results import output_schema
-from ..store import Reader, Store, open_store, read_learned_limits, read_ledger, read_open_batches
+from ..store import Reader, Store, open_store, read_learned_limits, read_open_batches, settle_ledger
 from ..tables import Table, check_output, check_row_count, open_table, remove_leftovers, remove_old_snapshots
 from ..text import money
 from .control import remove_orders
@@ -79,11 +79,14 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         check_row_count(job.output_path, table.rows)
         schema = output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
-        store = open_store(job.folder, lambda what: job.this_run.assume_yes or (confirm is not None and confirm(what)))
+        store = open_store(job.folder, lambda what: _is_agreed(job, what, confirm, progress))
         open_things.callback(store.close)
         reader = Reader(job.folder / "store")
         open_things.callback(reader.close)
-        context = LocalContext(filed, store, read_ledger(reader), read_learned_limits(reader), reader=reader)
+        ledger, loss = settle_ledger(job.folder, store, reader)
+        if loss:
+            progress.say(loss)
+        context = LocalContext(filed, store, ledger, read_learned_limits(reader), reader=reader)
         _refuse_open_batches(job, context)
         draft = open_things.enter_context(_draft_folder(job.folder))
         with progress.counting("planning", table.rows) as seen:
@@ -108,6 +111,14 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         except (BadJob, Stopped) as end:  # before `finish` could write a summary
             record_end(job.folder, _early_summary(ready, end))
             raise
+
+
+def _is_agreed(job: Job, question: str, confirm: Confirm | None, progress: Progress) -> bool:
+    """Whether a person agrees; with `--yes` they did, and are told to what."""
+    if job.this_run.assume_yes:
+        progress.say(f"{question} Yes, by --yes.")
+        return True
+    return confirm is not None and confirm(question)
 
 
 def _early_summary(ready: PreparedRun, end: BadJob | Stopped) -> Summary:

@@ -5,6 +5,7 @@
 
 from .database import roll_back
 from .errors import StoreHalfWritten
+from .ledger import settle_ledger
 from .notes import (
     BATCHES,
     LEARNED_LIMITS,
@@ -19,9 +20,9 @@ from .notes import (
     read_learned_limits,
     read_ledger,
     read_open_batches,
-    read_outcome,
     read_run_status,
 )
+from .outcomes import read_outcome
 from .reader import Reader
 from .salvage import open_store
 from .writer import Store
@@ -47,4 +48,5 @@ __all__ = [
     "read_outcome",
     "read_run_status",
     "roll_back",
+    "settle_ledger",
 ]

@@ -9,9 +9,9 @@ import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, METADATA, MODE_RAW
@@ -20,9 +20,12 @@ from ..files import PRIVATE, make_private_folder, open_private, sync
 from ..records import Stopped
 from .errors import StoreDamaged, how_to_restore, is_lack_of_shared_memory, reporting_errors
 from .mounts import is_shared_with_hosts
+from .outcomes import OutcomeCount, refuse_newer_format
 from .rows import (
     COLUMNS,
+    COUNT_LOST,
     COUNT_ROWS,
+    FORMAT_NOTE,
     IDENTITY,
     NOTE_KEYS,
     NOTE_PREFIX,
@@ -30,7 +33,6 @@ from .rows import (
     Entry,
     bytes_of,
     cells_of_entry,
-    checksum,
     entry_from_row,
     lookup_sql,
     text_of,
@@ -111,11 +113,20 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc] # diskcache is untyped
         """Do nothing: a file that a row names was not made by a store."""
 
 
-def open_to_write(folder: Path) -> diskcache.Cache:
+class Found(NamedTuple):
+    """What was found in a store when it was opened to be written."""
+
+    sidecar: Sidecar = Sidecar()
+    """Its sidecar, as it was before it was written anew."""
+    cost: float = 0.0
+    """What its outcomes cost together in US dollars."""
+
+
+def open_to_write(folder: Path) -> tuple[diskcache.Cache, Found]:
     """Open the store in `folder`, checked, for its one writer; make it if there never was one.
 
     Undoes what a killed process left half-written. Raises StoreDamaged if the store is damaged, gone or another job's;
-    Stopped if it cannot be opened.
+    NewerVersion if it holds what this version does not understand; Stopped if it cannot be opened.
     """
     with reporting_errors(folder):
         if not os.path.lexists(folder / DBNAME):
@@ -125,19 +136,19 @@ def open_to_write(folder: Path) -> diskcache.Cache:
         if journal.exists() and journal.stat().st_size:
             roll_back(folder)
         try:
-            _check(folder)
+            found = _check(folder)
         except Stopped as stop:
             if not is_lack_of_shared_memory(stop):
                 raise
             _leave_wal(folder)  # the folder was copied from a file system that has shared memory
-            _check(folder)
+            found = _check(folder)
         disk_cache = _open_cache(folder)
         write_sidecar(folder, disk_cache)
-    return disk_cache
+    return disk_cache, found
 
 
 def open_to_read(folder: Path) -> sqlite3.Connection:
-    """Open the store in `folder` read-only, its schema checked. Raises StoreDamaged or Stopped."""
+    """Open the store in `folder` read-only, its schema and format checked. Raises StoreDamaged or Stopped."""
     database = folder / DBNAME
     with reporting_errors(folder):
         # Not asked of the open file: closing it would drop the locks that SQLite has on it in this process.
@@ -159,6 +170,12 @@ def open_to_read(folder: Path) -> sqlite3.Connection:
                 f"{database} is an SQLite database, but not a store of answers (unexpected: {unknown}). "
                 f"{how_to_restore(folder)}"
             )
+        try:
+            found = fetch_all(connection, lookup_sql(1), (NOTE_PREFIX + FORMAT_NOTE,))
+            refuse_newer_format(folder, entry_from_row(found[0]).value if found else None)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -226,7 +243,10 @@ def rebuild(folder: Path, entries: Iterable[Entry], notes: Mapping[str, bytes]) 
 
     Nothing is deleted. Raises Stopped if it cannot be done; then the old store is in its place.
     """
-    aside = folder.with_name(f"{folder.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    name = f"{folder.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    # two in one second, or in one that a clock set back brought again
+    names = (f"{name}-{number}" if number else name for number in count())
+    aside = next(path for each in names if not os.path.lexists(path := folder.with_name(each)))
     with reporting_errors(folder):
         new = _make(folder, entries, notes)
         if os.path.lexists(folder):
@@ -329,8 +349,11 @@ def _refuse_links(folder: Path) -> None:
             raise Stopped(f"{path} is a link or a folder, where a store has a file. {how_to_restore(folder)}")
 
 
-def _check(folder: Path) -> None:
-    """Raise StoreDamaged unless the database is whole, a store, and the one that its sidecar describes."""
+def _check(folder: Path) -> Found:
+    """Raise StoreDamaged unless the database is whole, a store, and the one that its sidecar describes.
+
+    Raises NewerVersion if it holds what this version does not understand.
+    """
     database = folder / DBNAME
     with contextlib.closing(open_to_read(folder)) as connection:
         faults = [fault for (fault,) in connection.execute("PRAGMA quick_check(3)")]
@@ -341,13 +364,18 @@ def _check(folder: Path) -> None:
         unknown = {key for (key,) in connection.execute("SELECT key FROM Settings")} - {*DEFAULT_SETTINGS, *METADATA}
         if unknown:
             raise StoreDamaged(f"{database} has settings that no store has: {unknown}. {how_to_restore(folder)}")
-        connection.create_function("checksum", 3, checksum, deterministic=True)
+        outcomes = OutcomeCount(folder)
+        connection.create_function("is_whole", 4, outcomes.is_whole)
         rows, bad_rows = connection.execute(COUNT_ROWS).fetchone()
+        if outcomes.newer is not None:
+            raise outcomes.newer
         if bad_rows:
             raise StoreDamaged(
                 f"{database} holds rows that are damaged or were not written by pipeline ({bad_rows:,} of {rows:,}). "
                 f"{how_to_restore(folder)}"
             )
+        if lost := connection.execute(COUNT_LOST).fetchone()[0]:
+            raise StoreDamaged(f"The index of {database} misses {lost:,} of {rows:,} rows. {how_to_restore(folder)}")
         sidecar = Sidecar.read(folder)
         if rows < sidecar.rows:
             raise StoreDamaged(
@@ -357,3 +385,4 @@ def _check(folder: Path) -> None:
         identity = connection.execute(lookup_sql(1), (NOTE_PREFIX + IDENTITY,)).fetchone()
         if sidecar.rows and (identity is None or entry_from_row(identity).value.decode() != sidecar.identity):
             raise StoreDamaged(f"{database} is the store of another job. {how_to_restore(folder)}")
+    return Found(sidecar, outcomes.cost)

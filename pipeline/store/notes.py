@@ -1,19 +1,19 @@
-"""What the store holds, decoded: outcomes, and the notes beside them (ledger, learned limits, run status, batches).
+"""The notes beside the outcomes, decoded: ledger, learned limits, run status, batches.
 
 A note is a small durable record under a name; the latest one counts. The notes' names and the fields of their records
 are part of the format on disk. What this version cannot decode is reported as damage, except the run status, which is
-only shown.
+only shown, and the learned limits, which are learned anew.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from ..answers import RESPONSE_FORMATS
-from ..records import Amount, Count, LaneId, LearnedLimits, Moment, Outcome, Record, Stopped, Tally
+from ..records import Amount, Count, LaneId, LearnedLimits, Moment, NewerVersion, Record, Tally
+from .outcomes import OTHER_COPY, UNREADABLE, damaged, json_object
 from .reader import Reader
 
 LEDGER = "ledger"
@@ -29,6 +29,9 @@ FILE_NAME = r"^\w[\w.-]*$"
 """A file in a folder: its name leads nowhere else."""
 Form = Annotated[int, msgspec.Meta(ge=0, lt=len(RESPONSE_FORMATS))]
 """The index of a response format."""
+
+
+T = TypeVar("T", bound=Record)
 
 
 class OrderResult(Record, frozen=True):
@@ -112,37 +115,38 @@ class OpenBatches(Record, frozen=True):
     """The index of the response format to send: the endpoint rejected all formats before it."""
 
 
-_outcome_decoder: msgspec.json.Decoder[Outcome] = msgspec.json.Decoder(Outcome)
 _ledger_decoder = msgspec.json.Decoder(Tally)
 _learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])
 _run_status_decoder = msgspec.json.Decoder(RunStatus)
 _open_batches_decoder = msgspec.json.Decoder(OpenBatches)
 
 
-def read_outcome(stored: bytes) -> Outcome:
-    """Decode an outcome. Raises Stopped if it is damaged."""
-    try:
-        return _outcome_decoder.decode(stored)
-    except ValueError as error:  # this runs per row, and entering `_reporting_damage` takes longer than decoding
-        raise _damaged("an answer", error) from error
-
-
 def read_ledger(reader: Reader | None) -> Tally:
-    """Read the tally of all requests of the job folder; empty if there is no store. Raises Stopped if damaged."""
+    """Read the tally of all requests of the job folder; empty if there is no store.
+
+    Raises NewerVersion if a newer version wrote it, Stopped if it is damaged.
+    """
     note = reader.note(LEDGER) if reader is not None else None
-    with _reporting_damage("the ledger"):
-        return _ledger_decoder.decode(note) if note else Tally()
+    return decode_ledger(note) if note else Tally()
+
+
+def decode_ledger(note: bytes) -> Tally:
+    """Decode the note of the ledger. Raises NewerVersion if a newer version wrote it, Stopped if it is damaged."""
+    remedy = "Run the job again: that makes it anew from the answers, and asks nothing again."
+    return _decoded(_ledger_decoder, note, "the ledger", remedy)
 
 
 def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
-    """Read the learned limits by lane; empty if there is no store. Raises Stopped if the note is damaged."""
+    """Read the learned limits by lane; empty if there is no store, or this version does not understand the note."""
     note = reader.note(LEARNED_LIMITS) if reader is not None else None
-    with _reporting_damage("the note of learned limits"):
-        return {learned.lane: learned for learned in _learned_limits_decoder.decode(note)} if note else {}
+    try:
+        return {learned.lane: learned for learned in _learned_limits_decoder.decode(note or b"[]")}
+    except UNREADABLE:  # they are learned anew
+        return {}
 
 
 def latest_learned_limits(reader: Reader) -> LearnedLimits | None:
-    """Read the limits that were learned last, of any lane; None if there are none. Raises Stopped if damaged."""
+    """Read the limits that were learned last, of any lane; None if there are none."""
     latest = max(read_learned_limits(reader).values(), key=lambda learned: learned.at, default=None)
     return None if latest is None else latest.learnt
 
@@ -151,27 +155,31 @@ def read_run_status(reader: Reader) -> RunStatus | None:
     """Read the latest status of a run; None if there is none, or this version does not understand it."""
     try:
         return _run_status_decoder.decode(reader.note(RUN_STATUS) or b"")
-    except ValueError:
+    except UNREADABLE:
         return None
 
 
 def read_open_batches(read_note: Callable[[str], bytes | None]) -> OpenBatches:
-    """Read the open batches. `read_note` returns a note's bytes by its name. Raises Stopped if the note is damaged."""
+    """Read the open batches. `read_note` returns a note's bytes by its name.
+
+    Raises NewerVersion if a newer version wrote the note, Stopped if it is damaged.
+    """
     note = read_note(BATCHES)
-    with _reporting_damage("the note of open batches"):
-        return _open_batches_decoder.decode(note) if note else OpenBatches()
+    return _decoded(_open_batches_decoder, note, "the note of open batches") if note else OpenBatches()
 
 
-@contextlib.contextmanager
-def _reporting_damage(what: str) -> Iterator[None]:
+def _decoded(decoder: msgspec.json.Decoder[T], note: bytes, what: str, remedy: str = OTHER_COPY) -> T:
+    """Decode the note of a record. Raises NewerVersion, or Stopped if it is damaged.
+
+    It is of a newer version if it has other names and is not understood, or if none of its names is known here.
+    """
+    found, names = json_object(note).keys(), {field.name for field in msgspec.structs.fields(decoder.type)}
     try:
-        yield
-    except ValueError as error:  # msgspec's error, or Python's for bytes that are not UTF-8
-        raise _damaged(what, error) from error
-
-
-def _damaged(what: str, error: ValueError) -> Stopped:
-    return Stopped(
-        f"In the store, {what} is damaged: {error}. Nothing was changed. Put back a copy of the whole job folder, "
-        "or name another with --job-dir and pay for the answers again."
-    )
+        decoded = decoder.decode(note)
+    except UNREADABLE as error:
+        if not found <= names:
+            raise NewerVersion(f"In the store, {what} ({error})") from error
+        raise damaged(what, error, remedy) from error
+    if found and found.isdisjoint(names):
+        raise NewerVersion(f"In the store, {what} (it has {min(found)!r}, which is not known here)")
+    return decoded

@@ -8,6 +8,7 @@ from diskcache.core import DBNAME
 
 from .database import fetch_all, open_to_read
 from .errors import reporting_errors
+from .outcomes import refuse_unknown_mark
 from .rows import NOTE_PREFIX, NOTE_TAG, entry_from_row, lookup_sql, text_of
 
 LOOKUP_KEYS = 2_000
@@ -26,7 +27,7 @@ class Reader:
     Raises FileNotFoundError if there is no store in `folder` yet. The constructor and every read raise Stopped with the
     store's name and the remedy: StoreHalfWritten if a killed process left half a transaction; StoreDamaged if the
     database is empty, damaged, not a store, or holds rows that no Store wrote (nothing in them is unpickled, no file
-    that they name is opened).
+    that they name is opened); NewerVersion if it holds what this version does not understand.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +44,8 @@ class Reader:
                 part = keys[start : start + LOOKUP_KEYS]
                 for row in fetch_all(self._connection, lookup_sql(len(part)), part):
                     entry = entry_from_row(row)
+                    if entry.tag != NOTE_TAG:
+                        refuse_unknown_mark(self.folder, entry.tag)
                     found[entry.key] = entry.value
         return [found.get(key) for key in keys]
 
@@ -57,6 +60,8 @@ class Reader:
             with reporting_errors(self.folder):
                 rows = fetch_all(self._connection, sql, (last, NOTE_TAG, CHUNK_ROWS))
                 chunk = [(text_of(key, raw), text_of(tag, raw)) for _, key, raw, tag in rows]
+            for mark in {mark for _, mark in chunk}:
+                refuse_unknown_mark(self.folder, mark)
             if not chunk:
                 return
             last = rows[-1][0]

@@ -16,6 +16,8 @@ NOTE_KEYS = (NOTE_PREFIX, NOTE_PREFIX[:-1] + chr(ord(NOTE_PREFIX[-1]) + 1))
 """The range of the keys of all notes: from the first, up to and without the second."""
 IDENTITY = "identity"
 """The name of the note with the store's random id, which distinguishes it from the store of every other job."""
+FORMAT_NOTE = "format"
+"""The name of the note with the number of the store's format (`outcomes.FORMAT`)."""
 
 COLUMNS = "key, raw, tag, mode, filename, value, access_count"
 """The columns of a row in the order that `entry_from_row` takes; `access_count` holds the checksum."""
@@ -23,10 +25,20 @@ COUNT_ROWS = f"""
     SELECT count(*), count(*) - count(CASE WHEN
         raw IS 1 AND mode IS {MODE_RAW} AND filename IS NULL
         AND typeof(key) = 'text' AND typeof(tag) = 'text' AND typeof(value) = 'blob'
-        AND access_count IS checksum(CAST(key AS BLOB), CAST(tag AS BLOB), value)
+        AND is_whole(access_count, CAST(key AS BLOB), CAST(tag AS BLOB), value)
     THEN 1 END) FROM Cache
 """  # noqa: S608 - a constant
-"""SQL that counts all rows, and those that are not as a Store wrote them; it needs `checksum` as an SQL function."""
+"""SQL that counts all rows, and those that are not as a Store wrote them.
+
+It needs an SQL function `is_whole` that compares a checksum with that of the three parts of an entry.
+"""
+COUNT_LOST = """
+    SELECT count(*) FROM Cache WHERE NOT EXISTS (
+        SELECT 1 FROM Cache AS found INDEXED BY Cache_key_raw WHERE found.key = Cache.key AND found.raw = Cache.raw
+        AND found.rowid = Cache.rowid
+    )
+"""
+"""SQL that counts the rows that a look-up of their key would not find, as the index is damaged."""
 
 
 class Entry(Record, frozen=True):

@@ -15,7 +15,7 @@ from pathlib import Path
 import diskcache
 
 from ..records import Stopped
-from .database import STATEMENT_ROWS, open_to_write, pragma, write, write_sidecar
+from .database import STATEMENT_ROWS, Found, open_to_write, pragma, write, write_sidecar
 from .errors import cannot_write
 from .rows import NOTE_PREFIX, NOTE_TAG, Entry
 
@@ -45,7 +45,8 @@ class Store:
     ago. So a store that is gone, or lost rows with its write-ahead log, is not taken for one that never held them.
 
     Raises StoreDamaged, with the remedy, if the database is empty, damaged, not a store, or not the one that was here:
-    it is never replaced by an empty one. Raises Stopped if the file system cannot give what durability needs.
+    it is never replaced by an empty one. Raises NewerVersion if it holds what this version does not understand, Stopped
+    if the file system cannot give what durability needs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,6 +60,8 @@ class Store:
         self._error = ""
         """Why the store can no longer be written."""
         self._is_error_unreported = False
+        self.found = Found()
+        """What was found in the store when it was opened."""
         opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         # A daemon, so that a program that dies without `close` does not hang on a thread that waits for work.
         self._thread = threading.Thread(target=self._work, args=(opened,), name="store", daemon=True)
@@ -140,7 +143,7 @@ class Store:
     def _work(self, opened: concurrent.futures.Future[None]) -> None:
         """Be the store's thread: open, commit until closed, close."""
         try:
-            disk_cache = open_to_write(self.folder)
+            disk_cache, self.found = open_to_write(self.folder)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that opens the store
             opened.set_exception(error)
             return

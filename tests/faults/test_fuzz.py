@@ -26,7 +26,8 @@ from pipeline.endpoint.replies import read_reply
 from pipeline.folder import history
 from pipeline.job.job import Job
 from pipeline.records import Answer, BadJob, Failure, Rejection, Reply, Stopped, Tally, Usage
-from pipeline.store.notes import read_ledger, read_outcome
+from pipeline.store.notes import read_ledger
+from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 

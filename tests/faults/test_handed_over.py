@@ -16,6 +16,7 @@ from chat_server import ChatServer
 from command_line import PIPELINE, asking, typed
 from stores import tamper
 
+from pipeline.records import Exit
 from pipeline.store.rows import checksum
 
 LANE = {"base_url": "u", "model": "m", "api_key_env": ""}
@@ -225,6 +226,13 @@ def test_a_link_in_place_of_the_batches_loses_no_file_where_it_leads(here: Path,
     assert (here / "letters" / "a").read_text() == "precious"
 
 
+WILD_BATCHES = (
+    {"sheets": [{"name": "../../victim", "model": "m"}]},
+    {"sheets": [{"name": "a.jsonl", "model": "m", "reserved": -100.0}]},
+    {"sheets": [], "form": 99},
+)
+
+
 @pytest.mark.parametrize(
     ("note", "value"),
     [
@@ -234,15 +242,15 @@ def test_a_link_in_place_of_the_batches_loses_no_file_where_it_leads(here: Path,
         ("learnt", [{"lane": LANE, "learnt": {"window": -9}, "at": "2026-11-29T00:00:00Z"}]),
         ("learnt", [{"lane": LANE, "learnt": {"requests_per_minute": -1.0}, "at": "2026-11-29T00:00:00Z"}]),
         ("learnt", [{"lane": LANE, "learnt": {}, "at": "2026-11-29T00:00:00"}]),
-        ("batches", {"sheets": [{"name": "../../victim", "model": "m"}]}),
-        ("batches", {"sheets": [{"name": "a.jsonl", "model": "m", "reserved": -100.0}]}),
-        ("batches", {"sheets": [], "form": 99}),
+        *(("batches", value) for value in WILD_BATCHES),
     ],
 )
-def test_a_wild_note_is_told_and_raises_no_cap(here: Path, server: ChatServer, note: str, value: object) -> None:
-    capped = ("--max-cost", "0.05", "--set", "prices.input=1", "--set", "prices.output=1")
-    capped += ("--set", "parameters.max_tokens=10")
-    typed("run", "in.csv", "-o", "out.csv", *asking(server), *capped, "--limit", "1")
+def test_a_wild_note_is_made_anew_or_told_and_raises_no_cap(
+    here: Path, server: ChatServer, note: str, value: object
+) -> None:
+    capped = ("--set", "prices.input=1000", "--set", "prices.output=1000", "--set", "parameters.max_tokens=10")
+    paid = typed("run", "in.csv", "-o", "out.csv", *asking(server), *capped, "--limit", "1")
+    spent = paid.stderr.partition(" this run")[0].rpartition("$")[2]
     content = json.dumps(value).encode()
     store = here / "out.csv.job" / "store"
     key = f"note:{note}"
@@ -253,7 +261,7 @@ def test_a_wild_note_is_told_and_raises_no_cap(here: Path, server: ChatServer, n
         "INSERT INTO Cache (key, tag, value, access_count, raw, mode, store_time) VALUES (?, 'note', ?, ?, 1, 1, 0)",
         *cells,
     )
-    done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *capped)
-    assert done.returncode == 1, done.stderr
-    assert "is damaged" in done.stderr
+    done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *capped, "--max-cost", spent)
+    assert done.returncode == (1 if note == "batches" else Exit.AT_LIMIT), done.stderr
+    assert ("is damaged" in done.stderr, "was damaged" in done.stderr) == (note == "batches", note == "ledger")
     assert server.arrived == 1

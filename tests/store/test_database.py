@@ -355,3 +355,18 @@ def test_on_a_network_a_group_that_was_half_written_is_taken_back(tmp_path: Path
     mend(folder)
     assert marks(folder) == {"k": "ok"}
     assert get_all(folder, ["k"]) == [b"v"]
+
+
+def test_a_key_that_changed_in_the_table_or_in_its_index_alone_is_damage(tmp_path: Path) -> None:
+    keys = [f"{number:064x}" for number in range(60)]
+    put_all(tmp_path / "store", [(key, b"v", "ok") for key in keys])
+    database = tmp_path / "store" / "cache.db"
+    content, key = database.read_bytes(), keys[30].encode()
+    messages = []
+    for place in (content.index(key), content.rindex(key)):
+        database.write_bytes(content[:place] + b"f" + content[place + 1 :])
+        with pytest.raises(StoreDamaged) as damage:
+            Store(tmp_path / "store")
+        messages.append(str(damage.value))
+    assert sum("holds rows that are damaged" in message for message in messages) == 1
+    assert sum("The index of" in message and "of 61 rows" in message for message in messages) == 1

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.records import Answer, Failure, LaneId, LearnedLimits, Stopped, Tally, Usage
+from pipeline.records import Answer, Failure, LaneId, LearnedLimits, NewerVersion, Stopped, Tally, Usage
 from pipeline.store.notes import (
     BATCHES,
     LEARNED_LIMITS,
@@ -24,9 +24,9 @@ from pipeline.store.notes import (
     read_learned_limits,
     read_ledger,
     read_open_batches,
-    read_outcome,
     read_run_status,
 )
+from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 
@@ -120,9 +120,8 @@ def test_learned_limits_grow_old_and_are_never_of_the_future() -> None:
 @pytest.mark.parametrize(
     ("name", "read", "what"),
     [
-        (LEDGER, read_ledger, "the ledger"),
-        (LEARNED_LIMITS, read_learned_limits, "the note of learned limits"),
-        (BATCHES, lambda reader: read_open_batches(reader.note), "the note of open batches"),
+        (LEDGER, read_ledger, r"the ledger is damaged: .*Run the job again"),
+        (BATCHES, lambda reader: read_open_batches(reader.note), r"the note of open batches is damaged: .*--job-dir"),
     ],
 )
 @pytest.mark.parametrize("damaged", [b"{", b"\xff", b'"text"'])
@@ -131,9 +130,31 @@ def test_a_damaged_note_is_named_with_the_remedy(
 ) -> None:
     with (
         closing(noted(tmp_path / "store", name, damaged)) as reader,
-        pytest.raises(Stopped, match=f"In the store, {what} is damaged: .*--job-dir"),
+        pytest.raises(Stopped, match=f"In the store, {what}"),
     ):
         read(reader)
+
+
+@pytest.mark.parametrize("newer", [b'{"entries":[1]}', b'{"cost":{"EUR":1},"sheets":7,"currency":"EUR"}'])
+def test_a_ledger_and_batches_that_only_a_newer_version_understands_are_refused_as_such(
+    tmp_path: Path, newer: bytes
+) -> None:
+    with (
+        closing(noted(tmp_path / "a", LEDGER, newer)) as ledger,
+        pytest.raises(NewerVersion, match=r"the ledger .* was written by a newer version"),
+    ):
+        read_ledger(ledger)
+    with (
+        closing(noted(tmp_path / "b", BATCHES, newer)) as batches,
+        pytest.raises(NewerVersion, match=r"the note of open batches .* was written by a newer version"),
+    ):
+        read_open_batches(batches.note)
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"\xff", b'"text"', b'[{"lane":"noon"}]'])
+def test_learned_limits_that_cannot_be_understood_count_as_none(tmp_path: Path, damaged: bytes) -> None:
+    with closing(noted(tmp_path / "store", LEARNED_LIMITS, damaged)) as reader:
+        assert read_learned_limits(reader) == {}
 
 
 @pytest.mark.parametrize("damaged", [b"{", b"\xff", b'"text"', b'{"at":"noon"}'])

@@ -19,7 +19,8 @@ from pipeline.job.job import Job
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, Summary
 from pipeline.results.export import export_table
-from pipeline.store.notes import read_ledger, read_outcome
+from pipeline.store.notes import read_ledger
+from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
 from pipeline.tables.open import open_table
 

@@ -19,7 +19,8 @@ from pipeline.execution.local_context import LocalContext
 from pipeline.job.job import Job
 from pipeline.progress import Progress
 from pipeline.records import Answer, Exit, Failure, Outcome, Request, Stopped, Tally
-from pipeline.store.notes import read_ledger, read_outcome
+from pipeline.store.notes import read_ledger
+from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
 
