@@ -1,5 +1,6 @@
 """The commands that start a job: init, preview, estimate, run, resume."""
 
+import contextlib
 import shlex
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from .group import main
+from .group import Command, main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
 from .screen import print_lines, print_message
 
@@ -25,7 +26,7 @@ class Again(NamedTuple):
     """The Parquet that it read, for rows that came from standard input."""
 
 
-class RunCommand(click.Command):
+class RunCommand(Command):
     """Keeps the words that it is called with, for `resume`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -120,7 +121,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
         if summary.exit_code > 128:
             ignore_more()
         if job.this_run.sample is not None and summary.wrote:
-            print_lines(show_rows(job.folder, status=None, row=None, most=20))
+            with contextlib.suppress(OSError):  # a closed pipe or a full disk does not change how a run ended
+                print_lines(show_rows(job.folder, status=None, row=None, most=20))
         if not flags["quiet"] or summary.exit_code:
             print_message(summary_text(job, summary))
         if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):
