@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from ..files import new_draft, replacing
+from ..paths import check_name, special_kind
 from ..records import BadJob
 from .cells import as_json, as_text, escape_formulas, unchanged
 from .csv_files import SEPARATORS, write_csv
@@ -104,15 +106,27 @@ def check_output(path: Path, inputs: Sequence[str], options: SpreadsheetOptions 
                 "leave out --for-excel."
             )
         target = path.resolve()
-        if not target.parent.is_dir():
-            raise BadJob(f"{path}: there is no folder {target.parent}. Make it first: mkdir -p '{target.parent}'")
+        _check_target(path, target)
         for name in (name for text in inputs if text != "-" for name in expand_pattern(text)):
-            if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
+            check_name(name)
+            if path.exists() and Path(name).exists() and path.samefile(name):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
         with new_draft(target):
             pass  # the folder takes new files
+    except RuntimeError as error:  # what pathlib raises for it before Python 3.13
+        raise BadJob(f"{path} cannot be written: its link leads back to itself. Nothing was sent.") from error
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
+
+
+def _check_target(path: Path, target: Path) -> None:
+    """Raise BadJob if no file can stand at `target`, to which `path` leads, or something else than a file does."""
+    check_name(target)
+    if not target.parent.is_dir():
+        remedy = f"Make it first: mkdir -p {shlex.quote(str(target.parent))}"
+        raise BadJob(f"{path}: there is no folder {target.parent}. {remedy}")
+    if kind := special_kind(target):
+        raise BadJob(f"{path} is {kind}, and is not replaced by a table. Name a file. Nothing was sent.")
 
 
 def check_row_count(path: Path, rows: int) -> None:
