@@ -80,9 +80,10 @@ def job_from(flags: Mapping[str, Any], directory: Path | None = None, stdin: str
     """Make the Job that a command line describes. Raises BadJob for whatever is wrong with it.
 
     `directory`: the folder that paths on the command line are relative to; default: the current one. `stdin`: a file
-    to read in place of standard input, for a line that is run again.
+    to read in place of standard input or another pipe, for a line that is run again.
     """
     from ..job import Job, ThisRun, parse_setting
+    from ..paths import is_stream
 
     settings = dict(parse_setting(text) for text in flags["settings"]) | settings_from(flags, directory)
     this_run = ThisRun(
@@ -95,7 +96,8 @@ def job_from(flags: Mapping[str, Any], directory: Path | None = None, stdin: str
         wait_for_endpoint=flags.get("wait_for_endpoint", False),
         verbosity=int(flags.get("verbose", False)) - int(flags.get("quiet", False)),
     )
-    inputs = [stdin if name == "-" and stdin else name for name in flags["inputs"]]
+    from_pipe = [name == "-" or is_stream((directory or Path()) / name) for name in flags["inputs"]]
+    inputs = [stdin if stdin and gone else name for name, gone in zip(flags["inputs"], from_pipe, strict=True)]
     return Job.load(
         inputs,
         flags.get("output"),
@@ -121,13 +123,14 @@ def settings_from(flags: Mapping[str, Any], directory: Path | None = None) -> di
 
 def _text_or_file(value: str, directory: Path) -> str:
     """TEXT as it is, @FILE as the file's text."""
+    from ..paths import read_text
     from ..records import BadJob
 
     if not value.startswith("@"):
         return value
     try:
-        return (directory / value[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(directory / value[1:])
+    except (OSError, ValueError) as error:
         raise BadJob(f"{value}: cannot be read: {error}\nNothing was sent.") from None
 
 

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .earlier import ask_before, uses_of_line, whose_line
-from .group import main
+from .group import Command, main
 from .options import JOB, JOB_DIR, LIMIT, RETRY, YES, job_from, limit_options, question_options, setting_option
 from .screen import confirm, patient_stdout, print_lines, print_message
 
@@ -31,7 +31,7 @@ class Again(NamedTuple):
     """The Parquet that it read, for rows that came from standard input."""
 
 
-class RunCommand(click.Command):
+class RunCommand(Command):
     """Keeps the words that it is called with, for `resume`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -128,7 +128,8 @@ def run(ctx: click.Context, /, **flags: Any) -> None:
             ignore_more()
         with patient_stdout():
             if job.this_run.sample is not None and summary.wrote:
-                print_lines(show_rows(job.folder, status=None, row=None, most=20))
+                with contextlib.suppress(OSError):  # a closed pipe or a full disk does not change how a run ended
+                    print_lines(show_rows(job.folder, status=None, row=None, most=20))
             if not flags["quiet"] or summary.exit_code:
                 print_message(summary_text(job, summary))
             if flags["on_finish"] and (wrong := run_on_finish(flags["on_finish"], job, summary)):

@@ -59,9 +59,9 @@ def score_job(
 
 
 def _check_review(path: Path, opened: OpenJob) -> None:
+    check_output(path, opened.inputs)
     if path.resolve() == opened.job.output_path.resolve():
         raise BadJob(f"{path} is the job's own output. Name another table for the review.")
-    check_output(path, opened.inputs)
 
 
 def _scored(facts: pl.DataFrame, column: AnswerColumn, gold: str, by: str | None, opened: OpenJob) -> JobScore:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..files import PRIVATE, job_folder_around, open_private, share_with_group, sync
+from ..paths import check_name
 from ..records import BadJob
 from .history import last_start, read_history
 from .lock import hold_lock
@@ -22,8 +23,14 @@ def job_folder(folder: Path, *, shared: bool) -> Iterator[None]:
     another process holds the lock; NewerVersion if a newer version worked on the job in a way that this one does not
     understand. `shared`: as for `make_job_folder`.
     """
-    is_new = not folder.exists()
-    if not is_new and not _is_job_folder(folder):
+    try:
+        check_name(folder.resolve())
+        is_new = not folder.exists()
+        is_other = not is_new and not _is_job_folder(folder)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads back to itself
+        why = error.strerror if isinstance(error, OSError) else "its link leads back to itself"
+        raise BadJob(f"The job folder {folder} cannot be used: {why}. Name another with --job-dir.") from error
+    if is_other:
         raise BadJob(f"The job folder {folder} holds other files. Name a new or an empty one with --job-dir.")
     if around := job_folder_around(folder.parent):
         raise BadJob(f"{folder} would be inside another job folder, {around}. Name another with --job-dir.")

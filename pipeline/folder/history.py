@@ -271,10 +271,10 @@ def find_job_folder(name: str | Path) -> Path:
     """Find a job's folder by a name as typed: the folder, or the job's output file. Raises BadJob if there is none."""
     path = Path(name)
     for folder in (path, default_job_folder(path)):
-        if (folder / "history.jsonl").is_file() or (
-            folder / "lock.json"
-        ).is_file():  # lock.json alone: the first run is still planning
-            return folder.absolute()
+        with contextlib.suppress(OSError):  # such as a name that is too long: no job has it
+            # lock.json alone: the first run is still planning
+            if (folder / "history.jsonl").is_file() or (folder / "lock.json").is_file():
+                return folder.absolute()
     raise BadJob(
         f"{path}: there is no job of this name. Give a job's output file, or its folder (OUTPUT.job, or what --job-dir "
         "named)."

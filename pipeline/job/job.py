@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from ..paths import check_name
 from ..records import BadJob, Status
 from .file import JobFile
 from .load import SettingsSource
@@ -89,6 +90,8 @@ class Job(JobFile):
         every mistake with its place: `job.toml:4: prompt.templat: unknown key …`.
         """
         base = Path(directory)
+        for name in (base.absolute(), *inputs, output, config):
+            check_name(name or "")
         wanted = this_run or ThisRun()
         if wanted.job_dir is not None:
             wanted = wanted.model_copy(update={"job_dir": base / wanted.job_dir})

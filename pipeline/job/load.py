@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from ..paths import read_text
 from ..records import BadJob
 from ..text import did_you_mean, near_name
 from .examples import read_examples
@@ -119,12 +120,12 @@ def _parse_toml(text: str, path: Path | None) -> dict[str, Any]:
 
 def _read_text(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         near = near_name(path.name, [beside.name for beside in path.parent.glob("*")])
         hint = f" Did you mean {path.with_name(near)}?" if near else ""
         raise BadJob(f"{path}: there is no such {what}.{hint}\nNothing was sent.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the name
         raise BadJob(f"{path}: this {what} cannot be read: {error}\nNothing was sent.") from None
 
 

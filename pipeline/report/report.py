@@ -18,9 +18,10 @@ import jinja2
 import polars as pl
 
 from ..costs import PriceList
-from ..files import write_whole
+from ..files import new_draft, write_whole
 from ..folder import RunEnd, RunStart, read_history
 from ..job import JobFile
+from ..paths import special_kind
 from ..planning import keys_path
 from ..progress import Progress
 from ..prompts import Prompts
@@ -70,9 +71,16 @@ def check_page(path: Path) -> None:
     """Raise BadJob if the page cannot be written to this path, or if the extra for charts is not installed."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise BadJob(f"{path}: a report is an HTML page. Name a file such as {path.with_suffix('.html')}.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise BadJob(f"{path} cannot be written: it is a folder, or its folder does not exist.")
-    check_place(path)
+    try:
+        if not path.absolute().parent.is_dir():
+            raise BadJob(f"{path} cannot be written: its folder does not exist.")
+        if kind := special_kind(path):
+            raise BadJob(f"{path} cannot be written: it is {kind}. Name a file with -o.")
+        check_place(path)
+        with new_draft(path):
+            pass  # the folder takes new files
+    except OSError as error:
+        raise BadJob(f"{path} cannot be written: {error.strerror}. Name another page with -o.") from error
     _charts()
 
 

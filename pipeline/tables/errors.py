@@ -1,6 +1,7 @@
 """Errors of polars and of the disk, put into words: what happened to which file, what is safe, what to do next."""
 
 import errno
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ def reporting_disk_errors(path: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise Stopped(
                 f"No space left on the disk for {path}. No file was changed, and all stored answers are kept.\n"
-                f"Make room (df -h '{path.parent}'), then run the same command again."
+                f"Make room (df -h {shlex.quote(str(path.parent))}), then run the same command again."
             ) from error
         if isinstance(error, OSError):
             raise Stopped(

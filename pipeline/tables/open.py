@@ -10,6 +10,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from ..files import remove_dead_drafts, replacing
+from ..paths import check_name
 from ..records import BadJob
 from .csv_files import SEPARATORS, read_csv
 from .errors import brief, is_disk_full, reporting_disk_errors
@@ -36,7 +37,8 @@ SNAPSHOT_GROUP_ROWS = 50_000
 def open_table(inputs: Sequence[str], folder: Path) -> Table:
     """Open the inputs as one table, their rows one after the other.
 
-    Each of `inputs` is a path, a pattern (its matches are sorted) or "-" for standard input, in a format of READERS.
+    Each of `inputs` is a path, a pattern (its matches are sorted), a pipe or "-" for standard input, in a format of
+    READERS.
     One Parquet file is read where it is. Anything else is written to a snapshot in `folder`, which must exist:
     `input-HEX.parquet`, named after the content, so that the same content is converted only once.
 
@@ -46,6 +48,7 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
     Raises BadJob if the inputs cannot be read as one table, with the file, the line and the remedy where they are
     known. Raises Stopped if the disk is full.
     """
+    check_name(folder.resolve())
     with ExitStack() as cleanup:
         try:
             sources = [source for text in inputs for source in find_sources(text, READERS, folder, cleanup)]
@@ -55,7 +58,7 @@ def open_table(inputs: Sequence[str], folder: Path) -> Table:
         if not sources:
             raise BadJob("There is no input. Name a file, a pattern such as 'data/*.csv', or - for standard input.")
         content_hash, reading_hash = fingerprint(sources)
-        if len(sources) == 1 and sources[0].suffix == ".parquet" and inputs[0] != "-":
+        if len(sources) == 1 and sources[0].suffix == ".parquet" and not sources[0].is_copy:
             return _table(sources[0], content_hash, before[0])
         path = folder / f"input-{reading_hash[:16]}.parquet"
         if not path.exists():

@@ -4,6 +4,7 @@ import glob
 import gzip
 import hashlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -11,10 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import polars as pl
 
+from ..paths import check_name, is_stream, saying_that_it_waits, special_kind
 from ..records import BadJob
 from ..text import near_name
 from .errors import UNREADABLE, brief, reporting_disk_errors
@@ -47,30 +49,42 @@ class Source:
     """Its name in messages: as the user wrote it, or "standard input"."""
     suffix: str
     """Its format, as a key of READERS."""
+    is_copy: bool = False
+    """Whether `path` is a copy of what came through a stream, which is removed when the table is opened."""
 
 
 def find_sources(text: str, readable: Collection[str], folder: Path, cleanup: ExitStack) -> Iterator[Source]:
     """Find the files that one input argument names: a path, a pattern, or "-" for standard input.
 
-    `readable` are the suffixes that can be read. Standard input is copied to a file in `folder`, which `cleanup`
-    removes. Raises BadJob for a name without a file, a folder and an unknown suffix.
+    `readable` are the suffixes that can be read. What comes through standard input or another pipe is copied to a file
+    in `folder`, which `cleanup` removes. Raises BadJob for a name without a file, a folder and an unknown suffix.
     """
     if text == "-":
-        yield _copy_standard_input(folder, cleanup)
+        if sys.stdin is None:
+            raise BadJob("Standard input is closed. Name a file, or send the rows through a pipe.")
+        with saying_that_it_waits(STANDARD_INPUT):
+            yield _copy(sys.stdin.buffer, STANDARD_INPUT, None, folder, cleanup)
         return
     names = expand_pattern(text)
     if not names:
         raise BadJob(f"{text}: no file matches this pattern (searched from {Path.cwd()}).")
     for name in names:
         path = Path(name)
+        check_name(path.absolute())
         if path.is_dir():
-            raise BadJob(f"{path} is a folder. Name the files in it: '{path / '*.csv'}'")
+            raise BadJob(f"{path} is a folder. Name the files in it: {shlex.quote(str(path / '*.csv'))}")
         if not path.exists():
             raise BadJob(f"{path}: there is no such file.{_suggestion(path)}")
         suffix = suffix_of(path)
-        if suffix not in readable:
+        if suffix not in readable and not (is_stream(path) and not suffix):
             raise BadJob(f"{path}: its ending names no format that can be read. Use one of {', '.join(readable)}.")
-        yield Source(path, name, suffix)
+        if is_stream(path):
+            with saying_that_it_waits(name), path.open("rb") as stream:
+                yield _copy(stream, name, suffix or None, folder, cleanup)
+        elif kind := special_kind(path):
+            raise BadJob(f"{path} is {kind}. Name a file, or send its rows through standard input, as the input -.")
+        else:
+            yield Source(path, name, suffix)
 
 
 def expand_pattern(text: str) -> list[str]:
@@ -107,16 +121,15 @@ def _suggestion(path: Path) -> str:
     return f" Did you mean {path.parent / near}?" if near else ""
 
 
-def _copy_standard_input(folder: Path, cleanup: ExitStack) -> Source:
-    if sys.stdin is None:
-        raise BadJob("Standard input is closed. Name a file, or send the rows through a pipe.")
-    with reporting_disk_errors(folder / STANDARD_INPUT):
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".stdin-")
-        path = Path(name)
+def _copy(stream: BinaryIO, name: str, suffix: str | None, folder: Path, cleanup: ExitStack) -> Source:
+    """Copy a stream to its end. `suffix`: its format, or None to find it in the content."""
+    with reporting_disk_errors(folder / name):
+        handle, copied = tempfile.mkstemp(dir=folder, prefix=".stdin-")
+        path = Path(copied)
         cleanup.callback(path.unlink)
         with os.fdopen(handle, "wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-    return Source(path, STANDARD_INPUT, _format_of_content(path))
+            shutil.copyfileobj(stream, file)
+    return Source(path, name, suffix or _format_of_content(path), is_copy=True)
 
 
 def _format_of_content(path: Path) -> str:
@@ -198,9 +211,9 @@ def text_lines(source: Source) -> Iterator[str]:
 
 
 def _how_to_convert(source: Source, encoding: str) -> str:
-    if source.name == STANDARD_INPUT:
+    if source.is_copy:
         return f"Send it through: iconv -f {encoding} -t utf-8"
     unpacked = source.path.with_suffix("") if source.path.suffix.lower() in COMPRESSIONS else source.path
     first = "Unpack it, then convert it" if unpacked != source.path else "Convert it"
-    converted = unpacked.with_stem(unpacked.stem + "-utf8")
-    return f"{first}: iconv -f {encoding} -t utf-8 '{unpacked}' > '{converted}'"
+    old, new = (shlex.quote(str(path)) for path in (unpacked, unpacked.with_stem(unpacked.stem + "-utf8")))
+    return f"{first}: iconv -f {encoding} -t utf-8 {old} > {new}"

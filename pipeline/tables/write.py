@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +16,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from ..files import job_folder_around, new_draft, replacing
+from ..paths import check_name, special_kind
 from ..records import BadJob
 from .cells import as_json, as_text, escape_formulas, unchanged
 from .csv_files import SEPARATORS, write_csv
@@ -108,7 +110,14 @@ def check_place(path: Path, own_folder: Path | None = None) -> None:
 def _overlap(target: Path, folder: Path) -> bool:
     """Whether one of two resolved paths is the other, or is inside it, whatever case the file system tells apart."""
     pairs = [*((upper, folder) for upper in (target, *target.parents)), *((target, upper) for upper in folder.parents)]
-    return any(one == other or (one.exists() and other.exists() and one.samefile(other)) for one, other in pairs)
+    return any(one == other or _is_same_file(one, other) for one, other in pairs)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there, or cannot be: whoever makes it says so
+        return False
 
 
 def check_output(
@@ -131,16 +140,28 @@ def check_output(
                 "leave out --for-excel."
             )
         target = path.resolve()
-        if not target.parent.is_dir():
-            raise BadJob(f"{path}: there is no folder {target.parent}. Make it first: mkdir -p '{target.parent}'")
+        _check_target(path, target)
         for name in (name for text in inputs if text != "-" for name in expand_pattern(text)):
-            if Path(name).resolve() == target or (path.exists() and Path(name).exists() and path.samefile(name)):
+            check_name(name)
+            if path.exists() and Path(name).exists() and path.samefile(name):
                 raise BadJob(f"{path} is also an input ({name}). Name another output: an input is never overwritten.")
         check_place(path, own_folder)
         with new_draft(target):
             pass  # the folder takes new files
+    except RuntimeError as error:  # what pathlib raises for it before Python 3.13
+        raise BadJob(f"{path} cannot be written: its link leads back to itself. Nothing was sent.") from error
     except OSError as error:
         raise BadJob(f"{path} cannot be written: {error.strerror}. Name another folder.") from error
+
+
+def _check_target(path: Path, target: Path) -> None:
+    """Raise BadJob if no file can stand at `target`, to which `path` leads, or something else than a file does."""
+    check_name(target)
+    if not target.parent.is_dir():
+        remedy = f"Make it first: mkdir -p {shlex.quote(str(target.parent))}"
+        raise BadJob(f"{path}: there is no folder {target.parent}. {remedy}")
+    if kind := special_kind(target):
+        raise BadJob(f"{path} is {kind}, and is not replaced by a table. Name a file. Nothing was sent.")
 
 
 def check_row_count(path: Path, rows: int) -> None:

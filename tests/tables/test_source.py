@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from pipeline.tables.open import open_table
 @pytest.mark.parametrize("where", ["header", "cell"])
 def test_another_encoding_is_refused_with_line_offset_and_remedy(tmp_path: Path, where: str) -> None:
     text = "caf\xe9,b\n1,2\n" if where == "header" else "a,b\n1,2\ncaf\xe9,4\n"
-    message = refusal_of(tmp_path / "a.csv", text.encode("latin1"))
-    place = "a.csv:1: byte 0xe9 at offset 3" if where == "header" else "a.csv:3: byte 0xe9 at offset 11"
+    message = refusal_of(tmp_path / "it's.csv", text.encode("latin1"))
+    place = "it's.csv:1: byte 0xe9 at offset 3" if where == "header" else "it's.csv:3: byte 0xe9 at offset 11"
     assert place in message
-    assert f"iconv -f latin1 -t utf-8 '{tmp_path / 'a.csv'}' > '{tmp_path / 'a-utf8.csv'}'" in message
+    old, new = (shlex.quote(str(tmp_path / name)) for name in ("it's.csv", "it's-utf8.csv"))
+    assert f"iconv -f latin1 -t utf-8 {old} > {new}" in message
 
 
 def test_utf_16_is_refused_with_its_remedy(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A table is written as a whole, or the old file stays."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def test_an_output_that_cannot_be_written_is_refused_with_the_remedy(tmp_path: P
     (tmp_path / "d.csv").mkdir()
     assert "Use one of .parquet, .csv" in refusal(tmp_path / "a.docx")
     assert "is a folder" in refusal(tmp_path / "d.csv")
-    assert f"mkdir -p '{tmp_path / 'no'}'" in refusal(tmp_path / "no" / "a.csv")
+    assert f"mkdir -p {shlex.quote(str(tmp_path / 'not there'))}" in refusal(tmp_path / "not there" / "a.csv")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder in which not even root makes files")
