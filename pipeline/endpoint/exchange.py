@@ -8,6 +8,7 @@ import ssl
 import time
 import zlib
 from collections.abc import Awaitable
+from functools import partial
 from typing import BinaryIO, cast
 
 import httpx
@@ -17,6 +18,9 @@ from .redact import Redactor
 
 BODY_BYTES_MAX = 32 * 1024 * 1024
 """The largest body that is read, after decompression."""
+
+REDACTED_AT_ONCE = 256 * 1024
+"""The secrets in a larger body are redacted in a thread, so that the event loop goes on meanwhile."""
 
 GZIP_WINDOW_BITS = 16 + zlib.MAX_WBITS
 """How zlib is asked for the gzip format."""
@@ -55,7 +59,8 @@ async def exchange(
     header_text = "\n".join(headers.values())
     if redactor.redact_text(header_text) != header_text:
         headers = {name: redactor.redact_text(value) for name, value in headers.items()}
-    content = redactor.redact_bytes(bytes(body), is_cut=bool(fault))
+    redact = partial(redactor.redact_bytes, bytes(body), is_cut=bool(fault))
+    content = redact() if len(body) <= REDACTED_AT_ONCE else await asyncio.to_thread(redact)
     return Reply(status, headers, content, seconds, fault, redactor.redact_text(detail))
 
 
