@@ -15,6 +15,7 @@ import httpx
 from ..records import Fault, Reply
 from .body_room import BODY_BYTES_MAX, BodyRoom, RoomShare
 from .redact import Redactor
+from .threads import BODY_BYTES_AT_ONCE, in_thread_if
 
 PIECE_BYTES = 256 * 1024
 """How much is decompressed at once."""
@@ -61,7 +62,9 @@ async def exchange(
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
         fault, detail = _fault_of(error, has_status=status > 0), str(error) or type(error).__name__
     seconds = time.perf_counter() - began
-    return redactor.redact_reply(Reply(status, headers, bytes(body), seconds, fault, detail))
+    reply = Reply(status, headers, bytes(body), seconds, fault, detail)
+    body.clear()  # the room is for one copy
+    return await in_thread_if(len(reply.body) > BODY_BYTES_AT_ONCE, redactor.redact_reply, reply)
 
 
 def _plain_headers(headers: httpx.Headers) -> dict[str, str]:

@@ -20,8 +20,11 @@ ESCAPED = re.compile(rb'\\(?:u00[2-7]|[/"\\])|%[2-7][0-9A-Fa-f]')
 ESCAPED_ANY = re.compile(rb'\\(?:u[0-9A-Fa-f]{4}|[/"\\])|%[0-9A-Fa-f]{2}')
 """The same for any character: passwords may have others."""
 
-CODE = re.compile(rb"(?:u00|%(?:25)*)([2-7][0-9A-Fa-f])")
+CODE = re.compile(rb"(?:u00|%)([2-7][0-9A-Fa-f])")
 """A code of a printable ASCII character, as it stands without the backslash before it."""
+
+REPEATED_PERCENT = re.compile(rb"%(?:25)+")
+"""A percent sign that is URL-encoded, also repeatedly."""
 
 EDGE_CHARACTERS = 4
 """How many characters at either end of a key may seem to be a part of a code, together with what stands beside it."""
@@ -88,10 +91,21 @@ class Redactor(logging.Filter):
 
 def _without_escapes(data: bytes) -> bytes:
     """The data without backslashes, and with characters in place of their codes."""
-    bare = data.translate(None, b"\\")
-    if CODE.search(bare) is None:
-        return bare
-    return CODE.sub(lambda code: bytes([int(code[1], 16)]), bare).translate(None, b"\\")
+    bare = _with_plain_percents(data.translate(None, b"\\"))
+    codes = {code[1] for code in CODE.finditer(bare)}  # one by one, so that other threads have their turns
+    for code in sorted(codes):  # there are few, and to replace each of them is quicker than to call a function for each
+        character = bytes([int(code, 16)])
+        bare = bare.replace(b"u00" + code, character).replace(b"%" + code, character)
+    return bare.translate(None, b"\\") if codes else bare
+
+
+def _with_plain_percents(data: bytes) -> bytes:
+    """The data with a percent sign in place of each that is URL-encoded, also repeatedly."""
+    parts, place = [], 0
+    for found in REPEATED_PERCENT.finditer(data):
+        parts.append(data[place : found.start()])
+        place = found.end()
+    return b"%".join([*parts, data[place:]])
 
 
 def _core(secret: bytes) -> bytes:

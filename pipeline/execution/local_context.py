@@ -13,6 +13,7 @@ import msgspec
 
 from ..answers import AnswerChecker
 from ..costs import Budget, PriceList, token_bytes
+from ..endpoint import in_thread_if
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
@@ -35,12 +36,14 @@ from ..records import (
 from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
 from ..text import one_line
 from .context import Clocks, StopState, lane_id
-from .threads import TEXT_CHARACTERS_AT_ONCE, in_thread_if
 
 _encoder = msgspec.json.Encoder()
 
 SHARE_ROWS_MIN = 100
 """`limits.max_failures` as a share is taken of at least this many rows: the share among the first few means little."""
+
+TEXT_CHARACTERS_AT_ONCE = 4_000
+"""An answer of up to this length is checked at once: to mend broken JSON takes about 10 µs for each character."""
 
 LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""

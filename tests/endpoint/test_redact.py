@@ -2,6 +2,8 @@
 
 import json
 import logging
+import random
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -40,6 +42,21 @@ def test_a_key_is_redacted_however_it_is_escaped(name: str, key: str, around: st
         return
     spelled = ESCAPES[name](key)
     assert spelled not in Redactor([key]).redact_text(f"before {spelled} after {around}")
+
+
+def test_a_key_of_which_each_character_is_escaped_in_its_own_way_is_redacted_amid_codes_and_digits() -> None:
+    rng, characters = random.Random(1), 'abu0%25417/"-_xE'
+    ways: list[Callable[[str], str]] = [
+        str,
+        lambda letter: f"\\u{ord(letter):04x}",
+        lambda letter: f"%{ord(letter):02X}",
+        lambda letter: "\\" + letter if letter in '/"' else letter,
+    ]
+    for _ in range(3_000):
+        key = "".join(rng.choices(characters, k=rng.randint(SECRET_CHARACTERS_MIN, 24)))
+        around = ["".join(rng.choices(characters, k=rng.randint(0, 5))) for _ in range(2)]
+        spelled = "".join(rng.choice(ways)(letter) for letter in key)
+        assert "***" in Redactor([key]).redact_text(spelled.join(around)), (key, spelled, around)
 
 
 @pytest.mark.parametrize("name", ESCAPES)

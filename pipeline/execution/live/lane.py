@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from itertools import count
 
 from ...costs import expected_usage, token_bytes
-from ...endpoint import Client, RoomShare, read_allowance, read_reply
+from ...endpoint import BODY_BYTES_AT_ONCE, Client, RoomShare, in_thread_if, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ..context import RunContext
-from ..threads import BODY_BYTES_AT_ONCE, in_thread_if
 from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
