@@ -28,6 +28,10 @@ SAVE_LEARNED_SECONDS = 5.0
 DELAYED_MAX = 1000
 """While this many requests wait to be sent again, no new ones are drawn: an outage must not load the whole table."""
 
+FLIGHT_BYTES_MAX = 256 * 1024 * 1024
+"""How many bytes of request bodies are in flight at once, unless one alone is larger; and how many wait to be sent
+again before no new ones are drawn. Pictures must not fill the memory."""
+
 FIRST_ROWS = 5
 """How many rows are tried, in turn, before the first answer."""
 
@@ -106,6 +110,8 @@ class Lane:
         """The request to send at once in the next response format, as its last one was rejected."""
         self._delayed: list[tuple[float, int, OpenRequest]] = []
         """A heap of the requests to send at a given time: retries, and follow-ups, which are due at once."""
+        self._delayed_bytes = 0
+        """The bytes of their bodies."""
         self._order = count()
         """Numbers that keep requests due at the same time in their order."""
         self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
@@ -117,6 +123,8 @@ class Lane:
         """How many workers have no request: one chooses the next, the others wait for their turn."""
         self._attempts: dict[asyncio.Task[None], OpenRequest] = {}
         """The attempts in flight, each by the task that waits for its reply."""
+        self._flight_bytes, self.flight_bytes_max = 0, FLIGHT_BYTES_MAX
+        """The bytes of the request bodies in flight, and the most that there may be."""
         self._learned_saved_at = -math.inf
         self.changed = asyncio.Event()
         """Set when the worker that waits to send should look again: a reply came, or a stop was requested."""
@@ -212,8 +220,9 @@ class Lane:
             return self._reformatted
         delayed = self._due()
         is_first = not self._retry_policy.answers
-        has_room = not self._delayed or len(self._delayed) + len(self._unconfirmed) < (
-            FIRST_ROWS if is_first else DELAYED_MAX
+        delayed_max = FIRST_ROWS if is_first else DELAYED_MAX
+        has_room = not self._delayed or (
+            len(self._delayed) + len(self._unconfirmed) < delayed_max and self._delayed_bytes < self.flight_bytes_max
         )
         if delayed is not None and not (is_first and has_room):
             return delayed
@@ -231,7 +240,8 @@ class Lane:
         now = self._context.clock()
         if item is None:
             return max(self._delayed[0][0] - now if self._delayed else math.inf, 1e-3)
-        if self._throttle.in_flight and not self._retry_policy.answers:
+        has_room = self._flight_bytes + len(item.request.body) <= self.flight_bytes_max
+        if self._throttle.in_flight and not (self._retry_policy.answers and has_room):
             return math.inf
         return self._throttle.wait_before_next(now)
 
@@ -255,6 +265,7 @@ class Lane:
             self._new = None
         else:
             heapq.heappop(self._delayed)
+            self._delayed_bytes -= len(item.request.body)
         item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
 
     async def _wait_for_change(self, seconds: float) -> None:
@@ -319,6 +330,8 @@ class Lane:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine always runs in a task
         self._attempts[task] = item
+        size = len(item.request.body)
+        self._flight_bytes += size
         try:
             return await self._client.attempt(item.sent, share)
         except asyncio.CancelledError:
@@ -328,10 +341,12 @@ class Lane:
             task.uncancel()
             return None
         finally:
+            self._flight_bytes -= size
             del self._attempts[task]
 
     def _delay(self, item: OpenRequest, until: float) -> None:
         heapq.heappush(self._delayed, (until, next(self._order), item))
+        self._delayed_bytes += len(item.request.body)
 
     def _wake(self) -> None:
         """Wake the worker that waits for a slot; under a cost cap those of other lanes, too, as money became free."""
