@@ -157,3 +157,20 @@ def asks_to_stop(context: LocalContext, _task: asyncio.Task[None]) -> None:
 def asks_to_stop_at_once(context: LocalContext, _task: asyncio.Task[None]) -> None:
     context.stop(ASKED_TO_STOP)
     context.abort_drain()
+
+
+class FewRequests:
+    """The smallest `RequestSource`: a few requests, and nothing shared with other lanes."""
+
+    def __init__(self, *prompts: str) -> None:
+        self.in_flight = 0
+        self._left = [request(prompt) for prompt in prompts]
+
+    def draw(self, _model: str) -> Request | None:
+        return self._left.pop() if self._left else None
+
+    def is_over(self, _model: str) -> bool:
+        return not self._left
+
+    def wake_all(self) -> None:
+        raise AssertionError("only under a cost cap")

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import heapq
 import math
 from datetime import UTC, datetime
-from itertools import count
 
 from ...costs import expected_usage, token_bytes
 from ...endpoint import BODY_BYTES_AT_ONCE, Client, RoomShare, in_thread_if, read_allowance, read_reply
@@ -14,6 +12,7 @@ from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ..context import RunContext
+from .delayed import Delayed
 from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
@@ -30,6 +29,10 @@ DELAYED_MAX = 1000
 
 IDLE_SECONDS = 1.0
 """When no request came for this long and none is in flight, no answer will confirm the failures that wait for one."""
+
+FLIGHT_BYTES_MAX = 256 * 1024 * 1024
+"""How many bytes of request bodies are in flight at once, in all lanes together, unless one alone is larger; and how
+many wait to be sent again before no new ones are drawn. Pictures must not fill the memory."""
 
 FIRST_ROWS = 5
 """How many rows are tried, in turn, before the first answer."""
@@ -60,10 +63,7 @@ class Lane:
         """The request drawn last, until it is sent."""
         self._reformatted: OpenRequest | None = None
         """The request to send at once in the next response format, as its last one was rejected."""
-        self._delayed: list[tuple[float, int, OpenRequest]] = []
-        """A heap of the requests to send at a given time: retries, and follow-ups, which are due at once."""
-        self._order = count()
-        """Numbers that keep requests due at the same time in their order."""
+        self._delayed = Delayed()
         self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
         """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
 
@@ -75,6 +75,8 @@ class Lane:
         """How many workers have no request: one chooses the next, the others wait for their turn."""
         self._attempts: dict[asyncio.Task[None], OpenRequest] = {}
         """The attempts in flight, each by the task that waits for its reply."""
+        self._flight_bytes, self.flight_bytes_max = 0, FLIGHT_BYTES_MAX // len(job.models)
+        """The bytes of the request bodies in flight, and the most that there may be."""
         self._learned_saved_at = -math.inf
         self.changed = asyncio.Event()
         """Set when the worker that waits to send should look again: a reply came, or a stop was requested."""
@@ -141,7 +143,7 @@ class Lane:
         """Take back recorded outcomes that are doubtful, and queue their requests; whether there were any."""
         requests = await self._doubts.take_back(self._context)
         for item in requests:
-            self._delay(item, self._context.clock())
+            self._delayed.add(item, self._context.clock())
         return bool(requests)
 
     def save_learned(self) -> None:
@@ -190,11 +192,11 @@ class Lane:
         """
         if self._reformatted is not None:
             return self._reformatted
-        delayed = self._due()
+        delayed = self._delayed.due(self._context.clock())
         is_first = not self._retry_policy.answers
-        has_room = not self._delayed or len(self._delayed) + len(self._unconfirmed) < (
-            FIRST_ROWS if is_first else DELAYED_MAX
-        )
+        delayed_max = FIRST_ROWS if is_first else DELAYED_MAX
+        are_few = len(self._delayed) + len(self._unconfirmed) < delayed_max
+        has_room = not self._delayed or (are_few and self._delayed.size_bytes < self.flight_bytes_max)
         if delayed is not None and not (is_first and has_room):
             return delayed
         if self._new is None and has_room:
@@ -202,20 +204,13 @@ class Lane:
             self._new = OpenRequest(request) if request is not None else None
         return self._new or delayed
 
-    def _due(self) -> OpenRequest | None:
-        """The first delayed request, if its time has come."""
-        while self._delayed and self._delayed[0][0] <= self._context.clock():
-            if not self._delayed[0][2].is_superseded:
-                return self._delayed[0][2]
-            heapq.heappop(self._delayed)
-        return None
-
     def _seconds_to_wait(self, item: OpenRequest | None) -> float:
         """Seconds until the candidate may leave, or until one may be due; infinity if a reply must come first."""
         now = self._context.clock()
         if item is None:
-            return max(self._delayed[0][0] - now if self._delayed else math.inf, 1e-3)
-        if self._throttle.in_flight and not self._retry_policy.answers:
+            return max(self._delayed.first_at - now, 1e-3)
+        has_room = self._flight_bytes + len(item.request.body) <= self.flight_bytes_max
+        if self._throttle.in_flight and not (self._retry_policy.answers and has_room):
             return math.inf
         return self._throttle.wait_before_next(now)
 
@@ -238,7 +233,7 @@ class Lane:
         elif item is self._new:
             self._new = None
         else:
-            heapq.heappop(self._delayed)
+            self._delayed.remove_first()
         item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
 
     async def _wait_for_change(self, seconds: float) -> bool:
@@ -273,7 +268,7 @@ class Lane:
         if reply is None or result is None:
             self._throttle.on_abandoned()
             if item.is_withdrawn and self._context.stopping is None:
-                self._delay(item, flight.left_at)
+                self._delayed.add(item, flight.left_at)
             return
         now = self._context.clock()
         self._settle(item, result)
@@ -281,7 +276,7 @@ class Lane:
         if item.is_doubtful:
             item.is_doubtful = False
             self._throttle.on_abandoned()
-            self._delay(item, now)
+            self._delayed.add(item, now)
             return
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
@@ -309,7 +304,7 @@ class Lane:
             return None
         decision = self._retry_policy.decide(rejection, item.tries, now)
         if isinstance(decision, RetryAfter):
-            self._delay(item, now + decision.after_seconds)
+            self._delayed.add(item, now + decision.after_seconds)
             return None
         if isinstance(decision, Stopped):
             raise decision
@@ -320,6 +315,8 @@ class Lane:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine always runs in a task
         self._attempts[task] = item
+        size = len(item.request.body)
+        self._flight_bytes += size
         try:
             return await self._client.attempt(item.sent, (self, item, item.tries.sent), share)
         except asyncio.CancelledError:
@@ -329,10 +326,8 @@ class Lane:
             task.uncancel()
             return None
         finally:
+            self._flight_bytes -= size
             del self._attempts[task]
-
-    def _delay(self, item: OpenRequest, until: float) -> None:
-        heapq.heappush(self._delayed, (until, next(self._order), item))
 
     def _wake(self) -> None:
         """Wake the worker that waits for a slot; under a cost cap those of other lanes, too, as money became free."""
@@ -352,7 +347,7 @@ class Lane:
                 self._context.uncount(outcome)
         elif following is not None:
             item.following = OpenRequest(following)
-            self._delay(item.following, self._context.clock())
+            self._delayed.add(item.following, self._context.clock())
             self.changed.set()
         if item.is_doubtful:
             self.doubt(item, item.tries.sent)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion, problem
-from live_run import BAD_REQUEST, HANG, SERVER_ERROR, make_job, numbered, only, run
+from live_run import BAD_REQUEST, HANG, SERVER_ERROR, FewRequests, make_job, numbered, only, run
 
 from pipeline.endpoint.body_room import BODY_BYTES_MAX
-from pipeline.execution.live.lane import FIRST_ROWS
+from pipeline.endpoint.client import Client
+from pipeline.execution.live.lane import FIRST_ROWS, Lane
 from pipeline.execution.local_context import LocalContext
 from pipeline.pacing.retry import ATTEMPTS, SAME_FAILURES_MAX
 from pipeline.progress import NO_PAUSE, Pause, Progress
 from pipeline.records import TEMPORARY, BadJob, Exit, LearnedLimits, Tally
+from pipeline.store.writer import Store
 
 
 def test_one_request_goes_first_and_the_others_follow_after_its_answer(tmp_path: Path) -> None:
@@ -253,3 +255,46 @@ def test_what_is_in_flight_when_the_key_is_revoked_is_recorded(tmp_path: Path) -
     assert "revoked" in str(done.stop)
     assert set(done.answers) == {seen.prompt for seen in server.log} - {"row 2", "row 3"}
     assert done.tally.attempts == server.arrived < 30
+
+
+@pytest.mark.parametrize(("room", "together"), [(35_000, 3), (1, 1)])
+def test_requests_are_in_flight_together_as_far_as_there_is_room_and_one_always_is(
+    room: int, together: int, tmp_path: Path
+) -> None:
+    prompts = [f"{number} {'x' * 10_000}" for number in range(6)]
+    with ChatServer(delay_seconds=0.1) as server, closing(Store(tmp_path / "store")) as store:
+        job = make_job(server.url, limits__concurrency=8)
+        context = LocalContext(job, store, Tally())
+
+        async def work() -> None:
+            async with Client(job.endpoint, None) as client:
+                lane = Lane(job, "m", FewRequests(*prompts), context, client)
+                lane.flight_bytes_max = room
+                await lane.work()
+
+        asyncio.run(work())
+    assert (context.asked.ok, server.most_in_flight) == (6, together)
+
+
+def test_an_outage_draws_no_more_large_requests_than_there_is_room_for(tmp_path: Path) -> None:
+    prompts = [f"{number} {'x' * 10_000}" for number in range(11)]
+    arrived_before_a_retry: list[int] = []
+
+    def reply(seen: Seen, attempt: int) -> Canned | None:
+        if attempt > 1:
+            arrived_before_a_retry.append(len(server.log))
+        return SERVER_ERROR if attempt == 1 and not seen.prompt.startswith("10") else None
+
+    with ChatServer(reply) as server, closing(Store(tmp_path / "store")) as store:
+        job = make_job(server.url, limits__concurrency=2)
+        context = LocalContext(job, store, Tally(), rng=lambda: 0.3)
+
+        async def work() -> None:
+            async with Client(job.endpoint, None) as client:
+                lane = Lane(job, "m", FewRequests(*prompts), context, client)
+                lane.flight_bytes_max = 35_000
+                await lane.work()
+
+        asyncio.run(work())
+    assert context.asked.ok == 11
+    assert arrived_before_a_retry[0] <= 8
