@@ -103,6 +103,8 @@ class BatchFile(Record, frozen=True):
     """The index of the response format that the requests were sent with."""
     is_ending: bool = False
     """The batch is being cancelled."""
+    recorded: Count = 0
+    """Number of its answers that were recorded while the results of other requests were missing."""
 
 
 class OpenBatches(Record, frozen=True):

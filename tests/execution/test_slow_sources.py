@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_runs import batch_job
+from batch_server import Provider, serving
 from chat_server import Canned, ChatServer, Reply, Seen, completion, problem
 from live_run import ASKED_TO_STOP, BAD_REQUEST, HANG, SERVER_ERROR, make_job, numbered, request, run
 from msgspec.structs import replace
@@ -128,6 +130,23 @@ def test_a_stop_is_obeyed_while_a_request_is_waited_for(tmp_path: Path, how: str
     assert time.monotonic() - began < DRAIN_SECONDS / 2
     assert done.stop.exit_code is (Exit.SIGINT if how == "asked" else Exit.AT_LIMIT)
     assert (set(done.answers), server.arrived) == ({"row 0"}, 1)
+
+
+def test_a_stop_is_obeyed_while_a_request_of_a_batch_is_waited_for(tmp_path: Path) -> None:
+    contexts: list[LocalContext] = []
+
+    async def coming() -> AsyncIterator[Request]:
+        yield request("row 0")
+        asyncio.get_running_loop().call_later(0.1, contexts[0].stop, ASKED_TO_STOP)
+        await asyncio.Event().wait()
+
+    began = time.monotonic()
+    with serving(Provider()) as url:
+        job = batch_job(tmp_path, url)
+        job.folder.mkdir()
+        done = run(tmp_path, job, ["row 0"], coming=coming(), on_start=keeping(contexts), raises=True)
+    assert done.error is ASKED_TO_STOP
+    assert time.monotonic() - began < DRAIN_SECONDS / 2
 
 
 def test_rows_that_are_rejected_at_first_are_failed_without_the_end_of_the_requests(

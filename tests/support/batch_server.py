@@ -47,6 +47,8 @@ class Provider:
     # HTML "page" or a status; "" does nothing
     interfere: Callable[[str, str], str] = lambda _method, _path: ""
     results: Callable[[bytes], bytes] = lambda content: content  # what is sent of a file of results
+    shows: Callable[[dict[str, Any]], dict[str, Any]] = lambda batch: batch  # what is shown of a batch
+    ignores_after: bool = False  # each page of its list is the first
     lists: bool = True
     names_results: Callable[[int], bool] = lambda _looks: True  # by how often the batch was looked up
     key: str = ""
@@ -89,7 +91,7 @@ class Provider:
             )
         elif bad := self.bad_lines(number, lines):
             self.fail(batch, [{"code": "invalid", "line": at, "message": text} for at, text in bad.items()])
-        return 200, json.dumps(batch).encode()
+        return 200, json.dumps(self.shows(dict(batch))).encode()
 
     def fail(self, batch: dict[str, Any], errors: list[dict[str, Any]]) -> None:
         batch |= {"status": "failed", "errors": {"object": "list", "data": errors}}
@@ -111,7 +113,7 @@ class Provider:
         batch["looks"] += 1
         if not self.names_results(batch["looks"]):
             return 200, json.dumps({**batch, "output_file_id": None, "error_file_id": None}).encode()
-        return 200, json.dumps(batch).encode()
+        return 200, json.dumps(self.shows(dict(batch))).encode()
 
     def finish(self, batch: dict[str, Any]) -> None:
         """Answer the requests, and write both files of results in random order."""
@@ -142,7 +144,7 @@ class Provider:
         """A page of the list of batches: two batches, latest first."""
         latest = list(reversed(self.batches.values()))
         names = [batch["id"] for batch in latest]
-        start = names.index(after) + 1 if after else 0
+        start = names.index(after) + 1 if after and not self.ignores_after else 0
         return {"object": "list", "data": latest[start : start + 2], "has_more": start + 2 < len(latest)}
 
 

@@ -5,7 +5,9 @@ records its results. What is known of an open batch is noted on disk before each
 batch, and none is created twice.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -16,11 +18,15 @@ from ...progress import Pause
 from ...records import Exit, Request, Stopped
 from ...store import BatchFile
 from ..context import NotesContext
+from ..stream import RequestStream
 from .calls import Calls
 from .collect import Collector
 from .files import BatchLine, read_lines
 from .send import Sender
 from .state import BatchState
+
+LINES_READ = 256
+"""How many lines of a batch file are looked up in the store together."""
 
 
 async def answer_all(job: Job, requests: AsyncIterator[Request], context: NotesContext) -> None:
@@ -70,38 +76,64 @@ class _BatchRun:
         for batch_file in list(state.open.values()):
             self._context.budget.reserved += batch_file.reserved
             if not state.path(batch_file).exists():
-                which = f"Batch {batch_file.batch_id}" if batch_file.batch_id else "An unconfirmed batch"
-                self._context.say(f"{which} is given up, as its file was removed: its requests are asked anew.")
-                await state.forget(batch_file)
+                await self._give_up(batch_file)
             elif batch_file.batch_id or await self._sender.recover(batch_file):
                 self._expect_answers(state.open[batch_file.name])
             else:
                 await state.forget(batch_file)
 
+    async def _give_up(self, batch_file: BatchFile) -> None:
+        """Forget an open batch whose file was removed by the user. It may be billed, so its cost counts at the most."""
+        which = f"Batch {batch_file.batch_id}" if batch_file.batch_id else "An unconfirmed batch"
+        self._context.say(f"{which} is given up, as its file was removed: its requests are asked anew.")
+        if batch_file.file_id:
+            self._context.budget.spent += batch_file.reserved
+            requests = max(1, batch_file.requests - batch_file.recorded)
+            for _ in range(requests):
+                self._context.count_attempt(0.0, held=batch_file.reserved / requests, broke_off=True)
+        await self._state.forget(batch_file)
+
     def _expect_answers(self, batch_file: BatchFile) -> None:
         """Reserve anew what an open batch can cost: its run may have had no cap. Its requests are not sent again."""
-        worst = 0.0
-        for line in read_lines(self._state.path(batch_file)):
-            self._state.other_keys.add(line.request.key)
-            worst += self._state.worst_cost(line.request)
+        worst, lines = 0.0, read_lines(self._state.path(batch_file))
+        while group := [line.request for line in islice(lines, LINES_READ)]:
+            keys = [request.key for request in group]
+            self._state.other_keys.update(keys)
+            stored = self._context.asked_at(keys) if batch_file.recorded else {}
+            worst += sum(self._state.worst_cost(each) for each in group if stored.get(each.key) != batch_file.made_at)
         self._context.budget.reserved += worst - batch_file.reserved
         self._state.open[batch_file.name] = replace(batch_file, reserved=worst)
 
     async def write(self, requests: AsyncIterator[Request]) -> None:
         """Write the requests that are in no open batch to batch files."""
-        async for request in requests:
-            if self._context.stopping is not None:
-                break
-            if request.key in self._state.other_keys:
-                self._state.other_keys.discard(request.key)
-            else:
-                self._state.add(BatchLine(request))
+        changed = asyncio.Event()
+        stream = RequestStream(requests, changed.set)
+        stop_requested = asyncio.create_task(self._context.stop_requested.wait())
+        stop_requested.add_done_callback(lambda _: changed.set())
+        try:
+            while self._context.stopping is None and not stream.is_over:
+                changed.clear()
+                if (request := stream.take()) is not None:
+                    self._add(request)
+                elif not stream.is_over:
+                    await changed.wait()
+        finally:
+            stop_requested.cancel()
+            await asyncio.gather(stop_requested, return_exceptions=True)
+            await stream.close()
         self._state.close_writers()
+
+    def _add(self, request: Request) -> None:
+        """Write a request to a batch file, unless it is in an open batch."""
+        if request.key in self._state.other_keys:
+            self._state.other_keys.discard(request.key)
+        else:
+            self._state.add(BatchLine(request))
 
     async def work(self) -> None:
         """Collect what is finished and send what there is room for, until nothing is left or a stop is requested."""
         state = self._state
-        while self._context.stopping is None and (state.ready or state.open):
+        while self._context.stopping is None and (state.ready or state.awaited):
             collected = await self._collector.collect_finished()
             if state.cancelled:
                 self._stop_once_cancelled()
@@ -111,16 +143,19 @@ class _BatchRun:
             if collected or sent or self._context.stopping is not None:
                 continue
             if not self._waits:
+                aside = state.stop_for_aside()
                 raise Stopped(
                     f"{state.progress_text()}. There is nothing more to do until the provider has finished some:\n"
-                    "type the same line again later.",
-                    Exit.TRY_LATER,
+                    "type the same line again later." + (f"\n{aside}" if aside is not None else ""),
+                    Exit.TRY_LATER if aside is None else aside.exit_code,
                 )
             self._context.show_progress(Pause(self._poll_seconds, state.progress_text()))
             await self._context.pause(self._poll_seconds)
         if self._context.stopping is None:
             await self._collector.record_unconfirmed()
-        elif state.open:
+            if (aside := state.stop_for_aside()) is not None:
+                raise aside
+        elif state.awaited:
             self._context.say(f"{state.progress_text()}. They go on there and are paid for; the next run fetches them.")
 
     def _stop_once_cancelled(self) -> None:
@@ -129,11 +164,12 @@ class _BatchRun:
         While another batch is being cancelled, go on, so that its answers are collected too.
         """
         if not any(batch_file.is_ending for batch_file in self._state.open.values()):
+            aside = self._state.stop_for_aside()
             self._context.stop(
                 Stopped(
                     f"Cancelled at the provider: {', '.join(self._state.cancelled)}. The answers that came before are "
                     "kept; the other requests are pending, and nothing more was sent.\n"
                     "The same line sends them in new batches. Once no other batch is open, --set run.how=live asks "
-                    "them live."
+                    "them live." + (f"\n{aside}" if aside is not None else "")
                 )
             )

@@ -98,8 +98,10 @@ class Calls:
 
 
 def succeeded(reply: Reply, needs: str) -> bool:
-    """Whether a call succeeded, with a reply that has the name `needs`, if one is given."""
-    return 200 <= reply.status < 300 and not reply.fault and (not needs or needs in object_in(reply))
+    """Whether a call succeeded, with a reply that has a value under the name `needs`, if one is given."""
+    return (
+        200 <= reply.status < 300 and not reply.fault and (not needs or object_in(reply).get(needs) not in (None, ""))
+    )
 
 
 def rejection_in(reply: Reply) -> Rejection:

@@ -1,12 +1,13 @@
 """Collect finished batches: download their results, record the outcomes, and ask again what has no answer.
 
 The order of results means nothing, as each line names its request. A batch is forgotten only after its outcomes and the
-files of its follow-up requests are on disk.
+files of its follow-up requests are on disk. One whose results are missing is put aside, and noted for the next run.
 """
 
 import asyncio
 import functools
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,27 @@ from ...job import Job
 from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
 from ...store import BatchFile
+from ...text import one_line
+from .account import FINISHED, UNFINISHED, Counts, account_of, counts_of, what_is_missing
 from .calls import Calls, objects_in
-from .files import BatchLine, LinesByKey, Result, count_results, read_lines, read_results
+from .files import BatchLine, LinesByKey, Result, read_lines, read_results
 from .send import QUEUE_FULL, Sender
-from .state import BatchState
-
-FINISHED = frozenset({"completed", "expired", "cancelled", "failed"})
-"""The statuses of a batch that will answer nothing more."""
+from .state import Aside, BatchState
 
 RECORD_GROUP = 256
 """How many answers are recorded together."""
 
-DOWNLOAD_ATTEMPTS = 3
-"""How often results are downloaded that do not arrive complete."""
+LATE_LOOKS = 10
+"""How often results that are missing are looked for, once between two polls, before the batch is put aside."""
+
+LATE_SECONDS = 600.0
+"""After this time three looks are enough."""
+
+OVERDUE_DAYS = 8
+"""A batch that goes on for longer is put aside. A day is asked for, and some providers take up to a week."""
+
+OVERDUE_DAYS_OF_UNKNOWN = 2
+"""The same for a batch whose status is no known word."""
 
 
 class Collector:
@@ -42,71 +51,128 @@ class Collector:
         self._has_contract = job.answer.contract is not None
         # a batch may take a day, so no time without an answer is too long
         self._retry_policy = RetryPolicy(self._context.clock(), self._context.rng, waits=True)
+        self._waits = not job.this_run.no_wait
+        self._late: dict[str, tuple[int, float]] = {}
+        """By batch file: how often its results were missing, and when for the first time."""
+        self._told: set[str] = set()
+        """The batch files whose batch has a status that is no known word."""
         self._unconfirmed: list[tuple[Request, Failure]] = []
         """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
 
     async def collect_finished(self) -> bool:
-        """Ask for the status of every open batch, and collect the finished ones; whether there were any.
+        """Ask for the status of every batch that is waited for, and collect the finished ones.
 
-        Raises Stopped if the provider does not know a batch, its results cannot be read, or the job cannot go on.
+        Returns whether any came to its end: a batch whose results are missing is put aside after a while.
+        Raises Stopped if the job cannot go on.
         """
-        collected = False
-        for batch_file in list(self._state.open.values()):
+        has_ended = False
+        for batch_file in self._state.awaited:
             if self._context.stopping is not None:
                 break
-            batch = await self._retrieve(batch_file)
-            status, counts = batch.get("status"), _request_counts(batch)
-            has_results = counts["completed"] == 0 or batch.get("output_file_id") or status == "failed"
-            if status in FINISHED and has_results:
-                await self._collect(batch_file, batch)
-                collected = True
-            else:  # a finished batch without its results' file is looked up again
-                done = counts["completed"] + counts["failed"]
-                self._state.open[batch_file.name] = replace(batch_file, done=done, is_ending=status == "cancelling")
+            has_ended |= await self._look(batch_file)
         await self._state.note_all()  # `pipeline status` in another terminal reads it
-        return collected
+        return has_ended
 
-    async def _retrieve(self, batch_file: BatchFile) -> dict[str, Any]:
+    async def _look(self, batch_file: BatchFile) -> bool:
+        """Ask for the status of a batch, and act on it; whether the batch came to its end."""
         try:
-            return await self._calls.json(lambda: self._api.retrieve(batch_file.batch_id), "status", may_miss=True)
+            batch = await self._calls.json(lambda: self._api.retrieve(batch_file.batch_id), "status", may_miss=True)
         except LookupError as error:
-            raise Stopped(
-                f"The provider knows no batch {batch_file.batch_id}, which has {batch_file.requests:,} requests "
-                f"({error}).\nUse the endpoint, key and project that it was created with. To give up its answers,\n"
-                f"remove {self._state.path(batch_file)}: its requests are then asked, and paid for, anew."
-            ) from None
+            text = f"is unknown to the provider ({error}): use the endpoint, key and project that it was created with"
+            return self._is_late(batch_file, text) and await self._put_aside(batch_file, text, [], Exit.NEEDS_PERSON)
+        status, counts = str(batch["status"]), counts_of(batch)
+        if status == "failed" and not batch.get("output_file_id") and not counts.completed:
+            return await self._collect_failed(batch_file, batch)
+        if status in FINISHED or (status not in UNFINISHED and batch.get("output_file_id")):
+            return await self._collect(batch_file, batch, status, counts)
+        is_ending = status == "cancelling"
+        self._state.open[batch_file.name] = replace(batch_file, done=counts.done, is_ending=is_ending)
+        if status not in UNFINISHED and batch_file.name not in self._told:
+            self._told.add(batch_file.name)
+            self._context.say(
+                f"Batch {batch_file.batch_id} has a status that is unknown here: {one_line(status)}. It is waited for."
+            )
+        days = OVERDUE_DAYS if status in UNFINISHED else OVERDUE_DAYS_OF_UNKNOWN
+        if batch_file.made_at is None or datetime.now(tz=UTC) - batch_file.made_at < timedelta(days=days):
+            return False
+        return await self._put_aside(batch_file, f"is still {one_line(status)} after {days} days", [])
 
-    async def _collect(self, batch_file: BatchFile, batch: dict[str, Any]) -> None:
-        """Record the results of a finished batch, queue what is to be asked again, and forget the batch."""
-        result_ids = [str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)]
-        if batch["status"] == "failed":
-            await self._collect_failed(batch_file, batch)
-        else:
-            if batch["status"] == "cancelled":
-                self._state.cancelled.append(batch_file.batch_id)
-            paths = await self._download(batch_file, result_ids, _request_counts(batch)["completed"])
-            await self._record_results(batch_file, paths)
-            for path in paths:
-                path.unlink()
-            self._context.say(f"Batch {batch_file.batch_id} is {batch['status']}.")
-            self._sender.on_batch_finished()
+    def _is_late(self, batch_file: BatchFile, text: str) -> bool:
+        """Whether results that are missing were looked for often enough. `text`: see `_put_aside`; said once."""
+        now = self._context.clock()
+        if self._waits and batch_file.name not in self._late:
+            self._context.say(f"Batch {batch_file.batch_id} {text}. It is looked at again.")
+        looks, began = self._late.get(batch_file.name, (0, now))
+        self._late[batch_file.name] = looks + 1, began
+        return not self._waits or looks + 1 >= LATE_LOOKS or (looks >= 2 and now >= began + LATE_SECONDS)
+
+    async def _collect(self, batch_file: BatchFile, batch: dict[str, Any], status: str, counts: Counts) -> bool:
+        """Record the results of a finished batch, queue what is to be asked again, and forget the batch.
+
+        Returns False if results are missing and are to be looked for again. As long as any are, nothing is deleted at
+        the provider, and no request without a result is asked again.
+        """
+        files, lost = await self._download(batch_file, batch)
+        with LinesByKey(self._state.path(batch_file)) as lines:
+            keys = frozenset(lines.left())
+        account = await asyncio.to_thread(account_of, files.values(), keys, parse_json)
+        missing = what_is_missing(status, counts, batch_file.requests, account)
+        text = f"is {one_line(status)}, but {lost or missing}"
+        if missing and not self._is_late(batch_file, text):
+            return False
+        if status == "cancelled":
+            self._state.cancelled.append(batch_file.batch_id)
+        if missing:
+            return await self._put_aside(batch_file, text, list(files.values()))
+        await self._record_results(batch_file, list(files.values()))
+        for path in files.values():
+            path.unlink()
+        self._context.say(f"Batch {batch_file.batch_id} is {one_line(status)}.")
+        self._sender.on_batch_finished()
         self._state.close_writers()
-        if batch_file.name in self._state.open:
-            await self._state.forget(batch_file)
-            for file_id in (batch_file.file_id, *result_ids):  # nothing is left behind at the provider
-                await self._calls.once(functools.partial(self._api.delete, file_id))
+        await self._state.forget(batch_file)
+        own = [file_id for file_id, is_shared in zip(files, account.shared, strict=True) if not is_shared]
+        for file_id in (batch_file.file_id, *own):  # nothing of this batch is left behind at the provider
+            await self._calls.once(functools.partial(self._api.delete, file_id))
+        return True
 
-    async def _collect_failed(self, batch_file: BatchFile, batch: dict[str, Any]) -> None:
+    async def _put_aside(
+        self, batch_file: BatchFile, text: str, paths: Sequence[Path], exit_code: Exit = Exit.TRY_LATER
+    ) -> bool:
+        """Record the answers that are there, and look at the batch no more in this run. What is missing stays reserved.
+
+        `text`: what is missing. Returns True, as the batch has come to its end here.
+        """
+        state = self._state
+        with LinesByKey(state.path(batch_file)) as lines:
+            await self._record_all_answers(batch_file, lines, paths)
+            left = lines.left()
+            if batch_file.recorded:
+                stored = self._context.asked_at(left)
+                left = [key for key in left if stored.get(key) != batch_file.made_at]
+            worst = sum(state.worst_cost(lines.take(key).request) for key in left)
+        for path in paths:
+            path.unlink()
+        state.close_writers()
+        self._context.budget.reserved += worst - batch_file.reserved
+        recorded = batch_file.requests - len(left)
+        state.open[batch_file.name] = replace(batch_file, reserved=worst, recorded=recorded)
+        self._context.say(f"Batch {batch_file.batch_id} {text}. It is put aside.")
+        is_wanted = not state.other_keys.issuperset(left)
+        state.aside[batch_file.name] = Aside(text, exit_code, is_wanted)
+        return True
+
+    async def _collect_failed(self, batch_file: BatchFile, batch: dict[str, Any]) -> bool:
         """Act on a batch that the provider rejected: its queue is full, or some or all of the requests are bad.
 
-        Raises Stopped if the whole batch is bad.
+        Returns True, as the batch has come to its end. Raises Stopped if the whole batch is bad.
         """
         reported = batch.get("errors")
         errors = objects_in(reported.get("data")) if isinstance(reported, dict) else []
         message = "; ".join(str(error.get("message")) for error in errors[:3]) or "no reason"
         if any(QUEUE_FULL.search(f"{error.get('code')} {error.get('message')}") for error in errors):
             await self._sender.on_queue_full(batch_file, message)
-            return
+            return True
         bad = {error["line"]: str(error.get("message")) for error in errors if isinstance(error.get("line"), int)}
         has_answers = self._retry_policy.answers > 0
         if not bad or len(bad) >= batch_file.requests or (len(bad) >= TEXT_FAILURES_MAX and not has_answers):
@@ -119,49 +185,53 @@ class Collector:
                 failure = Failure(kind="bad_request", reason=clean_message(bad[number]), cost=line.cost)
                 failure = replace(failure, attempts=line.tries + 1, asked_at=batch_file.made_at)
                 self._unconfirmed.append((line.request, failure))
+        self._state.close_writers()
+        await self._state.forget(batch_file)
+        await self._calls.once(lambda: self._api.delete(batch_file.file_id))
+        return True
 
-    async def _download(self, batch_file: BatchFile, result_ids: Sequence[str], completed: int) -> list[Path]:
-        """Download the files of results, and return their paths. `completed`: answers that the provider counted.
+    async def _download(self, batch_file: BatchFile, batch: dict[str, Any]) -> tuple[dict[str, Path], str]:
+        """Download the files of a batch's results: their paths by id, and in words which the provider does not have."""
+        files: dict[str, Path] = {}
+        lost = ""
+        for file_id in dict.fromkeys(
+            str(batch[name]) for name in ("output_file_id", "error_file_id") if batch.get(name)
+        ):
+            path = self._state.folder / f"{batch_file.name}.{len(files)}"
+            try:
+                await self._calls.json(functools.partial(self._api.download, file_id, path), may_miss=True)
+            except LookupError as error:
+                path.unlink()
+                lost = f"the provider has no file {one_line(file_id)} with its results ({error})"
+            else:
+                files[file_id] = path
+        return files, lost
 
-        Raises Stopped if results cannot be read: they must not count as unanswered.
-        """
-        paths = [self._state.folder / f"{batch_file.name}.{number}" for number in range(len(result_ids))]
-        for _ in range(DOWNLOAD_ATTEMPTS):
-            for file_id, path in zip(result_ids, paths, strict=True):
-                await self._calls.json(functools.partial(self._api.download, file_id, path))
-            answers, unreadable = await asyncio.to_thread(count_results, paths, parse_json)
-            if not unreadable and answers >= completed:
-                return paths
-        if not unreadable and answers:
-            self._context.say(
-                f"Batch {batch_file.batch_id} has {answers:,} answers; the provider had counted {completed:,}."
-            )
-            return paths
-        raise Stopped(
-            f"The results of batch {batch_file.batch_id} cannot be read: {unreadable:,} lines are no results, and "
-            f"{answers:,} of {completed:,} answers are there.\n"
-            "Nothing is lost or asked again: the same line downloads them anew.",
-            Exit.TRY_LATER,
-        )
+    async def _record_all_answers(
+        self, batch_file: BatchFile, lines: LinesByKey, paths: Sequence[Path]
+    ) -> dict[str, Rejection]:
+        """Record the answers in files of results; returns the rejections among them, by key."""
+        rejections: dict[str, Rejection] = {}
+        group: list[tuple[BatchLine, Answer]] = []
+        for result in (result for path in paths for result in read_results(path, parse_json)):
+            await asyncio.sleep(0)  # a file may be long: signals are heard between its lines
+            if result is None or result.key not in lines:
+                continue  # reported twice, or not of this batch
+            outcome = self._outcome(result)
+            if isinstance(outcome, Rejection):
+                rejections[result.key] = outcome
+                continue
+            group.append((lines.take(result.key), outcome))
+            if len(group) == RECORD_GROUP:
+                await self._record_answers(batch_file, group)
+                group = []
+        await self._record_answers(batch_file, group)
+        return rejections
 
     async def _record_results(self, batch_file: BatchFile, paths: Sequence[Path]) -> None:
         """Record all answers, then act on the rejections: after an answer, they no longer mean that the job is bad."""
-        rejections: dict[str, Rejection] = {}
-        group: list[tuple[BatchLine, Answer]] = []
         with LinesByKey(self._state.path(batch_file)) as lines:
-            for result in (result for path in paths for result in read_results(path, parse_json)):
-                await asyncio.sleep(0)  # a file may be long: signals are heard between its lines
-                if result.key not in lines:
-                    continue  # reported twice, or not of this batch
-                outcome = self._outcome(result)
-                if isinstance(outcome, Rejection):
-                    rejections[result.key] = outcome
-                    continue
-                group.append((lines.take(result.key), outcome))
-                if len(group) == RECORD_GROUP:
-                    await self._record_answers(batch_file, group)
-                    group = []
-            await self._record_answers(batch_file, group)
+            rejections = await self._record_all_answers(batch_file, lines, paths)
             if self._try_next_format(batch_file, rejections.values()):
                 for key in lines.left():
                     self._state.add(lines.take(key))
@@ -262,10 +332,3 @@ class Collector:
         """Record the failures that no answer has confirmed yet. Raises Stopped if they cannot be written."""
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         await asyncio.gather(*(self._context.record(request, failure) for request, failure in unconfirmed))
-
-
-def _request_counts(batch: dict[str, Any]) -> dict[str, int]:
-    """How many requests the provider counts as `completed` and as `failed`; 0 if it does not say."""
-    reported = batch.get("request_counts")
-    reported = reported if isinstance(reported, dict) else {}
-    return {name: n if isinstance(n := reported.get(name), int) else 0 for name in ("completed", "failed")}

@@ -124,25 +124,11 @@ class Result(NamedTuple):
     """The body of the reply as JSON; if the request was not asked, the provider's error object."""
 
 
-def count_results(paths: Iterable[Path], parse: Callable[[bytes], object]) -> tuple[int, int]:
-    """Count the answers in files of results, and the lines that are no results. `parse`: see `read_results`."""
-    answers = unreadable = 0
-    for path in paths:
-        with path.open("rb") as file:
-            for line in filter(bytes.strip, file):
-                result = _result(parse(line))
-                unreadable += result is None
-                answers += result is not None and result.status == 200
-    return answers, unreadable
-
-
-def read_results(path: Path, parse: Callable[[bytes], object]) -> Iterator[Result]:
-    """Read the results in a file; other lines are left out. `parse` returns the JSON value of a line."""
+def read_results(path: Path, parse: Callable[[bytes], object]) -> Iterator[Result | None]:
+    """Read the results in a file; None for each line that is none. `parse` returns the JSON value of a line."""
     with path.open("rb") as file:
-        for line in file:
-            result = _result(parse(line))
-            if result is not None:
-                yield result
+        for line in filter(bytes.strip, file):
+            yield _result(parse(line))
 
 
 def _result(value: object) -> Result | None:

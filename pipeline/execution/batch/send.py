@@ -61,7 +61,7 @@ class Sender:
         """
         state, sent = self._state, False
         while state.ready and self._context.stopping is None:
-            if len(state.open) >= OPEN_BATCHES_MAX or self._context.clock() < self._queue_full_until:
+            if len(state.awaited) >= OPEN_BATCHES_MAX or self._context.clock() < self._queue_full_until:
                 break
             batch_file = state.ready.popleft()
             within_queue = self._requests_within_queue(batch_file)
@@ -74,7 +74,7 @@ class Sender:
                 self._split(batch_file, requests)
             else:
                 state.ready.appendleft(batch_file)
-                if within_budget or state.open:
+                if within_budget or state.awaited:
                     break  # open batches free some room when they finish
                 raise self._context.budget.exhausted(next(read_lines(state.path(batch_file))).request)
         return sent
@@ -88,7 +88,7 @@ class Sender:
         if free >= tokens:
             return batch_file.requests
         # no batch is made small to fill a rest of the queue, unless there is none to wait for
-        return 0 if self._state.open else max(1, int(batch_file.requests * free / tokens))
+        return 0 if self._state.awaited else max(1, int(batch_file.requests * free / tokens))
 
     def _requests_within_budget(self, batch_file: BatchFile) -> tuple[int, float]:
         """How many of a file's requests the budget has room for, and the most that they can cost in US dollars."""
@@ -158,19 +158,13 @@ class Sender:
 
     async def _find_listed(self, batch_file: BatchFile) -> str | None:
         """The id of the batch created from a file, in the provider's list. Raises Stopped if there is no list."""
-        after = ""
-        while True:
+        after, seen = "", set[str]()
+        while after not in seen:
+            seen.add(after)
             try:
                 page = await self._calls.json(functools.partial(self._api.batches, after), "data", may_miss=True)
             except LookupError as error:
-                raise Stopped(
-                    f"A batch of {batch_file.requests:,} requests may have been created from the uploaded file "
-                    f"{batch_file.file_id}: no reply confirmed it, and the provider does not list its batches "
-                    f"({error}). Nothing is sent, so that nothing is paid for twice.\n"
-                    "Look at the provider for a batch of this file, and cancel it if there is one. Then remove\n"
-                    f"{self._state.path(batch_file)}\n"
-                    "and type the same line again: its requests are then asked, and paid for, anew."
-                ) from None
+                raise self._not_listed(batch_file, f"the provider does not list its batches ({error})") from None
             batches = objects_in(page.get("data"))
             for batch in batches:
                 if batch.get("input_file_id") == batch_file.file_id and batch.get("status") != "failed":
@@ -178,6 +172,17 @@ class Sender:
             if not batches or not page.get("has_more"):
                 return None
             after = str(batches[-1].get("id"))
+        raise self._not_listed(batch_file, "the provider's list of batches comes to no end")
+
+    def _not_listed(self, batch_file: BatchFile, why: str) -> Stopped:
+        return Stopped(
+            f"A batch of {batch_file.requests:,} requests may have been created from the uploaded file "
+            f"{batch_file.file_id}: no reply confirmed it, and {why}. Nothing is sent, so that nothing is paid for "
+            "twice.\n"
+            "Look at the provider for a batch of this file, and cancel it if there is one. Then remove\n"
+            f"{self._state.path(batch_file)}\n"
+            "and type the same line again: its requests are then asked, and paid for, anew."
+        )
 
     async def on_queue_full(self, batch_file: BatchFile, message: str) -> None:
         """Take back a file that the provider's queue has no room for, and send fewer tokens at a time, or later."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -9,12 +10,22 @@ from msgspec.structs import replace
 from ...answers import RESPONSE_FORMATS, ContractEncoder
 from ...costs import expected_usage
 from ...job import Job
-from ...records import Request
+from ...records import Exit, Request, Stopped
 from ...store import BATCHES, BatchFile, OpenBatches, read_open_batches
 from ..context import NotesContext
 from .files import BatchFileWriter, BatchLine
 
 _encoder = msgspec.json.Encoder()
+
+
+class Aside(NamedTuple):
+    """A batch that is finished, or lost, and whose results are missing: this run looks at it no more."""
+
+    text: str
+    """What is missing, after the words `Batch ID`."""
+    exit_code: Exit
+    is_wanted: bool
+    """Whether a row of this run has one of its requests."""
 
 
 class BatchState:
@@ -26,6 +37,8 @@ class BatchState:
         noted = read_open_batches(context.read_note)
         self.open = {batch_file.name: batch_file for batch_file in noted.sheets}
         """Batch files that the provider may hold, by name."""
+        self.aside: dict[str, Aside] = {}
+        """The open batch files whose batches are looked at no more in this run, by name."""
         self.ready: deque[BatchFile] = deque()
         """Complete batch files to be sent, in this order."""
         self.other_keys: set[str] = set()
@@ -41,13 +54,18 @@ class BatchState:
         self._writers: dict[str, BatchFileWriter] = {}
         """The batch files that are being written, by model."""
 
+    @property
+    def awaited(self) -> list[BatchFile]:
+        """The open batch files whose results this run waits for."""
+        return [batch_file for name, batch_file in self.open.items() if name not in self.aside]
+
     def encode(self, request: Request) -> Request:
         """The request as it is sent: with the job's contract, in the response format in use."""
         body = self._contract_encoder.encode(request.body, RESPONSE_FORMATS[self.format_index])
         return replace(request, body=body)
 
     def worst_cost(self, request: Request) -> float:
-        """The most that one attempt can cost in US dollars; 0 without a cap, or if the price is unknown."""
+        """The most that one attempt can cost in US dollars; 0 if the price is unknown."""
         return self.context.budget.worst(self.encode(request)) or 0.0
 
     def tokens(self, batch_file: BatchFile) -> int:
@@ -56,8 +74,8 @@ class BatchState:
         return max(1, usage.prompt_tokens or 0)
 
     def open_tokens(self) -> int:
-        """Expected number of prompt tokens of all open batches."""
-        return sum(map(self.tokens, self.open.values()))
+        """Expected number of prompt tokens of all batches that are waited for."""
+        return sum(map(self.tokens, self.awaited))
 
     def path(self, batch_file: BatchFile) -> Path:
         """Path of a batch file in the job folder."""
@@ -109,9 +127,26 @@ class BatchState:
 
     def progress_text(self) -> str:
         """How the batches stand: `2 batches with the provider, 1,200 of 50,000 requests done`."""
-        done = sum(batch_file.done for batch_file in self.open.values())
-        requests = sum(batch_file.requests for batch_file in self.open.values())
-        batches = f"{len(self.open):,} batch{'' if len(self.open) == 1 else 'es'} with the provider"
+        awaited = self.awaited
+        done = sum(batch_file.done for batch_file in awaited)
+        requests = sum(batch_file.requests for batch_file in awaited)
+        batches = f"{len(awaited):,} batch{'' if len(awaited) == 1 else 'es'} with the provider"
         waiting = sum(batch_file.requests for batch_file in self.ready)
         not_sent = f", {waiting:,} more not sent yet" if waiting else ""
         return f"{batches}, {done:,} of {requests:,} requests done{not_sent}"
+
+    def stop_for_aside(self) -> Stopped | None:
+        """The stop at the end of a run if rows wait for results that are missing; None if none do."""
+        aside = [(self.open[name], each) for name, each in self.aside.items() if each.is_wanted]
+        if not aside:
+            return None
+        lines = [f"Batch {batch_file.batch_id} {each.text}." for batch_file, each in aside]
+        paths = [str(self.path(batch_file)) for batch_file, _ in aside]
+        message = [
+            *lines,
+            "What is missing may have been paid for: it is pending, not asked again, and not deleted at the provider.",
+            "The same line looks again. If that does not help, ask the provider. To give it up, remove",
+            *paths,
+            "and type the same line again: these requests are then asked, and paid for, anew.",
+        ]
+        return Stopped("\n".join(message), min(each.exit_code for _, each in aside))

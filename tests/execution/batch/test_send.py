@@ -22,6 +22,29 @@ def test_a_batch_whose_creation_was_not_confirmed_is_not_created_twice(tmp_path:
     assert len(provider.batches) == 3
 
 
+def test_a_batch_whose_creation_was_confirmed_without_its_id_is_not_created_twice(tmp_path: Path) -> None:
+    write_table(tmp_path, 20)
+    without = iter([{"id": None}])
+    provider = Provider(shows=lambda batch: {**batch, **next(without, {})})
+    with serving(provider) as url:
+        assert run(batch_job(tmp_path, url)).exit_code is Exit.DONE
+    check_table(tmp_path, provider, 20)
+    assert len(provider.batches) == 1
+
+
+def test_a_list_of_batches_that_comes_to_no_end_stops_the_job_and_nothing_is_sent(tmp_path: Path) -> None:
+    write_table(tmp_path, 20)
+    others = {f"b{n}": {"id": f"b{n}", "input_file_id": "other", "status": "completed"} for n in range(3)}
+    creation = ("POST", "/batches")
+    provider = Provider(batches=others, ignores_after=True, interfere=lambda *call: "500" if call == creation else "")
+    with serving(provider) as url:
+        summary = run(batch_job(tmp_path, url))
+        provider.interfere = lambda *_call: ""
+        assert run(batch_job(tmp_path, url)).message == summary.message
+    assert (summary.exit_code, summary.rows.pending, len(provider.batches)) == (Exit.NEEDS_PERSON, 20, 3)
+    assert "comes to no end" in summary.message
+
+
 def test_a_batch_is_not_created_twice_at_a_provider_that_lists_no_batches(tmp_path: Path) -> None:
     write_table(tmp_path, 20)
     provider = Provider(lists=False)
