@@ -117,10 +117,8 @@ class OpenBatches(Record, frozen=True):
     """The index of the response format to send: the endpoint rejected all formats before it."""
 
 
-_ledger_decoder = msgspec.json.Decoder(Tally)
 _learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])
 _run_status_decoder = msgspec.json.Decoder(RunStatus)
-_open_batches_decoder = msgspec.json.Decoder(OpenBatches)
 
 
 def read_ledger(reader: Reader | None) -> Tally:
@@ -135,7 +133,7 @@ def read_ledger(reader: Reader | None) -> Tally:
 def decode_ledger(note: bytes) -> Tally:
     """Decode the note of the ledger. Raises NewerVersion if a newer version wrote it, Stopped if it is damaged."""
     remedy = "Run the job again: that makes it anew from the answers, and asks nothing again."
-    return _decoded(_ledger_decoder, note, "the ledger", remedy)
+    return _decoded(Tally, note, "the ledger", remedy)
 
 
 def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
@@ -167,17 +165,17 @@ def read_open_batches(read_note: Callable[[str], bytes | None]) -> OpenBatches:
     Raises NewerVersion if a newer version wrote the note, Stopped if it is damaged.
     """
     note = read_note(BATCHES)
-    return _decoded(_open_batches_decoder, note, "the note of open batches") if note else OpenBatches()
+    return _decoded(OpenBatches, note, "the note of open batches") if note else OpenBatches()
 
 
-def _decoded(decoder: msgspec.json.Decoder[T], note: bytes, what: str, remedy: str = OTHER_COPY) -> T:
+def _decoded(record: type[T], note: bytes, what: str, remedy: str = OTHER_COPY) -> T:
     """Decode the note of a record. Raises NewerVersion, or Stopped if it is damaged.
 
     It is of a newer version if it has other names and is not understood, or if none of its names is known here.
     """
-    found, names = json_object(note).keys(), {field.name for field in msgspec.structs.fields(decoder.type)}
+    found, names = json_object(note).keys(), {field.name for field in msgspec.structs.fields(record)}
     try:
-        decoded = decoder.decode(note)
+        decoded = msgspec.json.decode(note, type=record)
     except UNREADABLE as error:
         if not found <= names:
             raise NewerVersion(f"In the store, {what} ({error})") from error
