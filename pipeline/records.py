@@ -189,7 +189,9 @@ class Rejection(Record, frozen=True):
     usage: Usage | None = None
     """The tokens of the attempt, if the endpoint reported them."""
     maybe_paid: bool = False
-    """The endpoint may have done the work before the attempt broke off, and may bill it."""
+    """The attempt may have used tokens of the endpoint's limit."""
+    is_turned_away: bool = False
+    """The endpoint did no work for it, and bills nothing."""
 
 
 class Allowance(Record, frozen=True):

@@ -1,12 +1,16 @@
-"""Text for people and for JSON: clean lines, clipped lines, numbers, near names, strict and canonical JSON."""
+"""Text for people and for JSON: clean, clipped, as numbers, near names, strict and canonical JSON; and long texts."""
 
 import difflib
+import functools
 import json
 import re
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]|\x1b\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)")
 """A whole CSI or OSC sequence: it moves the cursor, sets a colour, or sets a window's title or a link."""
@@ -22,6 +26,11 @@ canonical_json = msgspec.json.Encoder(order="deterministic").encode
 """Encode with sorted keys and no spaces: the same value always gives the same bytes, so that they can be hashed."""
 compact_json = msgspec.json.Encoder().encode
 """Encode with the keys in their own order and no spaces: how request bodies are written."""
+
+BODY_BYTES_AT_ONCE = 256 * 1024
+"""A reply's body of up to this size is worked on at once; see `in_thread_if`."""
+
+T = TypeVar("T")
 
 
 def printable(text: str, instead: str = "\ufffd") -> str:
@@ -100,3 +109,22 @@ def refuse_lone_surrogates(value: object) -> None:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+async def in_thread_if(is_long: bool, function: Callable[..., T], *arguments: object) -> T:  # noqa: FBT001 - it is the name's last word
+    """Call a pure function of a text: in a thread if the text is long, so that the event loop goes on meanwhile.
+
+    One call after the other, so that the memory for them does not grow with their number.
+    """
+    if not is_long:
+        return function(*arguments)
+    import asyncio  # noqa: PLC0415 - `pipeline --help` does without it
+
+    return await asyncio.get_running_loop().run_in_executor(_one_thread(), function, *arguments)
+
+
+@functools.cache
+def _one_thread() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - `pipeline --help` does without it
+
+    return ThreadPoolExecutor(1, "long-text")

@@ -1,6 +1,7 @@
 """The most that one attempt at a request can use and cost, learned from what attempts used where nothing bounds it."""
 
 import re
+from collections import defaultdict
 from typing import NamedTuple
 
 from ..job import Job
@@ -45,12 +46,10 @@ class Excess:
     def __init__(self) -> None:
         self.difference, self.ratio = 0, 1.0
 
-    def learn(self, used: int, bound: int) -> bool:
-        """Take note of an attempt; whether it exceeded all that is known."""
-        is_new = used > self.applied_to(bound)
+    def learn(self, used: int, bound: int) -> None:
+        """Take note of an attempt that exceeded its bound."""
         self.difference = max(self.difference, used - bound)
         self.ratio = max(self.ratio, used / max(1, bound))
-        return is_new
 
     def applied_to(self, bound: int) -> int:
         """The bound of another attempt, with all that was learned, and a margin if that is anything."""
@@ -66,9 +65,10 @@ class Bounds:
         self._prices = prices
         self.output_tokens_max = max([*job.output_caps.values(), job.limits.reserve_tokens or 0]) or None
         """The longest answer that the job's settings allow; None if nothing bounds it."""
-        self._prompt: dict[str, Excess] = {}
-        self._output: dict[str, Excess] = {}
-        self._token_prices: dict[str, tuple[float, float] | None] = {}
+        self._prompt: defaultdict[str, Excess] = defaultdict(Excess)
+        self._output: defaultdict[str, Excess] = defaultdict(Excess)
+        self._token_prices: dict[str, tuple[float, float]] = {}
+        """By model: the price of a prompt token and of an output token in US dollars; 0 if it is unknown."""
 
     def tokens(self, request: Request) -> TokenBounds:
         """What the request itself bounds.
@@ -95,13 +95,12 @@ class Bounds:
         if model not in self._token_prices:
             each = 100_000
             of_prompt, of_output = (self._prices.worst_cost(*tokens, model) for tokens in ((each, 0), (0, each)))
-            known = of_prompt is not None and of_output is not None
-            self._token_prices[model] = ((of_prompt or 0.0) / each, (of_output or 0.0) / each) if known else None
-        prices = self._token_prices[model]
-        if prices is None or prices == (0.0, 0.0):
+            self._token_prices[model] = (of_prompt or 0.0) / each, (of_output or 0.0) / each
+        prompt_price, output_price = self._token_prices[model]
+        if not prompt_price and not output_price:
             return 0.0
         prompt, output = self._learned_tokens(request)
-        return prompt * prices[0] + output * prices[1]
+        return prompt * prompt_price + output * output_price
 
     def learn(self, request: Request, usage: Usage) -> str:
         """Learn from what an attempt at this request, as it was sent, used.
@@ -116,20 +115,16 @@ class Bounds:
         ):
             if used is None or used <= most:
                 continue
-            is_first = request.model not in known
-            if known.setdefault(request.model, Excess()).learn(used, most) and is_first:
+            excess = known[request.model]
+            if not excess.difference:
                 told = (
                     f"The endpoint counted {used:,} {what} tokens where {most:,} was the most expected. "
                     f"From now on the cost cap reserves {MARGIN:g} times the largest number seen."
                 )
+            excess.learn(used, most)
         return told
 
     def _learned_tokens(self, request: Request) -> TokenBounds:
         bound = self.tokens(request)
-        if not self._prompt and not self._output:
-            return bound
-        prompt, output = (known.get(request.model) for known in (self._prompt, self._output))
-        return TokenBounds(
-            prompt.applied_to(bound.prompt) if prompt else bound.prompt,
-            output.applied_to(bound.output) if output else bound.output,
-        )
+        prompt, output = self._prompt[request.model], self._output[request.model]
+        return TokenBounds(prompt.applied_to(bound.prompt), output.applied_to(bound.output))

@@ -7,27 +7,6 @@ from ..records import Answer, BadJob, Exit, Rejection, Request, Stopped, Usage
 from .bounds import Bounds
 from .prices import PriceList
 
-TURNED_AWAY = frozenset(
-    {
-        "connect",
-        "tls",
-        "url",
-        "rate",
-        "quota",
-        "daily",
-        "too_long",
-        "filtered",
-        "auth",
-        "billing",
-        "not_found",
-        "bad_request",
-    }
-)
-"""Kinds of rejections by which an endpoint does no work. After any other it may have, and may bill it."""
-
-BUSY_STATUS = 529
-"""An endpoint without room for a request; a 503 says the same if it also says how long to wait."""
-
 
 class Charge(NamedTuple):
     """What one attempt cost, in US dollars."""
@@ -38,6 +17,13 @@ class Charge(NamedTuple):
     """The most that it may have cost beyond that; it counts against the cap."""
     is_maybe_billed: bool = False
     """The attempt gave no answer, and may be billed all the same."""
+    said: str = ""
+    """A line for the screen on what was learned from the attempt; empty if there is none."""
+
+    @property
+    def against_cap(self) -> float:
+        """What counts against the cap, in US dollars."""
+        return self.held or self.paid or 0.0
 
 
 class Budget:
@@ -53,7 +39,6 @@ class Budget:
         """US dollars reserved for requests in flight."""
         self._prices = prices
         self._bounds = Bounds(job, prices)
-        self._said = ""
         self._endpoint = job.endpoint
         try:
             self.change_cap(job.limits.max_cost)
@@ -97,35 +82,37 @@ class Budget:
         """The most that one attempt can cost in US dollars; None if a cap is set and the price is unknown."""
         return self._bounds.rough_cost(request) if self.cap is None else self._bounds.cost(request)
 
-    def charge(self, sent: Request, result: Answer | Rejection, reserved: float) -> Charge:
+    def charge(self, sent: Request, result: Answer | Rejection, reserved: float | None = None) -> Charge:
         """What an attempt cost, whatever its reply says or leaves out; later reservations learn from it.
 
         One rule for every executor: tokens that are reported, and can be true, are taken at their price. Without them
         an attempt that may have been billed counts at its reservation, or at the length of its answer if that is more;
-        only an attempt that was plainly turned away is free. `sent`: the request as it was sent.
+        only an attempt that was plainly turned away is free. `sent`: the request as it was sent. `reserved`: in US
+        dollars; None for the most that it can be now.
         """
         usage = result.usage or Usage()
         if _is_credible(usage, result):
-            self.learn(sent, usage)
-            paid = self._prices.cost(usage, sent.model)
-            return Charge(paid, reserved if paid is None else 0.0)
+            said, paid = self.learn(sent, usage), self._prices.cost(usage, sent.model)
+            return Charge(paid, self._most(sent, reserved) if paid is None else 0.0, said=said)
+        if isinstance(result, Rejection) and result.is_turned_away:
+            return Charge(0.0)
+        most = self._most(sent, reserved)
         if isinstance(result, Answer):
             prompt_tokens = usage.prompt_tokens or self._bounds.tokens(sent).prompt
             least = self._prices.worst_cost(prompt_tokens, len(result.text.encode()), sent.model)
             paid = self._prices.cost(Usage(), sent.model)
-            return Charge(paid, max(reserved, least or 0.0))
-        if _is_maybe_billed(result):
-            return Charge(0.0, reserved, is_maybe_billed=True)
-        return Charge(0.0)
+            return Charge(paid, max(most, least or 0.0))
+        return Charge(0.0, most, is_maybe_billed=True)
 
-    def learn(self, sent: Request, usage: Usage) -> None:
-        """Reserve more from now on if an attempt at this request, as it was sent, used more than was expected."""
-        self._said = self._bounds.learn(sent, usage) or self._said
+    def _most(self, sent: Request, reserved: float | None) -> float:
+        return (self.worst(sent) or 0.0) if reserved is None else reserved
 
-    def take_said(self) -> str:
-        """A line for the screen on what was learned, once; empty if there is none."""
-        said, self._said = self._said, ""
-        return said
+    def learn(self, sent: Request, usage: Usage) -> str:
+        """Reserve more from now on if an attempt at this request, as it was sent, used more than was expected.
+
+        Returns a line for the screen where that happens for the first time; else "".
+        """
+        return self._bounds.learn(sent, usage)
 
     @property
     def is_passed(self) -> bool:
@@ -139,14 +126,15 @@ class Budget:
 
     def exhausted(self, request: Request) -> Stopped:
         """The stop to raise if this request has no room, and nothing in flight can free any."""
-        if self.worst(request) is None:
+        worst = self.worst(request)
+        if worst is None:
             return Stopped(
                 f"limits.max_cost is set, but no price is known of {request.model!r}, so its cost cannot be limited.\n"
                 f'Give the price in [prices] or [prices.models."{request.model}"] (US dollars per million tokens).'
             )
         return Stopped(
             f"limits.max_cost is reached: ${self.spent:,.4g} of ${self.cap or 0:,.4g} is spent or reserved, "
-            f"and the next request might cost ${self.worst(request) or 0:,.4g}, which is more than is left.\n"
+            f"and the next request might cost ${worst:,.4g}, which is more than is left.\n"
             "To go on, raise it in the job file, or type the run again with a higher --max-cost.",
             Exit.AT_LIMIT,
         )
@@ -157,9 +145,3 @@ def _is_credible(usage: Usage, result: Answer | Rejection) -> bool:
     has_text = isinstance(result, Answer) and bool(result.text)
     output = usage.billed_output_tokens
     return bool(usage.prompt_tokens) and output is not None and (output > 0 or not has_text)
-
-
-def _is_maybe_billed(rejection: Rejection) -> bool:
-    if rejection.kind == "overload" and rejection.status == 503:
-        return rejection.wait_seconds is None
-    return rejection.kind not in TURNED_AWAY and rejection.status != BUSY_STATUS

@@ -9,17 +9,14 @@ from .local_model import find_gguf, gguf_sha256, serve
 from .rate_limits import read_allowance
 from .rejections import rejects_response_format
 from .replies import read_reply
-from .threads import BODY_BYTES_AT_ONCE, in_thread_if
 
 __all__ = [
-    "BODY_BYTES_AT_ONCE",
     "BatchApi",
     "Client",
     "RoomShare",
     "clean_message",
     "find_gguf",
     "gguf_sha256",
-    "in_thread_if",
     "parse_json",
     "read_allowance",
     "read_reply",

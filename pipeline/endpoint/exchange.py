@@ -13,9 +13,9 @@ from typing import BinaryIO, cast
 import httpx
 
 from ..records import Fault, Reply
+from ..text import BODY_BYTES_AT_ONCE, in_thread_if
 from .body_room import BODY_BYTES_MAX, BodyRoom, RoomShare
 from .redact import Redactor
-from .threads import BODY_BYTES_AT_ONCE, in_thread_if
 
 PIECE_BYTES = 256 * 1024
 """How much is decompressed at once."""

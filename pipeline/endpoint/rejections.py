@@ -25,28 +25,50 @@ class Kind(Record, frozen=True):
     meaning: str
     """The cause and, for a stop, the remedy: shown where the server sent no message."""
     maybe_paid: bool = False
-    """The endpoint may have done the work, and billed it, before the attempt failed."""
+    """The attempt may have used tokens of the endpoint's limit."""
+    is_turned_away: bool = False
+    """The endpoint did no work. After any other kind it may have, and may bill it."""
 
 
 KINDS: dict[str, Kind] = {
-    "connect": Kind("retry", "window", "the endpoint could not be reached"),
-    "tls": Kind("stop", None, "the endpoint's certificate could not be verified: check base_url and the clock"),
-    "url": Kind("stop", None, "requests cannot be sent to base_url: it must begin with http:// or https://"),
+    "connect": Kind("retry", "window", "the endpoint could not be reached", is_turned_away=True),
+    "tls": Kind(
+        "stop",
+        None,
+        "the endpoint's certificate could not be verified: check base_url and the clock",
+        is_turned_away=True,
+    ),
+    "url": Kind(
+        "stop", None, "requests cannot be sent to base_url: it must begin with http:// or https://", is_turned_away=True
+    ),
     "timeout": Kind("retry", "window", "no answer within the time allowed", maybe_paid=True),
     "cut": Kind("retry", None, "the connection was lost before the answer was complete", maybe_paid=True),
     "protocol": Kind("retry", None, "the reply was not HTTP"),
     "too_large": Kind("row", None, "the answer is larger than the limit of 32 MiB", maybe_paid=True),
-    "rate": Kind("retry", "rate", "the endpoint's limit of requests or tokens per minute was reached"),
+    "rate": Kind(
+        "retry", "rate", "the endpoint's limit of requests or tokens per minute was reached", is_turned_away=True
+    ),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
     "server": Kind("retry", None, "the endpoint failed"),
-    "quota": Kind("retry", "rate", "the endpoint says that the account's quota is used up: check its plan and billing"),
-    "daily": Kind("stop", None, "the daily quota is used up: resume when it is renewed"),
-    "too_long": Kind("row", None, "the request is longer than the model or the limits allow"),
-    "filtered": Kind("row", None, "the endpoint's content filter rejected the prompt"),
-    "auth": Kind("stop", None, "the key was not accepted: check the variable that api_key_env names"),
-    "billing": Kind("stop", None, "the account is out of credit or budget: top it up, then resume"),
-    "not_found": Kind("stop", None, "the endpoint knows no such path or model: check base_url and model"),
-    "bad_request": Kind("row", None, "the endpoint does not accept the request"),
+    "quota": Kind(
+        "retry",
+        "rate",
+        "the endpoint says that the account's quota is used up: check its plan and billing",
+        is_turned_away=True,
+    ),
+    "daily": Kind("stop", None, "the daily quota is used up: resume when it is renewed", is_turned_away=True),
+    "too_long": Kind("row", None, "the request is longer than the model or the limits allow", is_turned_away=True),
+    "filtered": Kind("row", None, "the endpoint's content filter rejected the prompt", is_turned_away=True),
+    "auth": Kind(
+        "stop", None, "the key was not accepted: check the variable that api_key_env names", is_turned_away=True
+    ),
+    "billing": Kind(
+        "stop", None, "the account is out of credit or budget: top it up, then resume", is_turned_away=True
+    ),
+    "not_found": Kind(
+        "stop", None, "the endpoint knows no such path or model: check base_url and model", is_turned_away=True
+    ),
+    "bad_request": Kind("row", None, "the endpoint does not accept the request", is_turned_away=True),
     "garbled": Kind("retry", None, "the body is not a complete JSON object", maybe_paid=True),
     "html": Kind("retry", None, "a web page came back instead of JSON: is base_url the API's?"),
     "no_choices": Kind("retry", None, "the answer holds no choices"),
@@ -156,15 +178,17 @@ def reject(
     """Make the rejection that a reply of this kind is. A wait in the headers goes before one in the body."""
     known = KINDS[kind]
     wait = None if reply.fault and not reply.status else header_wait(reply.headers)
+    wait = details.wait_seconds if wait is None and details else wait
     return Rejection(
         verdict=known.verdict,
         kind=kind,
         message=message or known.meaning,
         status=reply.status,
         pressure=known.pressure,
-        wait_seconds=details.wait_seconds if wait is None and details else wait,
+        wait_seconds=wait,
         usage=usage if usage != Usage() else None,
         maybe_paid=known.maybe_paid,
+        is_turned_away=known.is_turned_away or _has_no_room(reply.status, kind, wait),
     )
 
 
@@ -212,3 +236,8 @@ def _kind_of_class(status: int) -> str:
     if status < 300:
         return "protocol"
     return "not_found" if status < 400 else "bad_request" if status < 500 else "server"
+
+
+def _has_no_room(status: int, kind: str, wait_seconds: float | None) -> bool:
+    """Whether an endpoint had no room for a request: 529 says so, and a 503 that also says how long to wait."""
+    return status == 529 or (status == 503 and kind == "overload" and wait_seconds is not None)

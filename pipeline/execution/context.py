@@ -77,8 +77,8 @@ class RunContext(Protocol):
         """
         ...
 
-    async def note_reservation(self, request: Request) -> bool:
-        """Note on disk what is in flight before this request is sent; True if that took a wait.
+    async def note_reservation(self) -> bool:
+        """Note on disk what is reserved, before the request leaves that was reserved last; True if that took a wait.
 
         So the next run knows what a killed run may have been billed for, also if only that one has a cost cap.
         """

@@ -13,7 +13,6 @@ import msgspec
 
 from ..answers import AnswerChecker
 from ..costs import Budget, PriceList, token_bytes
-from ..endpoint import in_thread_if
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
@@ -34,7 +33,7 @@ from ..records import (
     add_costs,
 )
 from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
-from ..text import one_line
+from ..text import in_thread_if, one_line
 from .context import Clocks, StopState, lane_id
 
 _encoder = msgspec.json.Encoder()
@@ -223,17 +222,16 @@ class LocalContext(StopState):
         self._add_to_ledger(counted)
         self.asked += counted
 
-    async def note_reservation(self, request: Request) -> bool:
-        """Note on disk what is in flight before this request is sent; True if that took a wait. See `RunContext`.
+    async def note_reservation(self) -> bool:
+        """Note on disk what is reserved, before the last request is sent; True if that took a wait. See `RunContext`.
 
         Twice the amount that is needed now is noted, so that few requests wait for the disk.
         """
         budget = self.budget
-        needed = budget.reserved + (budget.worst(request) or 0.0)
-        left = math.inf if budget.cap is None else budget.cap - budget.spent
-        if not self.ledger.aside < needed <= left:
+        if budget.reserved <= self.ledger.aside:
             return False
-        self.ledger = msgspec.structs.replace(self.ledger, aside=min(2 * needed, left))
+        left = math.inf if budget.cap is None else max(budget.reserved, budget.cap - budget.spent)
+        self.ledger = msgspec.structs.replace(self.ledger, aside=min(2 * budget.reserved, left))
         self._note_ledger()
         await self._store.flush()
         return True

@@ -9,8 +9,8 @@ import pytest
 from chat_server import Canned, ChatServer, Seen, completion
 from live_run import make_job, numbered, run
 
-from pipeline.endpoint.threads import in_thread_if
 from pipeline.execution.local_context import LocalContext
+from pipeline.text import in_thread_if
 
 SCHEMA = {"type": "object", "properties": {"s": {"type": "array", "items": {"type": "string"}}}}
 GOOD = '{"s": ["yes"]}'

@@ -87,7 +87,7 @@ class _BatchRun:
         which = f"Batch {batch_file.batch_id}" if batch_file.batch_id else "An unconfirmed batch"
         self._context.say(f"{which} is given up, as its file was removed: its requests are asked anew.")
         if batch_file.file_id:
-            self._context.budget.spent += batch_file.reserved
+            self._context.budget.settle(0.0, batch_file.reserved)
             requests = max(1, batch_file.requests - batch_file.recorded)
             for _ in range(requests):
                 self._context.count_attempt(0.0, held=batch_file.reserved / requests, broke_off=True)

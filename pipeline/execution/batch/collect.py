@@ -14,7 +14,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from ...answers import RESPONSE_FORMATS
-from ...costs import Charge
 from ...endpoint import BatchApi, clean_message, parse_json, read_reply, rejects_response_format
 from ...job import Job
 from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
@@ -237,7 +236,7 @@ class Collector:
                     self._state.add(lines.take(key))
             if batch_file.batch_id in self._state.cancelled:
                 return
-            missing = Rejection("retry", "broken", "the batch ended without a result for this request")
+            missing = _not_asked("the batch ended without a result for this request")
             for key in lines.left():
                 await self._on_rejection(batch_file, lines.take(key), rejections.get(key, missing))
 
@@ -263,7 +262,7 @@ class Collector:
             return read_reply(self._api.hide(Reply(result.status, {}, result.body, 0.0)))
         error = parse_json(self._api.hide(Reply(0, {}, result.body, 0.0)).body)
         message = error.get("message") or error.get("code") if isinstance(error, dict) else None
-        return Rejection("retry", "broken", clean_message(str(message or "the batch has no answer to this request")))
+        return _not_asked(clean_message(str(message or "the batch has no answer to this request")))
 
     async def _record_answers(self, batch_file: BatchFile, group: Sequence[tuple[BatchLine, Answer]]) -> None:
         """Record answers and queue their follow-ups, except answers that an earlier run recorded before it was killed.
@@ -295,14 +294,11 @@ class Collector:
         The reservation is released with the whole batch.
         """
         budget = self._context.budget
-        if isinstance(result, Rejection) and not result.status and result.usage is None:
-            charge = Charge(0.0)  # the provider did not come to it
-        else:
-            charge = budget.charge(self._state.encode(line.request), result, self._state.worst_cost(line.request))
-        budget.spent += charge.held or charge.paid or 0.0
+        charge = budget.charge(self._state.encode(line.request), result)
+        budget.settle(0.0, charge.against_cap)
         self._context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
-        if said := budget.take_said():
-            self._context.say(said)
+        if charge.said:
+            self._context.say(charge.said)
         return charge.paid
 
     async def _on_rejection(self, batch_file: BatchFile, line: BatchLine, rejection: Rejection) -> None:
@@ -332,3 +328,8 @@ class Collector:
         """Record the failures that no answer has confirmed yet. Raises Stopped if they cannot be written."""
         unconfirmed, self._unconfirmed = self._unconfirmed, []
         await asyncio.gather(*(self._context.record(request, failure) for request, failure in unconfirmed))
+
+
+def _not_asked(message: str) -> Rejection:
+    """The rejection of a request that the provider did not come to."""
+    return Rejection("retry", "broken", message, is_turned_away=True)

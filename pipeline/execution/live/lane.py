@@ -6,11 +6,12 @@ import math
 from datetime import UTC, datetime
 
 from ...costs import expected_usage, token_bytes
-from ...endpoint import BODY_BYTES_AT_ONCE, Client, RoomShare, in_thread_if, read_allowance, read_reply
+from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
+from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext
 from .delayed import Delayed
 from .doubts import Doubts
@@ -168,11 +169,12 @@ class Lane:
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
                     item.sent = self._format.encode(item.request)
-                    if await self._context.note_reservation(item.sent):
-                        continue  # that took time: there may be a stop or a pause now
                     if self._reserve(item):
-                        self._mark_sent(item)
-                        return item
+                        if not await self._context.note_reservation():
+                            self._mark_sent(item)
+                            return item
+                        self._context.budget.settle(item.reserved, 0.0)
+                        continue  # that took time: there may be a stop or a pause now
                 is_idle = item is None and not self._delayed and not self.in_flight
                 if is_idle and self._source.is_over(self._model):
                     break
@@ -360,13 +362,13 @@ class Lane:
     def _settle(self, item: OpenRequest, result: Answer | Rejection) -> None:
         """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be."""
         budget = self._context.budget
-        paid, held, is_maybe_billed = budget.charge(item.sent, result, item.reserved)
-        item.cost = add_costs(item.cost, paid)
-        budget.settle(item.reserved, held or paid or 0.0)
-        self._context.count_attempt(paid, held=held, broke_off=is_maybe_billed)
+        charge = budget.charge(item.sent, result, item.reserved)
+        item.cost = add_costs(item.cost, charge.paid)
+        budget.settle(item.reserved, charge.against_cap)
+        self._context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
         item.reserved = 0.0
-        if line := budget.take_said():
-            self._context.say(line)
+        if charge.said:
+            self._context.say(charge.said)
 
     def _settle_abandoned(self, item: OpenRequest) -> None:
         """Count an attempt whose reply is not waited for: it may be billed."""

@@ -194,12 +194,12 @@ class Fleet:
         if not self._waiting or self._context.stopping is not None:
             return None
         sent = self._format.encode(self._waiting[0])
-        await self._context.note_reservation(sent)
         reserved = self._context.budget.reserve(sent)
         if reserved is None:
             if not any(worker.handed for worker in self._workers):
                 raise self._context.budget.exhausted(sent)
             return None
+        await self._context.note_reservation()
         return self._waiting.popleft(), reserved
 
     async def _listen(self, index: int) -> None:
