@@ -53,7 +53,7 @@ class Screen:
     ) -> None:
         """`stream`: None if the program was started without one (`2>&-`): nothing is shown then.
 
-        `bytes_max`: what comes when so much waits is dropped.
+        `bytes_max`: while this much waits to be written, new text is dropped.
         """
         if stream is None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
@@ -83,13 +83,13 @@ class Screen:
 
     @property
     def is_held_up(self) -> bool:
-        """Whether something has waited for HELD_UP_SECONDS: what is soon out of date is then better not written."""
+        """Whether text has waited for HELD_UP_SECONDS. Then a progress bar, soon out of date, should not be written."""
         with self._changed:
             return bool(self._parts) and self._clock() - self._parts[0].at >= HELD_UP_SECONDS
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that lines are better left out: from FULL_BYTES on, until all of it is written."""
+        """Whether lines should be left out: true from FULL_BYTES that wait until all of them are written."""
         return self._is_full
 
     def fileno(self) -> int:

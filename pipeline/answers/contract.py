@@ -87,7 +87,10 @@ class Contract:
             return None, ParsedAnswer({}, f"not JSON: {error}")
 
     def _validate(self, value: object, characters: int, repair_kind: RepairKind = "") -> ParsedAnswer:
-        """Check a value, read from so many characters, against the schema and the columns that are to hold it."""
+        """Check a value against the schema, and against the columns that will hold it.
+
+        `characters`: the length of the text that the value was read from.
+        """
         errors = self._schema.errors(value, characters)
         if not errors and isinstance(value, dict):
             mismatches = (mismatch(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())

@@ -10,11 +10,13 @@ CHARACTERS_MAX = 20_000
 BRACKETS_MAX = 300
 """Broken JSON with more brackets is not mended."""
 STEPS_MIN, STEPS_PER_CHARACTER = 50_000, 10
-"""How often json-repair may look at characters of a text: usual broken JSON takes two to five steps for each character,
-some texts the square of their length. With a number of steps, unlike one of seconds, the same text always ends alike.
+"""How often json-repair may look at a character of a text: this number for any text, or for each character if more.
+
+Usual broken JSON takes two to five steps for each character; some texts take the square of their length. A limit on
+steps gives the same result each time; a limit on seconds would not.
 """
 CUT_CHARACTERS_PER_STEP = 100
-"""To cut so many characters from a text is as much work as to look at one."""
+"""Cutting this many characters from a text counts as one step."""
 
 
 class _TooManyStepsError(Exception):

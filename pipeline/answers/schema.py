@@ -18,7 +18,7 @@ class Schema:
     """A JSON Schema of an object."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises BadJob for a schema that is no JSON Schema of an object, with the place of the fault inside it.
+        """Raises BadJob, with the place of the fault, if this is no JSON Schema of an object.
 
         Addresses in the schema are never fetched.
         """
@@ -42,7 +42,7 @@ class Schema:
             self._without_long = _validator(_instead_of_slow(schema, {"maxLength": SLOW_PATTERN_CHARACTERS_MAX}))
 
     def errors(self, value: object, characters: int) -> list[str]:
-        """What is wrong with a value that was read from a text of so many characters; nothing if it fits."""
+        """What is wrong with a value; empty if it fits. `characters`: the length of the text that it was read from."""
         try:
             validator = self._validator
             if self._is_slow and characters > SLOW_PATTERN_TEXT_MAX and not self._without_long.is_valid(value):

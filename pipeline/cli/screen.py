@@ -39,7 +39,7 @@ def patient_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def patient_stdout() -> Iterator[None]:
-    """The same for `sys.stdout`, of which nothing is dropped: at the end of the block, a pipe is waited for."""
+    """The same for `sys.stdout`, but nothing is dropped: the end of the block waits for the reader of a pipe."""
     before = sys.stdout
     screen = Screen(before, bytes_max=math.inf)
     sys.stdout = cast("TextIO", screen)

@@ -197,7 +197,7 @@ def _ask_before_anothers(
 
 
 def _parsed(ctx: click.Context, start: "RunStart") -> click.Context:
-    """The parsed line of an earlier run. Raises click.UsageError for one that is no line of this version."""
+    """Parse the line of an earlier run. Raises click.UsageError if this version does not understand it."""
     return run.make_context("run", list((start.command or ["run"])[1:]), parent=ctx.parent)
 
 

@@ -27,11 +27,11 @@ class BodyRoom:
         self._change = asyncio.Event()
 
     def share(self) -> "RoomShare":
-        """A share for one attempt, taken as its body grows; it is given back at the end of its `with`."""
+        """A share for one attempt. It grows with the body; the end of its `with` block gives it back."""
         return RoomShare(self)
 
     def take(self, share: "RoomShare", more_bytes: int) -> bool:
-        """Take more for a share, if there is so much."""
+        """Take more room for a share; False if there is not enough."""
         self._shares.setdefault(share)
         if share is not next(iter(self._shares)) and self._used_bytes + more_bytes > self._beside_first_bytes:
             return False

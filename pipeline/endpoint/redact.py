@@ -27,7 +27,8 @@ REPEATED_PERCENT = re.compile(rb"%(?:25)+")
 """A percent sign that is URL-encoded, also repeatedly."""
 
 EDGE_CHARACTERS = 4
-"""How many characters at either end of a key may seem to be a part of a code, together with what stands beside it."""
+"""How many characters at each end of a key are not searched for: with the text beside them they may look like a code,
+as the `41` of a key after a `u00`."""
 
 
 class Redactor(logging.Filter):

@@ -9,17 +9,17 @@ from ..records import Request
 AHEAD_REQUESTS = 16
 """How many requests are drawn ahead, so that few of them wait for a turn of the event loop."""
 AHEAD_BYTES = 256 * 1024
-"""Not one more is drawn ahead once the bodies of those that are have this size together."""
+"""No more are drawn ahead once their bodies together have this size."""
 
 
 class RequestStream:
-    """Takes requests from an async iterator. What comes is drawn in a task of its own, so nobody waits for it.
+    """Takes requests from an async iterator. A task of its own draws them ahead: no worker waits for the iterator.
 
-    A draw is only cancelled by `close`: the iterator may have made a request by then, which would be lost.
+    Only `close` cancels a draw: the iterator may just have made a request, and that would be lost.
     """
 
     def __init__(self, requests: AsyncIterator[Request], on_change: Callable[[], None]) -> None:
-        """`on_change` is called when `take` may bring more than the None that it brought last, or an error."""
+        """`on_change` is called when `take` may return a request or raise an error after it returned None."""
         self._requests, self._on_change = requests, on_change
         self._ahead: deque[Request] = deque()
         self._drawing: asyncio.Task[None] | None = None

@@ -147,9 +147,9 @@ async def _listen(folder: Path, context: LocalContext, obeyed: Obeyed) -> None:
 
 
 def _take_orders(folder: Path, obeyed: Obeyed) -> list[tuple[str, Order | OrderResult]]:
-    """Read and remove the orders in the folder, oldest first, each with its id. What is no order is left there.
+    """Read and remove the orders in the folder, oldest first, each with its id. Files that are no orders stay there.
 
-    In place of an order that must not be obeyed stands its result.
+    An order that must not be obeyed is replaced by its refusal.
     """
     found: list[tuple[int, str, Order | OrderResult]] = []
     for path in folder.glob(PATTERN):

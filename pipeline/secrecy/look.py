@@ -12,7 +12,7 @@ HIDDEN = "***"
 """What stands in place of a secret."""
 
 SECRET_CHARACTERS_MIN = 8
-"""The length from which a key is hidden where nobody's answer stands; a shorter one hides nothing."""
+"""The length from which a key is hidden in errors, headers and logs; a shorter key is not hidden."""
 
 RANDOM_CHARACTERS_MIN = 16
 """The least length of a secret that is told by its look alone."""
@@ -105,10 +105,10 @@ def is_secret(text: str) -> bool:
 
 
 def randomness(text: str) -> int:
-    """How much more often than not a character of the most random part does not follow the one before it naturally.
+    """The score of the most random part of a text: its unnatural pairs of neighbouring characters less the natural.
 
-    A pair that was seen before counts for neither, nor does one with a character that is no letter or digit, nor a
-    natural one alone: words have more letters. The time is linear in the text.
+    Not counted are pairs that were seen before, pairs with a character that is no letter or digit, and a natural pair
+    that stands alone. The time is linear in the text.
     """
     best = here = 0
     seen: set[str] = set()

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Seen, problem
-from command_line import PIPELINE, asking, typed
+from command_line import PIPELINE, asking, typed, typed_on_a_terminal
 
 
 def test_run_says_the_plan_and_the_end_on_stderr_and_nothing_on_stdout(here: Path, server: ChatServer) -> None:
@@ -193,16 +193,11 @@ def test_a_line_typed_in_a_folder_whose_name_looks_like_a_pattern_is_resumed_fro
 
 def test_on_a_terminal_the_guard_asks_and_no_means_no(here: Path, server: ChatServer) -> None:
     typed("run", "in.csv", "-o", "out.csv", *asking(server))
-    line = [*PIPELINE, "run", "in.csv", "-o", "out.csv", *asking(server), "--system", "Be kind."]
+    line = ["run", "in.csv", "-o", "out.csv", *asking(server), "--system", "Be kind."]
     for answer, code, arrived in ((b"n\n", 2, 3), (b"y\n", 0, 6)):
-        leader, follower = pty.openpty()
-        child = subprocess.Popen(line, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        os.write(leader, answer)
-        _, told = child.communicate(timeout=60)
-        os.close(follower)
-        os.close(leader)
-        assert "prompt.system changed since" in told
-        assert "Ask 3 rows again" in told
-        assert child.returncode == code, told
+        done = typed_on_a_terminal(*line, answer=answer)
+        assert "prompt.system changed since" in done.stderr
+        assert "Ask 3 rows again" in done.stderr
+        assert done.returncode == code, done.stderr
         assert server.arrived == arrived
     assert here

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
-from command_line import PIPELINE, asking, typed
+from command_line import PIPELINE, asking, typed, typed_on_a_terminal
 from stores import tamper
 
 from pipeline.records import Exit
@@ -110,15 +109,9 @@ def test_on_a_terminal_a_foreign_line_is_asked_for_and_no_means_no(here: Path, s
     as_another("run", "in.csv", "-o", "out.csv", *asking(server), "--limit", "1")
     rewritten(here / "out.csv.job", command=["run", "in.csv", "-o", "out.csv", *asking(server)])
     for answer, code, arrived in ((b"n\n", 2, 1), (b"y\n", 0, 2)):
-        leader, follower = pty.openpty()
-        line = [*PIPELINE, "resume", "out.csv"]
-        child = subprocess.Popen(line, stdin=follower, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        os.write(leader, answer)
-        _, told = child.communicate(timeout=60)
-        os.close(follower)
-        os.close(leader)
-        assert "Do you trust all of it, and run it?" in told
-        assert (child.returncode, server.arrived) == (code, arrived), told
+        done = typed_on_a_terminal("resume", "out.csv", answer=answer)
+        assert "Do you trust all of it, and run it?" in done.stderr
+        assert (done.returncode, server.arrived) == (code, arrived), done.stderr
 
 
 def test_a_foreign_line_is_shown_without_what_would_hide_a_part_of_it(here: Path, server: ChatServer) -> None:

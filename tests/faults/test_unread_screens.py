@@ -78,24 +78,26 @@ def test_a_pilot_ends_although_nobody_reads_its_rows(tmp_path: Path, kind: str) 
     assert (tmp_path / "finished").exists()
 
 
-def test_a_signal_is_obeyed_while_nobody_reads(tmp_path: Path) -> None:
+@contextmanager
+def amid_its_rows(tmp_path: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run under `-v` that has asked ten rows, and whose screen nobody reads."""
     with (
         ChatServer(every_other_row_is_rejected, delay_seconds=0.2) as server,
-        screen("full pipe") as errors,
+        screen(kind) as errors,
         started(server, tmp_path, errors, "-v", "--concurrency", "2") as process,
     ):
         server.wait_for(10)
+        yield process
+
+
+def test_a_signal_is_obeyed_while_nobody_reads(tmp_path: Path) -> None:
+    with amid_its_rows(tmp_path, "full pipe") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 143
 
 
 def test_an_order_is_obeyed_while_nobody_reads(tmp_path: Path) -> None:
-    with (
-        ChatServer(every_other_row_is_rejected, delay_seconds=0.2) as server,
-        screen("terminal after Ctrl-S") as errors,
-        started(server, tmp_path, errors, "-v", "--concurrency", "2") as process,
-    ):
-        server.wait_for(10)
+    with amid_its_rows(tmp_path, "terminal after Ctrl-S") as process:
         said = send_order(tmp_path / "out.csv.job", stop=True, wait_seconds=20)
         assert "nothing more is sent" in said
         assert process.wait(10) == 4

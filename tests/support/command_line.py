@@ -1,6 +1,7 @@
 """The command line as a person types it."""
 
 import os
+import pty
 import subprocess
 import sys
 
@@ -26,6 +27,19 @@ def typed(*words: str, stdin: str | None = None, **environment: str) -> subproce
         timeout=60,
         env={**os.environ, **environment},
     )
+
+
+def typed_on_a_terminal(*words: str, answer: bytes) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, whose standard input is a terminal where this answer is typed."""
+    leader, follower = pty.openpty()
+    try:
+        os.write(leader, answer)
+        return subprocess.run(
+            [*PIPELINE, *words], stdin=follower, capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        os.close(follower)
+        os.close(leader)
 
 
 def asking(server: ChatServer) -> list[str]:
