@@ -20,11 +20,11 @@ HELD_UP_SECONDS = 0.2
 STILL_SECONDS = 2.0
 """How long the end of a program waits for a screen on which nothing moves any more."""
 DRAIN_SECONDS = 10.0
-"""How long it waits for a slow one."""
+"""How long the end of a program waits for a screen that is read slowly."""
 FULL_BYTES = 256 * 1024
-"""How much may wait to be written before lines are better left out."""
+"""While this much waits to be written, lines are left out."""
 BYTES_MAX = 1024 * 1024
-"""How much may wait at all."""
+"""While this much waits to be written, new text is dropped."""
 PIECE_BYTES = 2048
 """How much is written at once: so little that it shows whether a slow reader still reads."""
 PARTS_AT_ONCE = 64
@@ -120,7 +120,7 @@ class Screen:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: all is written as soon as the stream takes it, and `drain` waits for it."""
+        """Flush a stream without a descriptor; any other is written as soon as it takes something (see `drain`)."""
         if self._number is None:
             self._stream.flush()
 

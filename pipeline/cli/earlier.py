@@ -48,7 +48,7 @@ def ask_before(
     *,
     assume_yes: bool,
 ) -> None:
-    """Show a line that may be another's with all that it does; return if a person agrees, or `assume_yes`.
+    """Show a line that may be another's, and what it does; return if a person agrees, or `assume_yes`.
 
     `what` says whose line it is. `confirm`: asks a person; None off a terminal. Raises BadJob unless it is agreed to.
     """
@@ -56,13 +56,13 @@ def ask_before(
     from ..text import one_line, printable
 
     shown = "\n  ".join([one_line(shlex.join(["pipeline", *words])), *(f"· {one_line(use)}" for use in uses)])
-    text = f"{what}\nThis is its line, and what it does with your rights:\n  {shown}"
+    text = f"{what}\nThis is its line, and what of it needs your trust:\n  {shown}"
     if assume_yes:
         print_message(f"{text}\nIt is run, as --yes agrees to it.")
     elif confirm is None:
-        raise BadJob(f"{text}\nIf you trust all of it, add --yes. Nothing was read, sent or run.")
+        raise BadJob(f"{text}\nIf you trust all of it, add --yes. Nothing was sent or run.")
     elif not confirm(f"{printable(text)}\nDo you trust all of it, and run it?"):
-        raise BadJob("Not started: nothing was read, sent or run. Your own `run` line, with --job-dir, needs no trust.")
+        raise BadJob("Not started: nothing was sent or run. Your own `run` line, with --job-dir, needs no trust.")
 
 
 def whose_line(start: "RunStart", folder: Path) -> str:
@@ -74,7 +74,10 @@ def whose_line(start: "RunStart", folder: Path) -> str:
     uid = "" if start.uid is None else f", user id {start.uid}"
     said = f"(its history says: {by}{uid})"
     if can_mark():
-        return f"The last run of {folder} was not started by you on this machine {said}."
+        return (
+            f"The last run of {folder} has no mark of yours {said}: another user, another machine, or an older "
+            "version of pipeline may have started it."
+        )
     return (
         f"Whether you started the last run of {folder} cannot be known {said}: no mark of yours can be kept here. Set "
         "XDG_STATE_HOME to a folder of yours that stays, and the runs from then on are known."

@@ -14,7 +14,7 @@ class Charge(NamedTuple):
     paid: float | None
     """By the tokens that the endpoint reported; None for an answer whose tokens or price are unknown."""
     held: float = 0.0
-    """The most that it may have cost beyond that; it counts against the cap."""
+    """The most that it may have cost, if `paid` is not certain; it counts against the cap in place of `paid`."""
     is_maybe_billed: bool = False
     """The attempt gave no answer, and may be billed all the same."""
     said: str = ""

@@ -53,9 +53,9 @@ class Client:
         self._transport.on_doubt = call
 
     async def confirm(self) -> None:
-        """Return once no reply can become doubtful any more: after about the time of the slowest one, a second at most.
+        """Wait until no reply can become doubtful any more, two seconds at most.
 
-        An endpoint that was seen to send what nobody asked for is given ten seconds.
+        Ten at most, if the endpoint was seen to send what nobody asked for.
         """
         await self._transport.confirm()
 

@@ -18,7 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
 REQUESTS_MAX = 32
-"""The most requests that one connection carries: the most answers that one unasked response makes doubtful."""
+"""The most answers of one connection that may be doubtful at once; it carries no further request then."""
 
 REMEMBERED_BYTES_MAX = 256 * 1024
 """The size of request bodies from which a connection carries no further request, as they are remembered until then."""
@@ -41,10 +41,10 @@ is begun when the slowest is sent.
 """
 
 CONFIRM_SECONDS_MAX = 2.1
-"""How long the end of a run waits for that silence at most."""
+"""How long the end of a run waits at most for its connections to be silent."""
 
 CONFIRM_SUSPECT_SECONDS_MAX = 10.0
-"""The same, after an unasked response was seen."""
+"""How long it waits at most after an unasked response was seen."""
 
 LISTEN_SECONDS = 0.05
 """How long a new connection is listened to before its request leaves, if that is large or the server is suspect."""
@@ -258,9 +258,9 @@ class WatchedConnector(aiohttp.TCPConnector):
         self.on_doubt([exchange.owner for exchange in doubtful])
 
     async def confirm(self) -> None:
-        """Return once no answer can become doubtful: every connection was silent long enough, or is closed.
+        """Wait until no answer can become doubtful: every connection was silent long enough, or is closed.
 
-        Waits for two seconds at most, or ten if an unasked response was seen.
+        No longer than two seconds, or ten if an unasked response was seen.
         """
         began = self._loop.time()
         while True:

@@ -66,19 +66,19 @@ class RunContext(Protocol):
         ...
 
     def uncount(self, outcome: Outcome) -> None:
-        """Count a recorded outcome no more, as its request is asked again."""
+        """Take a recorded outcome out of the counts, as its request is asked again."""
         ...
 
     def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:
         """Count one attempt that is over, whatever its reply was, and its cost in US dollars; None if unknown.
 
         `held`: the most that the attempt can have cost, in US dollars, if that will never be known. `broke_off`: the
-        attempt may be billed, although no reply came.
+        attempt gave no answer, and may be billed all the same.
         """
         ...
 
     async def note_reservation(self) -> bool:
-        """Note on disk what is reserved, before the request leaves that was reserved last; True if that took a wait.
+        """Write the reserved amount to disk, before the next request is sent; True if it had to wait for that.
 
         So the next run knows what a killed run may have been billed for, also if only that one has a cost cap.
         """

@@ -187,7 +187,7 @@ class LocalContext(StopState):
         return following
 
     def uncount(self, outcome: Outcome) -> None:
-        """Count a recorded outcome no more, as its request is asked again."""
+        """Take a recorded outcome out of the counts, as its request is asked again."""
         status, _ = self._checker.check(outcome)
         self.asked = self.asked.plus(status, -1)
         self.ledger = self.ledger.plus(status, -1)
@@ -223,7 +223,7 @@ class LocalContext(StopState):
         self.asked += counted
 
     async def note_reservation(self) -> bool:
-        """Note on disk what is reserved, before the last request is sent; True if that took a wait. See `RunContext`.
+        """Write the reserved amount to disk; True if it had to wait for that. See `RunContext`.
 
         Twice the amount that is needed now is noted, so that few requests wait for the disk.
         """

@@ -62,7 +62,7 @@ def check_own_output(name: str | Path, job: Job) -> None:
     if typed or any(start.output == str(job.output_path) for start in earlier.own):
         return
     raise BadJob(
-        f"The last run in {job.folder} was not started by you on this machine, and its output was {job.output_path}.\n"
+        f"The last run in {job.folder} has no mark of yours, and its output was {job.output_path}.\n"
         "Name the file to write with -o. Nothing was written."
     )
 

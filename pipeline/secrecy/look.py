@@ -21,7 +21,7 @@ RANDOMNESS_MIN = 8
 """The least `randomness` of a secret. Words, dates and names of models have up to 7, 32 random characters some 20."""
 
 PREFIXED_CHARACTERS_MIN, PREFIXED_RANDOMNESS_MIN = 10, 5
-"""The same, of what stands behind a known prefix."""
+"""The least length and `randomness` of what follows a known prefix."""
 
 LOOKED_AT_CHARACTERS = 4_000
 """How much of a text is looked at: no key is longer, and a text of megabytes must not take seconds."""

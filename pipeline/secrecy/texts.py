@@ -31,8 +31,8 @@ GIVEN = re.compile(
 """What a shell command gives as a password, in a header, an assignment or an option, whatever it looks like."""
 
 WEAK_RANDOMNESS_MIN = 6
-"""The least randomness of a word that is known, or said, to be a secret: prompts explain keys and tokens, too, and what
-local servers are given as keys are words like others."""
+"""The least randomness of a word that the text around it names a secret. Lower than RANDOMNESS_MIN for that; not zero,
+as prompts may talk about keys, and the keys of local servers may be plain words."""
 
 CHUNK = re.compile(r"[^\s\"'`;|&<>(),]+")
 """What a shell or a reader takes for one word: of paths and addresses, the whole."""

@@ -1,4 +1,4 @@
-"""The ledger held against all else that tells what was spent: its copy in the sidecar, the history, the outcomes.
+"""Check the ledger against all else that tells what was spent: its copy in the sidecar, the history, the outcomes.
 
 A ledger that was lost or damaged, or that is older than the outcomes, is made whole again. It never knows of less money
 than any of them: what a store lost stays spent.
@@ -43,7 +43,7 @@ def settle_ledger(job_folder: Path, store: Store, reader: Reader) -> tuple[Tally
     return ledger, (
         f"The ledger of {job_folder} was {what}. It was made anew from its copy, the history and the kept answers: "
         f"{money(ledger.cost)} is spent. Attempts that left no answer may have cost more, which only the provider's "
-        "bill shows. No answer is lost by this, and it is told once."
+        "bill shows. No answer is lost by this."
     )
 
 

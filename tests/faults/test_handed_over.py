@@ -83,7 +83,7 @@ def test_what_a_foreign_line_runs_imports_and_reaches_is_asked_for_and_not_done_
     assert ran.exists()
     assert imported.exists()
     # from then on the line is one's own
-    assert "not started by you" not in typed("resume", "out.csv", **KEY).stderr
+    assert "no mark of yours" not in typed("resume", "out.csv", **KEY).stderr
 
 
 def test_a_line_is_not_ones_own_because_it_says_so(here: Path, server: ChatServer) -> None:

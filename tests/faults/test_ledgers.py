@@ -22,7 +22,7 @@ from pipeline.store.rows import Entry, cells_of_entry, upsert_sql
 
 ROWS, PAGE = 40, 4096
 OLD = Tally(ok=2, cost=20.0, in_outcomes=18.0, attempts=2)
-TOLD = "is told once"
+TOLD = "No answer is lost by this"
 
 
 class Finished(NamedTuple):

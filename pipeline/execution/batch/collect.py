@@ -33,13 +33,13 @@ LATE_LOOKS = 10
 """How often results that are missing are looked for, once between two polls, before the batch is put aside."""
 
 LATE_SECONDS = 600.0
-"""After this time three looks are enough."""
+"""Results that are missing for this long are looked for three times only."""
 
 OVERDUE_DAYS = 8
 """A batch that goes on for longer is put aside. A day is asked for, and some providers take up to a week."""
 
 OVERDUE_DAYS_OF_UNKNOWN = 2
-"""The same for a batch whose status is no known word."""
+"""A batch whose status is no known word is put aside after this many days."""
 
 
 class Collector:

@@ -19,7 +19,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Aside(NamedTuple):
-    """A batch that is finished, or lost, and whose results are missing: this run looks at it no more."""
+    """A batch whose results are missing or overdue: this run looks at it no more."""
 
     text: str
     """What is missing, after the words `Batch ID`."""
@@ -145,7 +145,7 @@ class BatchState:
         message = [
             *lines,
             "What is missing may have been paid for: it is pending, not asked again, and not deleted at the provider.",
-            "The same line looks again. If that does not help, ask the provider. To give it up, remove",
+            "Type the same line to look again. If that does not help, ask the provider. To give it up, remove",
             *paths,
             "and type the same line again: these requests are then asked, and paid for, anew.",
         ]

@@ -21,7 +21,7 @@ class Doubts:
         self._requests: list[OpenRequest] = []
 
     def add(self, item: OpenRequest, attempt: int) -> bool:
-        """Doubt the reply to an attempt; whether a recorded outcome is to be taken back for it.
+        """Mark the reply to an attempt as doubtful; True if an outcome was recorded from it.
 
         If that reply is only being read, the lane finds `is_doubtful` set.
         """
@@ -58,7 +58,7 @@ class Doubts:
         return to_ask
 
     def _uncount(self, item: OpenRequest, context: RunContext) -> None:
-        """Count the sample no more: by the last outcome of its chain, or by the one that is still to come."""
+        """Take the sample out of the counts: now if its chain has ended, else when its last outcome is recorded."""
         last = item
         while last.following is not None:
             last = last.following

@@ -9,7 +9,7 @@ from ...records import Outcome, Request
 
 
 class OpenRequest:
-    """A request without an outcome yet: its attempts so far, their cost, and its reservation."""
+    """A request of a run: its attempts so far, their cost, its reservation, and once it is recorded, its outcome."""
 
     __slots__ = (
         "cost",
