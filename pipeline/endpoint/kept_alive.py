@@ -43,8 +43,8 @@ is begun when the slowest is sent.
 CONFIRM_SECONDS_MAX = 2.1
 """How long the end of a run waits at most for its connections to be silent."""
 
-CONFIRM_SUSPECT_SECONDS_MAX = 10.0
-"""How long it waits at most after an unasked response was seen."""
+CONFIRM_SLOW_SECONDS_MAX = 10.0
+"""How long it waits at most after an unasked response was seen, or if a connection became slow after it was fast."""
 
 LISTEN_SECONDS = 0.05
 """How long a new connection is listened to before its request leaves, if that is large or the server is suspect."""
@@ -178,11 +178,12 @@ class WatchedConnection(ResponseHandler):
             return
         self.is_awaited = False
         seconds = self._loop.time() - self.sent_at
-        self._connector.on_complete(seconds)
         self.is_slow = seconds > REUSE_SECONDS_MAX
         if self.is_slow and self.carried == 1:  # a response that was sent before it was asked for comes much sooner
             self.exchanges.clear()
             self.force_close()
+        else:
+            self._connector.on_complete(seconds)
 
     def _on_unasked(self) -> None:
         self.is_dirty = True
@@ -250,7 +251,7 @@ class WatchedConnector(aiohttp.TCPConnector):
 
     def on_complete(self, seconds: float) -> None:
         """Take note of how long a response took."""
-        self._slowest_seconds = max(self._slowest_seconds, min(seconds, REUSE_SECONDS_MAX))
+        self._slowest_seconds = max(self._slowest_seconds, seconds)
 
     def on_unasked(self, doubtful: Sequence[Exchange]) -> None:
         """Use no connection twice from now on, and report whose answers are doubtful."""
@@ -260,12 +261,13 @@ class WatchedConnector(aiohttp.TCPConnector):
     async def confirm(self) -> None:
         """Wait until no answer can become doubtful: every connection was silent long enough, or is closed.
 
-        No longer than two seconds, or ten if an unasked response was seen.
+        No longer than two seconds, or ten if an unasked response was seen or a connection became slow.
         """
         began = self._loop.time()
         while True:
-            longest = CONFIRM_SUSPECT_SECONDS_MAX if self.is_suspect else CONFIRM_SECONDS_MAX
-            doubtful = (carrier for carrier in self.open_transports if carrier.exchanges)
+            doubtful = [carrier for carrier in self.open_transports if carrier.exchanges]
+            is_slow = self.is_suspect or any(carrier.is_slow for carrier in doubtful)
+            longest = CONFIRM_SLOW_SECONDS_MAX if is_slow else CONFIRM_SECONDS_MAX
             until = max(map(self._silent_at, doubtful), default=0.0)
             seconds = min(until, began + longest) - self._loop.time()
             if seconds <= 0:

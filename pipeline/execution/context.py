@@ -77,8 +77,8 @@ class RunContext(Protocol):
         """
         ...
 
-    async def note_reservation(self) -> bool:
-        """Write the reserved amount to disk, before the next request is sent; True if it had to wait for that.
+    async def note_reservation(self, request: Request) -> bool:
+        """Write to disk what is reserved with this request, before it is sent; True if it had to wait for that.
 
         So the next run knows what a killed run may have been billed for, also if only that one has a cost cap.
         """

@@ -222,16 +222,17 @@ class LocalContext(StopState):
         self._add_to_ledger(counted)
         self.asked += counted
 
-    async def note_reservation(self) -> bool:
-        """Write the reserved amount to disk; True if it had to wait for that. See `RunContext`.
+    async def note_reservation(self, request: Request) -> bool:
+        """Write to disk what is reserved with this request; True if it had to wait for that. See `RunContext`.
 
         Twice the amount that is needed now is noted, so that few requests wait for the disk.
         """
         budget = self.budget
-        if budget.reserved <= self.ledger.aside:
+        needed = budget.reserved + (budget.worst(request) or 0.0)
+        left = math.inf if budget.cap is None else budget.cap - budget.spent
+        if not self.ledger.aside < needed <= left:
             return False
-        left = math.inf if budget.cap is None else max(budget.reserved, budget.cap - budget.spent)
-        self.ledger = msgspec.structs.replace(self.ledger, aside=min(2 * budget.reserved, left))
+        self.ledger = msgspec.structs.replace(self.ledger, aside=min(2 * needed, left))
         self._note_ledger()
         await self._store.flush()
         return True

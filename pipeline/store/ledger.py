@@ -128,8 +128,13 @@ def _readable(note: bytes | None) -> Tally | None:
 def _money_in(note: bytes | None) -> Tally:
     """The money that a ledger names, whatever else became of it; what cannot be money counts as none."""
     found = json_object(note or b"")
-    dollars = [
-        value if isinstance(value := found.get(name), int | float) else 0.0 for name in ("cost", "held", "aside")
-    ]
-    cost, held, aside = (max(0.0, float(value)) for value in dollars)
+    cost, held, aside = (_dollars(found.get(name)) for name in ("cost", "held", "aside"))
     return Tally(cost=cost, held=held, aside=aside)
+
+
+def _dollars(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+        return max(0.0, float(value))
+    return 0.0

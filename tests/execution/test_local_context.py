@@ -178,8 +178,8 @@ def test_a_killed_run_leaves_a_note_of_what_was_in_flight_under_a_cap(store: Sto
 
     async def leave(times: int) -> None:
         for _ in range(times):
+            waits.append(await context.note_reservation(request()))
             assert context.budget.reserve(request()) == 5.0
-            waits.append(await context.note_reservation())
             with closing(Reader(store.folder)) as reader:  # as the next run would find it, were this one killed now
                 assert read_ledger(reader).aside >= context.budget.reserved
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import Canned, ChatServer, Seen, completion
+from command_line import asking, typed
 from live_run import make_job, numbered, run
 from random_bills import try_server
 
@@ -50,3 +51,16 @@ def test_what_is_in_flight_is_on_disk_also_without_a_cap(tmp_path: Path) -> None
     with ChatServer(reply) as server:
         run(tmp_path, make_job(server.url, limits__concurrency=8, **PRICED), numbered(30))
     assert min(noted) >= 10, "the most that the first request can cost"
+
+
+def test_one_of_two_models_does_not_end_the_run_while_the_other_notes_what_it_reserves(
+    tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("q\none\ntwo\n")
+    priced = ("--set", "prices.input=0", "--set", "prices.output=1000000", "--set", "parameters.max_tokens=10")
+    models = ("--set", 'answer.models=["m","n"]', "--set", "answer.samples=2")
+    done = typed("run", "in.csv", "-o", "out.csv", *asking(server), *priced, *models, "--max-cost", "15")
+    assert done.returncode == Exit.AT_LIMIT, done.stderr
+    assert server.arrived == 1
+    assert "$6 of $15 is spent" in done.stderr

@@ -120,6 +120,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "no text": lambda job: note(job, "ledger", b"\xff\x00"),
     "wrong types": lambda job: note(job, "ledger", b'{"cost":"much","held":[]}'),
     "below zero": lambda job: note(job, "ledger", msgspec.json.encode(Tally(cost=-5.0, held=-1e9))),
+    "more digits than a number has": lambda job: note(job, "ledger", b'{"cost":1%b}' % (b"0" * 400)),
     "beyond all numbers": lambda job: note(job, "ledger", b'{"cost":1e999}'),
     "bytes": lambda job: sql(job, "UPDATE Cache SET value = x'00ff' WHERE key = 'note:ledger'"),
 }

@@ -45,6 +45,13 @@ def test_every_row_gets_its_own_answer_whatever_else_the_endpoint_sends(
     assert len(server.prompts) <= again * ROWS
 
 
+@pytest.mark.parametrize("slower", [1.5, 3.0])
+def test_the_last_rows_get_their_own_answers_from_a_server_that_became_slow(tmp_path: Path, slower: float) -> None:
+    with UnaskedServer(Manner(late=(0.02, 0.02), latency=(0.2, 0.2), slower=slower)) as server:
+        answered = ask(tmp_path, server, 3, limits__concurrency=1)
+    assert (wrong_rows(answered), answered.tally.ok, server.unasked) == ([], 3, 1)
+
+
 @pytest.mark.parametrize("requests_per_minute", [600, 3000])
 def test_every_row_gets_its_own_answer_at_any_pace(tmp_path: Path, requests_per_minute: int) -> None:
     with UnaskedServer(MANNERS["20 ms late"]) as server:

@@ -38,6 +38,8 @@ class Manner:
     """How many requests are answered properly first."""
     latency: tuple[float, float] = (0.0, 0.0)
     """How long a proper answer takes, at least and at most."""
+    slower: float = 0.0
+    """How long each proper answer takes after the first, if not 0; then only the first is followed by one more."""
 
 
 @dataclass
@@ -97,9 +99,11 @@ class UnaskedServer:
                 _, body = await read_request(reader)
                 prompt = msgspec.json.decode(body)["messages"][-1]["content"]
                 self.prompts.append(prompt)
-                await asyncio.sleep(self._random.uniform(*self.manner.latency))
+                is_first = len(self.prompts) == 1
+                slower = 0.0 if is_first else self.manner.slower
+                await asyncio.sleep(slower or self._random.uniform(*self.manner.latency))
                 writer.write(_response(b"200 OK", completion(answer_to(prompt))))
-                is_due = len(self.prompts) > self.manner.after and not self.manner.early
+                is_due = len(self.prompts) > self.manner.after and not self.manner.early and not slower
                 if is_due and self._random.random() < self.manner.share:
                     pause = self._random.uniform(*self.manner.late)
                     if pause:

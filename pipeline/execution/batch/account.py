@@ -80,12 +80,13 @@ def what_is_missing(status: str, counts: Counts, requests: int, account: Account
     A request without a result is not missing if the provider's own count shows that it was not answered.
     """
     has_all_answers = counts.completed is None or account.answers >= min(counts.completed, requests)
-    if has_all_answers and account.results >= requests:
+    counts_twice = counts.done > requests  # what failed is counted as completed, too
+    if account.results >= requests and (has_all_answers or counts_twice):
         return ""
     if account.unreadable:
         return f"{account.unreadable:,} lines of its results cannot be read"
     is_partial = status in PARTIAL and (counts.completed is not None or account.results > 0)
-    is_counted = bool(account.shared) and counts.completed == account.answers
+    is_counted = status in FINISHED and bool(account.shared) and counts.completed == account.answers
     if has_all_answers and (is_partial or is_counted):
         return ""
     if not account.shared:

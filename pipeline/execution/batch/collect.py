@@ -172,7 +172,8 @@ class Collector:
         if any(QUEUE_FULL.search(f"{error.get('code')} {error.get('message')}") for error in errors):
             await self._sender.on_queue_full(batch_file, message)
             return True
-        bad = {error["line"]: str(error.get("message")) for error in errors if isinstance(error.get("line"), int)}
+        lines = range(1, batch_file.requests + 1)
+        bad = {error["line"]: str(error.get("message")) for error in errors if error.get("line") in lines}
         has_answers = self._retry_policy.answers > 0
         if not bad or len(bad) >= batch_file.requests or (len(bad) >= TEXT_FAILURES_MAX and not has_answers):
             await self._state.forget(batch_file)

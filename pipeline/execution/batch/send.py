@@ -202,7 +202,17 @@ class Sender:
             self._state.queue_tokens_max *= QUEUE_INCREASE
 
     async def _take_back(self, batch_file: BatchFile) -> None:
-        """Delete the uploaded file at the provider, and make the batch file the next one to be sent."""
+        """Delete the uploaded file at the provider, and make the batch file the next one to be sent.
+
+        Requests of an earlier run that no row of this run asks for are left out.
+        """
         if batch_file.file_id:
             await self._calls.once(lambda: self._api.delete(batch_file.file_id))
-        await self._state.return_to_ready(batch_file)
+        path = self._state.path(batch_file)
+        if self._state.other_keys.isdisjoint(line.request.key for line in read_lines(path)):
+            await self._state.return_to_ready(batch_file)
+            return
+        for line in read_lines(path):
+            self._state.add(line)
+        self._state.close_writers()
+        await self._state.forget(batch_file)

@@ -82,7 +82,12 @@ class BatchState:
         return self.folder / batch_file.name
 
     def add(self, line: BatchLine) -> None:
-        """Add a request to the batch file that is being written for its model; start another file when that is full."""
+        """Add a request to the batch file that is being written for its model; start another file when that is full.
+
+        A request of an earlier run that no row of this run asks for is left out.
+        """
+        if line.request.key in self.other_keys:
+            return
         model = line.request.model
         if model in self._writers and not self._writers[model].has_room(line, self._requests_max):
             self.ready.append(self._writers.pop(model).close())

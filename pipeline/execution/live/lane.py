@@ -169,12 +169,11 @@ class Lane:
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
                     item.sent = self._format.encode(item.request)
-                    if self._reserve(item):
-                        if not await self._context.note_reservation():
-                            self._mark_sent(item)
-                            return item
-                        self._context.budget.settle(item.reserved, 0.0)
+                    if await self._context.note_reservation(item.sent):
                         continue  # that took time: there may be a stop or a pause now
+                    if self._reserve(item):
+                        self._mark_sent(item)
+                        return item
                 is_idle = item is None and not self._delayed and not self.in_flight
                 if is_idle and self._source.is_over(self._model):
                     break

@@ -158,7 +158,7 @@ class Fleet:
 
     async def _hand_out(self) -> None:
         """Hand each actor as many requests as it can use; end all actors when no request is left."""
-        for worker in self._workers:
+        for index, worker in enumerate(self._workers):
             block: list[Request] = []
             wanted = self._wanted(worker)
             size_bytes = sum(len(request.body) for request in worker.handed.values()) if wanted else 0
@@ -166,6 +166,10 @@ class Fleet:
                 if (following := await self._next()) is None:
                     break
                 request, reserved = following
+                if worker is not self._workers[index]:  # it died meanwhile
+                    self._context.budget.settle(reserved, 0.0)
+                    self._waiting.appendleft(request)
+                    break
                 block.append(request)
                 worker.handed[request.key] = request
                 worker.reserved[request.key] = reserved
@@ -194,12 +198,13 @@ class Fleet:
         if not self._waiting or self._context.stopping is not None:
             return None
         sent = self._format.encode(self._waiting[0])
+        while await self._context.note_reservation(sent):
+            sent = self._format.encode(self._waiting[0])  # meanwhile a follow-up may have come before it
         reserved = self._context.budget.reserve(sent)
         if reserved is None:
             if not any(worker.handed for worker in self._workers):
                 raise self._context.budget.exhausted(sent)
             return None
-        await self._context.note_reservation()
         return self._waiting.popleft(), reserved
 
     async def _listen(self, index: int) -> None:

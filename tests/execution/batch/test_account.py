@@ -256,6 +256,8 @@ COMPLETED = Counts(20, 0)
         ("completed", Counts(), Account(19, 19, 0, (False,)), "1 of its 20 results are missing"),
         ("completed", Counts(0, 0), Account(19, 19, 0, (False,)), "1 of its 20 results are missing"),
         ("completed", Counts(0, 0), Account(), "there is no file of its results"),
+        ("completed", Counts(20, 1), Account(19, 20, 0, (False, False)), ""),
+        ("RUNNING", Counts(2, 0), Account(2, 2, 0, (False,)), "18 of its 20 results are missing"),
         ("expired", Counts(6, 0), Account(6, 6, 0, (False,)), ""),
         ("expired", Counts(0, 0), Account(), ""),
         ("expired", Counts(), Account(), "there is no file of its results"),
@@ -283,3 +285,50 @@ def test_an_account_counts_each_request_once_and_sees_lines_of_others(tmp_path: 
 @pytest.mark.parametrize("said", [None, [], {}, {"completed": "3"}, {"completed": -1, "failed": None}])
 def test_counts_that_are_no_numbers_are_unknown(said: object) -> None:
     assert counts_of({"request_counts": said}) == Counts()
+
+
+def test_results_that_are_there_in_part_under_an_unknown_status_are_waited_for_and_paid_once(tmp_path: Path) -> None:
+    looks = 0
+
+    def shown(batch: Batch) -> Batch:
+        nonlocal looks
+        looks += 1
+        return {"status": "RUNNING", **counted(2)} if looks < 6 else {}
+
+    def sent(whole: bytes) -> bytes:
+        is_second = whole == provider.files.get("output_file_id-batch_2")
+        return b"".join(whole.splitlines(keepends=True)[:2]) if is_second and looks < 6 else whole
+
+    write_table(tmp_path, ROWS)
+    provider = Provider(shows=finished(shown), results=sent)
+    with serving(provider) as url:
+        assert run(batch_job(tmp_path, url)).exit_code is Exit.DONE
+    check_table(tmp_path, provider, ROWS)
+    assert len(provider.batches) == 2
+
+
+def test_a_batch_that_failed_for_a_line_that_it_does_not_have_stops_the_job(tmp_path: Path) -> None:
+    errors = {"data": [{"code": "invalid", "line": 21, "message": "no such line"}]}
+    failed = {"status": "failed", **NO_FILES, **counted(0), "errors": errors}
+    write_table(tmp_path, ROWS)
+    provider = Provider(shows=finished(lambda _batch: failed))
+    with serving(provider) as url:
+        summary = run(batch_job(tmp_path, url))
+    assert summary.exit_code is Exit.NEEDS_PERSON
+    assert "no such line" in summary.message
+    assert len(provider.batches) == 2
+
+
+def test_requests_of_an_earlier_run_that_no_row_asks_for_are_not_sent_again(tmp_path: Path) -> None:
+    errors = {"data": [{"code": "token_limit_exceeded", "line": None, "message": "Enqueued token limit reached."}]}
+    write_table(tmp_path, ROWS)
+    provider = Provider(looks=10_000)
+    with serving(provider) as url:
+        run(batch_job(tmp_path, url, this_run=ThisRun(no_wait=True)))
+        earlier = len(provider.batches)
+        failed = {"status": "failed", **NO_FILES, **counted(0), "errors": errors}
+        provider.shows = lambda batch: {**batch, **failed} if batch["number"] <= earlier else batch
+        provider.looks = 0
+        summary = run(batch_job(tmp_path, url, this_run=ThisRun(assume_yes=True), prompt__template="Other {{ q }}"))
+    assert summary.exit_code is Exit.DONE
+    assert max(provider.billed.values()) == 1
