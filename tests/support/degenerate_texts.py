@@ -5,6 +5,7 @@ as much.
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import sys
@@ -229,10 +230,14 @@ def _of_shown_texts() -> dict[str, Read]:
     chat = json.dumps([{"role": "user", "content": "{}"}])
 
     def asked(value: str) -> object:
-        try:
+        with contextlib.suppress(UnaskableRow):
             return chat_of(value, as_json=True)
-        except UnaskableRow:
-            return None
+        return None
+
+    def rendered(text: str) -> object:
+        with contextlib.suppress(UnaskableRow):  # a prompt that is too long is refused
+            return template.render({"q": text})
+        return None
 
     def scored(text: str) -> object:
         column = pl.Series("x", [text])
@@ -242,7 +247,7 @@ def _of_shown_texts() -> dict[str, Read]:
         "a text shown": lambda text: (printable(text), one_line(text), clean_message(text)),
         "a text in the report": lambda text: (clipped(text, 2_000), first_line(text)),
         "a name": lambda text: near_name(text, ["prompt", text[::-1], f"{text}x", *LABELS]),
-        "a cell in a template": lambda text: template.render({"q": text}),
+        "a cell in a template": rendered,
         "a cell that is a chat": asked,
         "a message of a chat": lambda text: asked(chat.replace("{}", json.dumps(text)[1:-1])),
         "a body with pictures": lambda text: text_and_images(f'{{"image_url":{{"url":"data:{text}'.encode()),
