@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 
 def is_newer(version: object) -> bool:
-    """Whether this is the version of a program that is newer than this one; False for what is no version."""
+    """Whether a version is newer than this program's; False if `version` is not a version."""
     return isinstance(version, str) and _numbers(version) > _numbers(__version__)
 
 

@@ -18,9 +18,9 @@ class Schema:
     """A JSON Schema of an object."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
-        """Raises BadJob, with the place of the fault, if this is no JSON Schema of an object.
+        """Raises BadJob, which names the place of the fault, if `schema` is not a JSON Schema of an object.
 
-        Addresses in the schema are never fetched.
+        An address in the schema (`$ref`) is never fetched.
         """
         try:
             self._validator = _validator(schema)

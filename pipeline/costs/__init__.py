@@ -1,6 +1,6 @@
 """Prices of models, the budget of a job, and forecasts of the tokens, cost and time of requests."""
 
-from .budget import Budget, Charge
+from .budget import Budget
 from .forecast import (
     Forecast,
     ForecastInputs,
@@ -16,7 +16,6 @@ from .prices import BYTES_PER_TOKEN, PriceList, expected_usage, token_bytes
 __all__ = [
     "BYTES_PER_TOKEN",
     "Budget",
-    "Charge",
     "Forecast",
     "ForecastInputs",
     "Interval",

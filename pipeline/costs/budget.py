@@ -66,20 +66,21 @@ class Budget:
             )
         self.cap = cap
 
-    def reserve(self, request: Request) -> float | None:
-        """Reserve the most that one attempt can cost, and return it in US dollars; None if the cap leaves no room.
+    def reserve(self, worst: float | None) -> float | None:
+        """Reserve the most that one attempt can cost (`worst`), and return it; None if the cap leaves no room.
 
-        What no number in the request limits, as hidden reasoning beyond `max_tokens`, is reserved from when it was seen
-        first. Without a cap there is always room, and the amount is an estimate.
+        Without a cap there is always room, and the amount is an estimate.
         """
-        worst = self.worst(request)
         if self.cap is not None and (worst is None or self.spent + self.reserved + worst > self.cap):
             return None
         self.reserved += worst or 0.0
         return worst
 
     def worst(self, request: Request) -> float | None:
-        """The most that one attempt can cost in US dollars; None if a cap is set and the price is unknown."""
+        """The most that one attempt can cost in US dollars; None if a cap is set and the price is unknown.
+
+        What no number in the request limits, as hidden reasoning beyond `max_tokens`, counts once it was seen.
+        """
         return self._bounds.rough_cost(request) if self.cap is None else self._bounds.cost(request)
 
     def charge(self, sent: Request, result: Answer | Rejection, reserved: float | None = None) -> Charge:

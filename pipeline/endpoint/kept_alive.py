@@ -88,8 +88,6 @@ class WatchedConnection(ResponseHandler):
         """The head of that response is read."""
         self.is_dirty = False
         """Something arrived that was not asked for."""
-        self.is_new = True
-        """It has carried no request yet."""
         self.sent_at = 0.0
         """When its last request left, in the loop's time."""
         self.carried = 0
@@ -104,7 +102,7 @@ class WatchedConnection(ResponseHandler):
 
     def begin(self, exchange: Exchange, *, is_certain: bool) -> None:
         """Expect a response from now on. `is_certain`: whatever follows it, the first response is the answer."""
-        self.is_awaited, self.is_written, self.has_response, self.is_new = True, False, False, False
+        self.is_awaited, self.is_written, self.has_response = True, False, False
         self._is_small, self._first_bytes = exchange.body_bytes < SMALL_BYTES, b""
         self.sent_at = self._loop.time()
         self.carried += 1
@@ -187,7 +185,7 @@ class WatchedConnection(ResponseHandler):
 
     def _on_unasked(self) -> None:
         self.is_dirty = True
-        if self.is_new:
+        if not self.carried:
             return  # the answer of a proxy to CONNECT, or a server that speaks first: no request is sent after it
         self.force_close()
         if self.transport is not None and not self.is_awaited:
@@ -228,7 +226,7 @@ class WatchedConnector(aiohttp.TCPConnector):
             connection = await super().connect(*arguments, **more)
             protocol = connection.protocol
             assert isinstance(protocol, WatchedConnection)  # noqa: S101 - `_factory` makes no other
-            if not protocol.is_new:
+            if protocol.carried:
                 if not self.is_suspect and self._may_carry_more(protocol):
                     self._begin(protocol)
                     return connection
@@ -304,12 +302,12 @@ class WatchedConnector(aiohttp.TCPConnector):
         return protocol.sent_at + 2 * self._slowest_seconds + SILENCE_SECONDS
 
     async def close(self, **arguments: Any) -> None:  # noqa: ANN401 - those of aiohttp
-        """Close all connections."""
+        """Close all connections at once, without the end of TLS: no peer is waited for."""
         while self._resting:
             self._resting.popleft().close()
         await super().close(**arguments)
         for transport in self.open_transports.values():
-            transport.abort()  # no peer is waited for
+            transport.abort()
 
 
 def _is_tls(protocol: WatchedConnection) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from ..costs import Budget, PriceList
 from ..job import Endpoint, Limits
 from ..progress import Pause
-from ..records import LaneId, LearnedLimits, Outcome, Rejection, Request, Stopped, Tally
+from ..records import Answer, LaneId, LearnedLimits, Outcome, Rejection, Request, Stopped, Tally
 from ..store import LearnedNote
 
 DRAIN_SECONDS = 20.0
@@ -77,8 +77,10 @@ class RunContext(Protocol):
         """
         ...
 
-    async def note_reservation(self, request: Request) -> bool:
-        """Write to disk what is reserved with this request, before it is sent; True if it had to wait for that.
+    async def note_reservation(self, more: float) -> bool:
+        """Write to disk what is reserved with `more` US dollars, before a request that can cost so much is sent.
+
+        Returns whether it had to wait for that.
 
         So the next run knows what a killed run may have been billed for, also if only that one has a cost cap.
         """
@@ -179,3 +181,25 @@ class Clocks(NamedTuple):
 def lane_id(endpoint: Endpoint, model: str) -> LaneId:
     """The lane of a model: learned limits hold for one endpoint, model and key only."""
     return LaneId(endpoint.base_url, model, endpoint.api_key_env)
+
+
+def settle(
+    context: RunContext, sent: Request, result: Answer | Rejection, reserved: float | None = None
+) -> float | None:
+    """Count an attempt that is over, and return its cost in US dollars; None if it is unknown.
+
+    `sent`: the request as it was sent. `reserved`: what was reserved for the attempt, and is free now; None if the
+    reservation is given back in another way. Against the cap, an unknown cost counts as the most that it can be.
+    """
+    charge = context.budget.charge(sent, result, reserved)
+    context.budget.settle(reserved or 0.0, charge.against_cap)
+    context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
+    if charge.said:
+        context.say(charge.said)
+    return charge.paid
+
+
+def settle_unanswered(context: RunContext, reserved: float) -> None:
+    """Count an attempt whose reply is not waited for: it may be billed, so its reservation counts against the cap."""
+    context.budget.settle(reserved, reserved)
+    context.count_attempt(0.0, held=reserved, broke_off=True)

@@ -222,13 +222,13 @@ class LocalContext(StopState):
         self._add_to_ledger(counted)
         self.asked += counted
 
-    async def note_reservation(self, request: Request) -> bool:
-        """Write to disk what is reserved with this request; True if it had to wait for that. See `RunContext`.
+    async def note_reservation(self, more: float) -> bool:
+        """Write to disk what is reserved with `more`; True if it had to wait for that. See `RunContext`.
 
         Twice the amount that is needed now is noted, so that few requests wait for the disk.
         """
         budget = self.budget
-        needed = budget.reserved + (budget.worst(request) or 0.0)
+        needed = budget.reserved + more
         left = math.inf if budget.cap is None else budget.cap - budget.spent
         if not self.ledger.aside < needed <= left:
             return False

@@ -122,9 +122,9 @@ class JobStatus(Record, frozen=True, omit_defaults=False):
 
 
 def job_status(name: str | Path) -> JobStatus:
-    """Read the status of a job by the path of its output or its folder.
+    """Read the status of a job. `name`: the path of its output, or of its folder.
 
-    Raises BadJob if there is no such job, NewerVersion if a newer version wrote what this one does not understand.
+    Raises BadJob if there is no such job, and NewerVersion if this version cannot read it.
     """
     folder = find_job_folder(name)
     lines = read_history(folder)

@@ -114,7 +114,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
 
 
 def _is_agreed(job: Job, question: str, confirm: Confirm | None, progress: Progress) -> bool:
-    """Whether a person agrees; with `--yes` they did, and are told to what."""
+    """Ask a person, and return whether they agree. With `--yes`, print the question and return True."""
     if job.this_run.assume_yes:
         progress.say(f"{question} Yes, by --yes.")
         return True

@@ -15,7 +15,7 @@ SECRET_CHARACTERS_MIN = 8
 """The length from which a key is hidden in errors, headers and logs; a shorter key is not hidden."""
 
 RANDOM_CHARACTERS_MIN = 16
-"""The least length of a secret that is told by its look alone."""
+"""A shorter text never counts as a secret, however random it is, unless it has a known prefix."""
 
 RANDOMNESS_MIN = 8
 """The least `randomness` of a secret. Words, dates and names of models have up to 7, 32 random characters some 20."""
@@ -105,10 +105,11 @@ def is_secret(text: str) -> bool:
 
 
 def randomness(text: str) -> int:
-    """The score of the most random part of a text: its unnatural pairs of neighbouring characters less the natural.
+    """Score how random a text is: the highest score that any part of it reaches.
 
-    Not counted are pairs that were seen before, pairs with a character that is no letter or digit, and a natural pair
-    that stands alone. The time is linear in the text.
+    A pair of neighbouring characters that is rare in words adds one; a pair that is common in words takes one away, if
+    the pair before it was common, too. Not counted are repeated pairs, and pairs with a character that is not an ASCII
+    letter or digit. The time is linear in the text.
     """
     best = here = 0
     seen: set[str] = set()

@@ -24,10 +24,10 @@ TOLERANCE = 1e-9
 
 
 def settle_ledger(job_folder: Path, store: Store, reader: Reader) -> tuple[Tally, str]:
-    """Return the ledger to go on with, and what had become of it in a sentence; empty if it was whole.
+    """Return the ledger to use, and a sentence on how it was damaged; empty if it was not.
 
-    A ledger that was made anew is noted in the store, so that this is told once. Raises NewerVersion if a newer version
-    wrote it.
+    A ledger that was made anew is written to the store, so the next run finds nothing to tell. Raises NewerVersion if a
+    newer version wrote the ledger.
     """
     noted = reader.note(LEDGER) or None
     known = _readable(noted)

@@ -122,9 +122,9 @@ _run_status_decoder = msgspec.json.Decoder(RunStatus)
 
 
 def read_ledger(reader: Reader | None) -> Tally:
-    """Read the tally of all requests of the job folder; empty if there is no store.
+    """Read the ledger: the tally of all requests of the job folder. Without a store it is empty.
 
-    Raises NewerVersion if a newer version wrote it, Stopped if it is damaged.
+    Raises NewerVersion if a newer version wrote it, and Stopped if it is damaged.
     """
     note = reader.note(LEDGER) if reader is not None else None
     return decode_ledger(note) if note else Tally()
@@ -137,7 +137,7 @@ def decode_ledger(note: bytes) -> Tally:
 
 
 def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
-    """Read the learned limits by lane; empty if there is no store, or this version does not understand the note."""
+    """Read the learned limits by lane; empty if there is no store, or if the note cannot be read."""
     note = reader.note(LEARNED_LIMITS) if reader is not None else None
     try:
         return {learned.lane: learned for learned in _learned_limits_decoder.decode(note or b"[]")}

@@ -50,9 +50,9 @@ def read_outcome(stored: bytes) -> Outcome:
 
 
 def cost_of(stored: bytes) -> float:
-    """What an outcome cost in US dollars, without attempts of unknown cost. Raises NewerVersion as `read_outcome`.
+    """Read the cost of an outcome in US dollars; attempts of unknown cost are left out.
 
-    A damaged outcome cost nothing: whoever reads it is told.
+    A damaged outcome gives 0: `read_outcome` reports it. Raises NewerVersion as `read_outcome` does.
     """
     try:
         return _head_decoder.decode(stored).cost or 0.0

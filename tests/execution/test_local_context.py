@@ -169,7 +169,7 @@ def test_the_budget_knows_what_earlier_runs_spent(store: Store) -> None:
     prices = {"prices.input": 1.0, "prices.output": 1.0, "parameters.max_tokens": 5, "limits.max_cost": 2.0}
     context = context_for(store, Tally(cost=1.5, held=0.5), **prices)
     assert context.budget.spent == 2.0
-    assert context.budget.reserve(request()) is None
+    assert context.budget.reserve(context.budget.worst(request())) is None
 
 
 def test_a_killed_run_leaves_a_note_of_what_was_in_flight_under_a_cap(store: Store) -> None:
@@ -178,8 +178,8 @@ def test_a_killed_run_leaves_a_note_of_what_was_in_flight_under_a_cap(store: Sto
 
     async def leave(times: int) -> None:
         for _ in range(times):
-            waits.append(await context.note_reservation(request()))
-            assert context.budget.reserve(request()) == 5.0
+            waits.append(await context.note_reservation(5.0))
+            assert context.budget.reserve(context.budget.worst(request())) == 5.0
             with closing(Reader(store.folder)) as reader:  # as the next run would find it, were this one killed now
                 assert read_ledger(reader).aside >= context.budget.reserved
 

@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 
 
 def counts_of(batch: dict[str, Any]) -> Counts:
-    """The counts in a provider's batch object, whatever stands there."""
+    """Read the counts of a provider's batch object. A count that is missing or is not a number is None."""
     reported = batch.get("request_counts")
     reported = reported if isinstance(reported, dict) else {}
     completed, failed = (

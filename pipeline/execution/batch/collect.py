@@ -20,6 +20,7 @@ from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPo
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
 from ...store import BatchFile
 from ...text import one_line
+from ..context import settle
 from .account import FINISHED, UNFINISHED, Counts, account_of, counts_of, what_is_missing
 from .calls import Calls, objects_in
 from .files import BatchLine, LinesByKey, Result, read_lines, read_results
@@ -39,7 +40,7 @@ OVERDUE_DAYS = 8
 """A batch that goes on for longer is put aside. A day is asked for, and some providers take up to a week."""
 
 OVERDUE_DAYS_OF_UNKNOWN = 2
-"""A batch whose status is no known word is put aside after this many days."""
+"""A batch with an unknown status is put aside after this many days."""
 
 
 class Collector:
@@ -54,7 +55,7 @@ class Collector:
         self._late: dict[str, tuple[int, float]] = {}
         """By batch file: how often its results were missing, and when for the first time."""
         self._told: set[str] = set()
-        """The batch files whose batch has a status that is no known word."""
+        """The names of the batch files whose batch has an unknown status, once the user was told."""
         self._unconfirmed: list[tuple[Request, Failure]] = []
         """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
 
@@ -290,17 +291,8 @@ class Collector:
         return follow_up if counts else None
 
     def _settle(self, line: BatchLine, result: Answer | Rejection) -> float | None:
-        """Count an attempt, and return its cost; against the cap, an unknown cost counts as the most that it can be.
-
-        The reservation is released with the whole batch.
-        """
-        budget = self._context.budget
-        charge = budget.charge(self._state.encode(line.request), result)
-        budget.settle(0.0, charge.against_cap)
-        self._context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
-        if charge.said:
-            self._context.say(charge.said)
-        return charge.paid
+        """Count an attempt, and return its cost. The reservation is released with the whole batch."""
+        return settle(self._context, self._state.encode(line.request), result)
 
     async def _on_rejection(self, batch_file: BatchFile, line: BatchLine, rejection: Rejection) -> None:
         """Ask a request again that has no answer, or record its failure. Raises Stopped if the job cannot go on."""

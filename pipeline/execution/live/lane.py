@@ -12,7 +12,7 @@ from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
-from ..context import RunContext
+from ..context import RunContext, settle, settle_unanswered
 from .delayed import Delayed
 from .doubts import Doubts
 from .format_fallback import FormatFallback
@@ -169,9 +169,10 @@ class Lane:
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
                     item.sent = self._format.encode(item.request)
-                    if await self._context.note_reservation(item.sent):
+                    worst = self._context.budget.worst(item.sent)
+                    if await self._context.note_reservation(worst or 0.0):
                         continue  # that took time: there may be a stop or a pause now
-                    if self._reserve(item):
+                    if self._reserve(item, worst):
                         self._mark_sent(item)
                         return item
                 is_idle = item is None and not self._delayed and not self.in_flight
@@ -215,12 +216,12 @@ class Lane:
             return math.inf
         return self._throttle.wait_before_next(now)
 
-    def _reserve(self, item: OpenRequest) -> bool:
-        """Reserve the most that an attempt can cost; False if replies must come first.
+    def _reserve(self, item: OpenRequest, worst: float | None) -> bool:
+        """Reserve the most that an attempt can cost (`worst`); False if replies must come first.
 
         Raises Stopped if nothing is in flight that could free enough of the budget.
         """
-        reserved = self._context.budget.reserve(item.sent)
+        reserved = self._context.budget.reserve(worst)
         if reserved is not None:
             item.reserved = reserved
         elif not self._source.in_flight:
@@ -272,7 +273,8 @@ class Lane:
                 self._delayed.add(item, flight.left_at)
             return
         now = self._context.clock()
-        self._settle(item, result)
+        item.cost = add_costs(item.cost, settle(self._context, item.sent, result, item.reserved))
+        item.reserved = 0.0
         item.sent = item.request
         if item.is_doubtful:
             item.is_doubtful = False
@@ -321,7 +323,8 @@ class Lane:
         try:
             return await self._client.attempt(item.sent, (self, item, item.tries.sent), share)
         except asyncio.CancelledError:
-            self._settle_abandoned(item)
+            settle_unanswered(self._context, item.reserved)
+            item.reserved = 0.0
             if self._context.stopping is None and not item.is_withdrawn:
                 raise
             task.uncancel()
@@ -357,23 +360,6 @@ class Lane:
         while self._unconfirmed:
             item, failure = self._unconfirmed.pop()
             await self._record(item, failure)
-
-    def _settle(self, item: OpenRequest, result: Answer | Rejection) -> None:
-        """Count an attempt and its cost; against the cap, an unknown cost counts as the most that it can be."""
-        budget = self._context.budget
-        charge = budget.charge(item.sent, result, item.reserved)
-        item.cost = add_costs(item.cost, charge.paid)
-        budget.settle(item.reserved, charge.against_cap)
-        self._context.count_attempt(charge.paid, held=charge.held, broke_off=charge.is_maybe_billed)
-        item.reserved = 0.0
-        if charge.said:
-            self._context.say(charge.said)
-
-    def _settle_abandoned(self, item: OpenRequest) -> None:
-        """Count an attempt whose reply is not waited for: it may be billed."""
-        self._context.budget.settle(item.reserved, item.reserved)
-        self._context.count_attempt(0.0, held=item.reserved, broke_off=True)
-        item.reserved = 0.0
 
 
 def _token_estimate(ledger: Tally) -> TokenEstimate:

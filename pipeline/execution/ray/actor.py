@@ -141,7 +141,7 @@ class ActorContext(StopState):
         """Have the run count an attempt."""
         self.post(AttemptCounted(cost, held, broke_off))
 
-    async def note_reservation(self, request: Request) -> bool:  # noqa: ARG002 - the signature is the Protocol's
+    async def note_reservation(self, more: float) -> bool:  # noqa: ARG002 - the signature is the Protocol's
         """Return False: the run noted the reservation before it handed out the request."""
         return False
 

@@ -17,7 +17,7 @@ from ...job import Job, Limits
 from ...pacing import TEXT_FAILURES_MAX, WINDOW_FIRST
 from ...records import Answer, BadJob, Exit, Request, Stopped
 from ...text import one_line
-from ..context import DRAIN_SECONDS, RunContext
+from ..context import DRAIN_SECONDS, RunContext, settle_unanswered
 from ..live import FormatFallback
 from ..stream import RequestStream
 from .actor import (
@@ -197,10 +197,12 @@ class Fleet:
             self._waiting.append(request)
         if not self._waiting or self._context.stopping is not None:
             return None
-        sent = self._format.encode(self._waiting[0])
-        while await self._context.note_reservation(sent):
-            sent = self._format.encode(self._waiting[0])  # meanwhile a follow-up may have come before it
-        reserved = self._context.budget.reserve(sent)
+        while True:
+            sent = self._format.encode(self._waiting[0])
+            worst = self._context.budget.worst(sent)
+            if not await self._context.note_reservation(worst or 0.0):
+                break  # else that took time: a follow-up may have come before it
+        reserved = self._context.budget.reserve(worst)
         if reserved is None:
             if not any(worker.handed for worker in self._workers):
                 raise self._context.budget.exhausted(sent)
@@ -276,8 +278,7 @@ class Fleet:
         self._ray.kill(worker.actor)  # one that Ray only cannot reach may live, and would ask the same requests
         self._crashes += 1
         for worst in worker.reserved.values():  # each may have been in flight
-            self._context.budget.settle(worst, worst)
-            self._context.count_attempt(0.0, held=worst, broke_off=True)
+            settle_unanswered(self._context, worst)
         if self._context.stopping is not None or self._crashes > CRASHES_MAX:
             worker.has_ended = True
             self._context.stop(
