@@ -99,6 +99,8 @@ class WatchedConnection(ResponseHandler):
         """How its last response began."""
         self.exchanges: list[Exchange] = []
         """What it carried, as long as that may become doubtful."""
+        self.remembered_bytes = 0
+        """The size of the request bodies of these exchanges."""
 
     def begin(self, exchange: Exchange, *, is_certain: bool) -> None:
         """Expect a response from now on. `is_certain`: whatever follows it, the first response is the answer."""
@@ -107,6 +109,7 @@ class WatchedConnection(ResponseHandler):
         self.sent_at = self._loop.time()
         self.carried += 1
         if not is_certain:
+            self.remembered_bytes = exchange.body_bytes + (self.remembered_bytes if self.exchanges else 0)
             self.exchanges.append(exchange)
 
     def forget_old(self) -> None:
@@ -282,7 +285,7 @@ class WatchedConnector(aiohttp.TCPConnector):
         return (
             not (protocol.should_close or protocol.is_slow)
             and len(protocol.exchanges) < REQUESTS_MAX
-            and sum(exchange.body_bytes for exchange in protocol.exchanges) < REMEMBERED_BYTES_MAX
+            and (not protocol.exchanges or protocol.remembered_bytes < REMEMBERED_BYTES_MAX)
             and not _has_arrived(protocol)
         )
 
