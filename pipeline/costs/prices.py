@@ -17,8 +17,8 @@ IMAGE_TOKENS = 1_000
 """Prompt tokens that an image is expected to use. gpt-4o counts 765 for a square, Claude about 1,500, Gemini 258
 and more."""
 
-IMAGE = re.compile(rb'"image_url":(?:\{(?:"detail":"\w+",)?"url":"(data:[^"\\]*)")?')
-"""Matches an image part in a request's body, and captures its address if that is a data URL, which holds the image.
+IMAGE = re.compile(rb'"image_url":(?:\{(?:"detail":"\w+",)?"url":"(data:)?)?')
+"""Matches an image part in a request's body up to its address; captures how that begins if it holds the image itself.
 
 The same words inside a text do not match, since their quotes are escaped there.
 """
@@ -28,8 +28,9 @@ def text_and_images(body: bytes) -> tuple[int, int]:
     """Return the bytes of a request's body without its images' data, and the number of its images."""
     if b'"image_url":' not in body:
         return len(body), 0
-    data_bytes = [found.end(1) - found.start(1) for found in IMAGE.finditer(body)]
-    return len(body) - sum(data_bytes), len(data_bytes)
+    starts = [found.start(1) for found in IMAGE.finditer(body)]
+    data_bytes = sum(body.find(b'"', start) - start for start in starts if start >= 0)
+    return len(body) - data_bytes, len(starts)
 
 
 def token_bytes(body: bytes) -> int:

@@ -6,7 +6,7 @@ that a placeholder such as `not-needed` alters nothing. Everywhere else, whateve
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -22,6 +22,15 @@ ESCAPED_ANY = re.compile(rb'\\(?:u[0-9A-Fa-f]{4}|[/"\\])|%[0-9A-Fa-f]{2}')
 
 CODE = re.compile(rb"(?:u00|%)([2-7][0-9A-Fa-f])")
 """A code of a printable ASCII character, as it stands without the backslash before it."""
+
+PIECE_BYTES = 256 * 1024
+"""How much is searched at once: a search holds up all other threads, up to 25 ms for this size."""
+
+CODE_BYTES_MAX = 6
+"""The longest match of the patterns above, as `\\u002f`."""
+
+ESCAPED_WORD_BYTES_MAX = 64 * 1024
+"""The longest form of an escaped key that is surely found at the edge of two pieces."""
 
 REPEATED_PERCENT = re.compile(rb"%(?:25)+")
 """A percent sign that is URL-encoded, also repeatedly."""
@@ -58,6 +67,8 @@ class Redactor(logging.Filter):
 
     def redact_reply(self, reply: Reply) -> Reply:
         """Return a reply without the secrets; an answer keeps the words that are no secret by their look."""
+        if not self._secrets:
+            return reply
         header_text = "\n".join(reply.headers.values())
         headers = reply.headers
         if self.redact_text(header_text) != header_text:
@@ -77,11 +88,11 @@ class Redactor(logging.Filter):
         hidden = HIDDEN.encode()
         for secret in self._secrets:
             data = data.replace(secret, hidden)
-        if self._secrets and self._has_escapes.search(data):
+        if self._secrets and any(_found(self._has_escapes, data, CODE_BYTES_MAX)):
             plain = _without_escapes(data)
             for escaped, core in zip(self._escaped, self._cores, strict=True):
                 if core in plain:  # looked for first, as matching takes ten times as long
-                    data = escaped.sub(hidden, data)
+                    data = _replaced(escaped, hidden, data)
         if is_cut:
             for secret in self._secrets:
                 lengths = range(len(secret) - 1, SECRET_CHARACTERS_MIN - 1, -1)
@@ -90,10 +101,30 @@ class Redactor(logging.Filter):
         return data
 
 
+def _found(pattern: re.Pattern[bytes], data: bytes, longest_bytes: int) -> Iterator[re.Match[bytes]]:
+    """Find a pattern in pieces of the data, so that other threads have their turns.
+
+    `longest_bytes`: a match of up to this size is found, too, where it begins in one piece and ends in the next. It may
+    be found twice then, the second time as a whole or in part.
+    """
+    for start in range(0, len(data), PIECE_BYTES):
+        yield from pattern.finditer(data, start, start + PIECE_BYTES + longest_bytes)
+
+
+def _replaced(pattern: re.Pattern[bytes], replacement: bytes, data: bytes) -> bytes:
+    """The data with a replacement in place of each match of up to ESCAPED_WORD_BYTES_MAX bytes."""
+    parts, place = [], 0
+    for found in _found(pattern, data, ESCAPED_WORD_BYTES_MAX):
+        if found.end() > place:  # else it was found before
+            parts += [data[place : found.start()], replacement]
+            place = found.end()
+    return b"".join([*parts, data[place:]])
+
+
 def _without_escapes(data: bytes) -> bytes:
     """The data without backslashes, and with characters in place of their codes."""
     bare = _with_plain_percents(data.translate(None, b"\\"))
-    codes = {code[1] for code in CODE.finditer(bare)}  # one by one, so that other threads have their turns
+    codes = {code[1] for code in _found(CODE, bare, CODE_BYTES_MAX)}
     for code in sorted(codes):  # there are few, and to replace each of them is quicker than to call a function for each
         character = bytes([int(code, 16)])
         bare = bare.replace(b"u00" + code, character).replace(b"%" + code, character)

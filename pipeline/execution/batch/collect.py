@@ -19,7 +19,7 @@ from ...job import Job
 from ...pacing import ATTEMPTS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped, add_costs
 from ...store import BatchFile
-from ...text import one_line
+from ...text import BODY_BYTES_AT_ONCE, in_thread_if, one_line
 from ..context import settle
 from .account import FINISHED, UNFINISHED, Counts, account_of, counts_of, what_is_missing
 from .calls import Calls, objects_in
@@ -218,7 +218,7 @@ class Collector:
             await asyncio.sleep(0)  # a file may be long: signals are heard between its lines
             if result is None or result.key not in lines:
                 continue  # reported twice, or not of this batch
-            outcome = self._outcome(result)
+            outcome = await in_thread_if(len(result.body) > BODY_BYTES_AT_ONCE, self._outcome, result)
             if isinstance(outcome, Rejection):
                 rejections[result.key] = outcome
                 continue
