@@ -7,6 +7,7 @@ is due carries no further request, and the answers that it brought are reported 
 
 import asyncio
 import select
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-REQUESTS_MAX = 32
+REQUESTS_MAX = 64
 """The most answers of one connection that may be doubtful at once; it carries no further request then."""
 
 REMEMBERED_BYTES_MAX = 256 * 1024
@@ -101,6 +102,12 @@ class WatchedConnection(ResponseHandler):
         """What it carried, as long as that may become doubtful."""
         self.remembered_bytes = 0
         """The size of the request bodies of these exchanges."""
+        self._arrivals: Callable[[], bool] = lambda: True
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the socket holds bytes that the loop has not read, or the connection has ended."""
+        return self.transport is None or self.transport.is_closing() or self._arrivals()
 
     def begin(self, exchange: Exchange, *, is_certain: bool) -> None:
         """Expect a response from now on. `is_certain`: whatever follows it, the first response is the answer."""
@@ -157,6 +164,7 @@ class WatchedConnection(ResponseHandler):
         """Take note of the beginning; see aiohttp."""
         super().connection_made(transport)
         self._connector.open_transports[self] = cast(asyncio.Transport, transport)
+        self._arrivals = _arrivals(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Take note of the end; see aiohttp."""
@@ -242,7 +250,7 @@ class WatchedConnector(aiohttp.TCPConnector):
                 connection.close()
                 raise
             # over TLS, a new connection's socket may hold the server's session tickets
-            if not protocol.is_dirty and (_is_tls(protocol) or not _has_arrived(protocol)):
+            if not protocol.is_dirty and (_is_tls(protocol) or not protocol.has_arrived):
                 self._begin(protocol)
                 return connection
             connection.close()
@@ -286,7 +294,7 @@ class WatchedConnector(aiohttp.TCPConnector):
             not (protocol.should_close or protocol.is_slow)
             and len(protocol.exchanges) < REQUESTS_MAX
             and (not protocol.exchanges or protocol.remembered_bytes < REMEMBERED_BYTES_MAX)
-            and not _has_arrived(protocol)
+            and not protocol.has_arrived
         )
 
     def _rest(self, connection: aiohttp.connector.Connection) -> None:
@@ -317,13 +325,10 @@ def _is_tls(protocol: WatchedConnection) -> bool:
     return protocol.transport is not None and protocol.transport.get_extra_info("ssl_object") is not None
 
 
-def _has_arrived(protocol: WatchedConnection) -> bool:
-    """Whether the socket holds bytes that the loop has not read, or the connection's end."""
-    sock = protocol.transport.get_extra_info("socket") if protocol.transport is not None else None
-    if sock is None or sock.fileno() < 0:
-        return True
+def _arrivals(sock: socket.socket) -> Callable[[], bool]:
+    """Make the function that tells whether a socket holds bytes, or its connection's end. Not for a closed socket."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([sock], [], [], 0)[0])
+        return lambda: bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 from ..records import Request
 
-AHEAD_REQUESTS = 16
-"""How many requests are drawn ahead, so that few of them wait for a turn of the event loop."""
+AHEAD_REQUESTS = 64
+"""How many requests are drawn ahead. More are drawn once half of them are taken, so that no worker waits for one."""
 AHEAD_BYTES = 256 * 1024
 """No more are drawn ahead once their bodies together have this size."""
 
@@ -22,6 +22,7 @@ class RequestStream:
         """`on_change` is called when `take` may return a request or raise an error after it returned None."""
         self._requests, self._on_change = requests, on_change
         self._ahead: deque[Request] = deque()
+        self._ahead_bytes = 0
         self._drawing: asyncio.Task[None] | None = None
         """The latest draw, which may be over."""
         self._is_wanted = False
@@ -38,26 +39,33 @@ class RequestStream:
 
         Raises what the iterator raised, once all requests that it made before are taken.
         """
-        if self._ahead:
-            return self._ahead.popleft()
-        if self._drawing is not None and self._drawing.done():
+        if len(self._ahead) <= AHEAD_REQUESTS // 2 and self._ahead_bytes <= AHEAD_BYTES // 2:
+            self._draw_more()
+        if not self._ahead:
+            self._is_wanted = True
+            return None
+        request = self._ahead.popleft()
+        self._ahead_bytes -= len(request.body)
+        return request
+
+    def _draw_more(self) -> None:
+        """Begin to draw, unless a draw goes on or there is nothing left. An error is raised once nothing is ahead."""
+        if self._drawing is not None:
+            if not self._drawing.done() or (self._ahead and self._drawing.exception() is not None):
+                return
             self._drawing.result()
-            self._drawing = None
-        if self._drawing is None and not self._is_exhausted:
+        if not self._is_exhausted:
             self._drawing = asyncio.create_task(self._draw())
-        self._is_wanted = True
-        return None
 
     async def _draw(self) -> None:
-        size_bytes = 0
         try:
-            while len(self._ahead) < AHEAD_REQUESTS and size_bytes < AHEAD_BYTES:
+            while len(self._ahead) < AHEAD_REQUESTS and self._ahead_bytes < AHEAD_BYTES:
                 request = await anext(self._requests, None)
                 if request is None:
                     self._is_exhausted = True
                     break
                 self._ahead.append(request)
-                size_bytes += len(request.body)
+                self._ahead_bytes += len(request.body)
                 self._report()
         finally:
             self._report()
