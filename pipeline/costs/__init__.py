@@ -2,6 +2,7 @@
 
 from .budget import Budget
 from .forecast import (
+    PILOT_COLUMNS,
     Forecast,
     ForecastInputs,
     Interval,
@@ -15,6 +16,7 @@ from .prices import BYTES_PER_TOKEN, PriceList, expected_usage, token_bytes
 
 __all__ = [
     "BYTES_PER_TOKEN",
+    "PILOT_COLUMNS",
     "Budget",
     "Forecast",
     "ForecastInputs",

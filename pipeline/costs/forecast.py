@@ -121,6 +121,10 @@ def predict_total(sample: Sequence[float], rest: int) -> Interval:
     return Interval(max(0.0, rest * mean - half_width), rest * mean + half_width)
 
 
+PILOT_COLUMNS = ("status", "prompt_tokens", "completion_tokens", "total_tokens", "cost", "latency_seconds")
+"""The added columns that `summarize_pilot` needs."""
+
+
 class PilotResult(Record, frozen=True):
     """What a pilot's sample of rows shows, and what it predicts for the rest of the table."""
 
@@ -141,7 +145,7 @@ class PilotResult(Record, frozen=True):
 def summarize_pilot(job: Job, lanes: Sequence[LearnedLimits | None], cells: pl.DataFrame, rest: int) -> PilotResult:
     """Summarize a pilot, and predict the cost and time of the `rest` of the table's rows.
 
-    `cells`: the added columns of the sample's rows, named without a prefix.
+    `cells`: the columns PILOT_COLUMNS of the sample's rows, named without a prefix.
     """
     latency = cells["latency_seconds"].drop_nulls().to_list()
     costs = cells["cost"].drop_nulls().to_list()

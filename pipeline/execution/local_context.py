@@ -310,7 +310,7 @@ class LocalContext(StopState):
         """When each stored outcome among these keys was asked (UTC); a key without an outcome is left out."""
         if self._reader is None:
             return {}
-        stored = zip(keys, self._reader.get_many(keys), strict=True)
+        stored = zip(keys, self._reader.values(keys), strict=True)
         return {key: read_outcome(value).asked_at for key, value in stored if value is not None}
 
 

@@ -3,7 +3,8 @@
 The last answer of a chain decides the status of its sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain as chained
 from typing import NamedTuple
 
 from ..answers import AnswerChecker, ParsedAnswer
@@ -31,6 +32,11 @@ class Chain:
         self.steps: list[Step] = []
         self.unanswered: Request | None = first
         """The next request, which has no outcome yet; None if the chain is complete."""
+
+    @property
+    def first(self) -> Request:
+        """The request that the chain begins with."""
+        return self.steps[0].request if self.steps else self.next_request
 
     @property
     def result(self) -> Step | None:
@@ -63,20 +69,43 @@ class Chains:
     def __init__(self, job: Job, reader: Reader) -> None:
         self._reader, self._checker = reader, AnswerChecker(job)
 
-    def follow(self, firsts: Sequence[Request]) -> list[Chain]:
+    def follow(self, firsts: Sequence[Request]) -> Iterator[Chain]:
         """Follow the chain that begins with each of these requests; the chains come in the same order.
 
-        A request needs no body: without one, its follow-ups have the right keys and no body either. The store is
-        queried once for each length of chain, and only where the answer before may have a follow-up.
+        A request needs no body: without one, its follow-ups have the right keys and no body either. Only the outcomes
+        of one part (`parts`) are in memory, if the caller keeps none.
+        """
+        return chained.from_iterable(self.parts(firsts))
+
+    def parts(self, firsts: Sequence[Request], together: int = 1) -> Iterator[list[Chain]]:
+        """The chains of `follow` in lists whose outcomes take a bounded amount of memory.
+
+        A list ends where the first outcomes have `store.PART_BYTES`, or those of the second requests, and so on; it
+        holds a multiple of `together` chains, at least that number. `firsts` has a multiple of it.
+        """
+        at = 0
+        while at < len(firsts):
+            chains = self._first_chains(firsts[at:], together)
+            at += len(chains)
+            yield chains
+
+    def _first_chains(self, firsts: Sequence[Request], together: int) -> list[Chain]:
+        """The next part. The store is queried once for each length of chain, and only where an answer has a follow-up.
+
+        Where the follow-ups have no room, the part is cut short; what was read of the rest is read again for the next.
         """
         chains = [Chain(first) for first in firsts]
-        growing = list(zip(chains, firsts, strict=True))
+        growing = list(enumerate(firsts))
         while growing:
-            stored = self._reader.get_many([request.key for _, request in growing])
+            stored = self._reader.get_first([request.key for _, request in growing], together)
+            if len(stored) < len(growing):
+                del chains[growing[len(stored)][0] // together * together :]
             growing = [
-                (chain, following)
-                for (chain, request), value in zip(growing, stored, strict=True)
-                if value is not None and (following := self._add_step(chain, request, value)) is not None
+                (at, following)
+                for (at, request), value in zip(growing, stored, strict=False)
+                if at < len(chains)
+                and value is not None
+                and (following := self._add_step(chains[at], request, value)) is not None
             ]
         return chains
 

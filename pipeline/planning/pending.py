@@ -33,7 +33,7 @@ async def pending_requests(
                     continue
                 if bytes.fromhex(request.key) != planned_keys[place]:
                     raise _other_prompt()
-                yield chains.follow([request])[0].next_request if is_continued[place] else request
+                yield next(chains.follow([request])).next_request if is_continued[place] else request
 
 
 def _requests_of(rendered: list[Request] | Failure) -> list[Request]:

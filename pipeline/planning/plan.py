@@ -140,19 +140,19 @@ def _done_by_this_retry(job: Job, draft: Path, first: pl.Series, outcomes: Store
     if retry.id:
         chains, may_be_done = Chains(job, reader), first & outcomes.marked([*job.this_run.retry, *FOLLOWED_UP])
         for keys in selected_keys(draft, may_be_done):
-            found = chains.follow([Request(key, b"") for key in keys])
-            done += [step.request.key for chain in found for step in chain.steps if step.outcome.retry == retry.id]
+            followed = chains.follow([Request(key, b"") for key in keys])
+            done += [step.request.key for chain in followed for step in chain.steps if step.outcome.retry == retry.id]
     return digests_of_text(done)
 
 
 def _follow_chains(job: Job, draft: Path, lookup: _Lookup, reader: Reader) -> _FollowedChains:
     chains, retry = Chains(job, reader), job.this_run.retry
     followed, to_ask, asked_again, answers = [digests_of_text([])], [digests_of_text([])], 0, 0
-    for keys in selected_keys(draft, lookup.first & lookup.outcomes.marked(FOLLOWED_UP)):
-        found = chains.follow([Request(key=key, body=b"") for key in keys])
+    chosen = selected_keys(draft, lookup.first & lookup.outcomes.marked(FOLLOWED_UP))
+    for found in (part for keys in chosen for part in chains.parts([Request(key=key, body=b"") for key in keys])):
         retried = are_in(digests_of_text([chain.next_request.key for chain in found]), lookup.retried)
         asks = [_asks(chain, retry, is_retried=done) for chain, done in zip(found, retried, strict=True)]
-        followed.append(digests_of_text(keys))
+        followed.append(digests_of_text([chain.first.key for chain in found]))
         to_ask.append(followed[-1].filter(pl.Series(asks, dtype=pl.Boolean)))
         asked_again += sum(ask and chain.unanswered is None for ask, chain in zip(asks, found, strict=True))
         answers += sum(isinstance(step.outcome, Answer) for chain in found for step in chain.steps[1:])

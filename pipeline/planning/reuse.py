@@ -30,8 +30,7 @@ class EarlierAnswers:
         """
         chosen = list(keys)
         for prompts in self._earlier:
-            found = self._reader.get_many([key for key in chosen if key is not None])
-            answered = {key for key, stored in zip(filter(None, chosen), found, strict=True) if stored is not None}
+            answered = self._reader.stored([key for key in chosen if key is not None])
             missing = [place for place, key in enumerate(chosen) if key is not None and key not in answered]
             old = {place: key for place in missing if (key := _key_at(prompts, rows, place, len(keys))) is not None}
             chains = self._chains.follow([Request(key, b"") for key in old.values()])

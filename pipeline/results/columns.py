@@ -32,7 +32,8 @@ DTYPES: dict[str, pl.DataType] = {
 FIXED = {column.name: DTYPES[column.kind] for column in ADDED_COLUMNS if column.when == "always"}
 AT_TIMES = {column.name: DTYPES[column.kind] for column in ADDED_COLUMNS if column.when != "always"}
 ROWS_AT_ONCE = 10_000
-"""Number of requests whose outcomes are read at once; with several samples for each row, fewer rows."""
+"""The most requests whose outcomes are read at once; with several samples for each row, fewer rows. Large outcomes are
+read in smaller numbers (`Chains.parts`)."""
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class OutputTable:
     ) -> None:
         """`on_paid` is called with the model and the step of each request that was paid for these rows."""
         self._on_paid = on_paid
-        self._job, self._table, self._keys = job, table, keys
+        self._job, self._table, self._keys, self._reader = job, table, keys, reader
         self._chains, self._samples = Chains(job, reader), samples_per_row(keys)
         self._dtypes, self._shapes = _dtypes(job), column_shapes(job)
         self._label_property = None if job.answer.labels is None else job.answer.label_property
@@ -83,21 +84,33 @@ class OutputTable:
 
         `on_rows` is called after each slice with its number of rows.
         """
-        size = max(1, ROWS_AT_ONCE // self._samples)
+        size, named = max(1, ROWS_AT_ONCE // self._samples), self._job.columns.model
         rows = self._table.slices(None, size)
         for frame, keys in zip(rows, read_slices(self._keys, size=size * self._samples), strict=True):
-            named = self._job.columns.model
-            yield frame.hstack(self._added(keys, frame[named].to_list() if named is not None else ()))
-            on_rows(frame.height)
+            at = 0
+            for chains, are_first in self._parts(keys):
+                part = frame.slice(at, len(chains) // self._samples)
+                at += part.height
+                yield part.hstack(self._added(chains, are_first, part[named].to_list() if named is not None else ()))
+                on_rows(part.height)
 
     def added_columns(self) -> pl.DataFrame:
         """The added columns alone, of all rows at once: for a pilot, which is small."""
         size = max(1, ROWS_AT_ONCE // self._samples) * self._samples
-        return pl.concat(self._added(keys) for keys in read_slices(self._keys, size=size))
+        parts = (part for keys in read_slices(self._keys, size=size) for part in self._parts(keys))
+        return pl.concat(self._added(chains, are_first) for chains, are_first in parts)
 
-    def _added(self, keys: pl.DataFrame, models: Sequence[str | None] = ()) -> pl.DataFrame:
-        """The added columns of a slice; `models` are the models that the rows name themselves, if a column does."""
-        rows, firsts = self._by_row(self._follow(keys)), self._by_row(keys["first"].to_list())
+    @property
+    def row_bytes(self) -> int:
+        """About how many bytes the outcomes of a row have."""
+        return self._reader.mean_bytes() * self._samples
+
+    def _added(self, chains: list[Chain], are_first: list[bool], models: Sequence[str | None] = ()) -> pl.DataFrame:
+        """The added columns of the rows of these chains, each of which is or is not the first of its equals.
+
+        `models` are the models that the rows name themselves, if a column does.
+        """
+        rows, firsts = self._by_row(chains), self._by_row(are_first)
         votes = [majority_vote(samples, self._compared) for samples in rows]
         cells = self._cells([vote.step for vote in votes]) | {"agreement": [vote.agreement for vote in votes]}
         if "opinions" in self._dtypes:
@@ -118,14 +131,20 @@ class OutputTable:
         """Values of requests, grouped by row."""
         return [requests[at : at + self._samples] for at in range(0, len(requests), self._samples)]
 
-    def _follow(self, keys: pl.DataFrame) -> list[Chain]:
-        """The chain of each request of a slice."""
-        hexes = keys["key"].bin.encode("hex").to_list()
-        chains = iter(self._chains.follow([Request(key, b"") for key in hexes if key is not None]))
-        return [
-            next(chains) if key is not None else _failed_chain(error)
-            for key, error in zip(hexes, keys["error"], strict=True)
-        ]
+    def _parts(self, keys: pl.DataFrame) -> Iterator[tuple[list[Chain], list[bool]]]:
+        """The chain of each request of a slice, and whether it is the first of its equals, in parts of whole rows."""
+        hexes, errors = keys["key"].bin.encode("hex").to_list(), keys["error"].to_list()
+        found = self._chains.parts([Request(key, b"") for key in hexes if key is not None], self._samples)
+        at = 0
+        while at < len(hexes):
+            chains, part = iter(next(found, ())), []
+            for key, error in zip(hexes[at:], errors[at:], strict=True):
+                chain = next(chains, None) if key is not None else _failed_chain(error)
+                if chain is None:
+                    break
+                part.append(chain)
+            yield part, keys["first"].slice(at, len(part)).to_list()
+            at += len(part)
 
     def _cells(self, steps: list[Step | None]) -> dict[str, list[Any]]:
         """The columns that depend on the shown step of each row alone; a value that is not known is null."""

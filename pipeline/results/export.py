@@ -26,5 +26,6 @@ def export_table(name: str | Path, output: Path | None, options: SpreadsheetOpti
     check_row_count(path, table.rows)
     cells = OutputTable(job, table, keys_path(job.folder), reader)
     with contextlib.closing(reader), Progress().counting("writing", table.rows) as on_rows:
-        write_table(cells.frames(on_rows), output_schema(job, table), path, output_metadata(job), options=options)
+        schema, facts = output_schema(job, table), output_metadata(job)
+        write_table(cells.frames(on_rows), schema, path, facts, options=options, row_bytes=cells.row_bytes)
     return path, cells.tally

@@ -235,7 +235,7 @@ def _with_run_status(status: JobStatus, reader: Reader, noted: RunStatus, end: R
 def _errors(folder: Path, chains: Chains, unusable: pl.Series) -> list[ErrorCount]:
     """The most frequent kinds of error among the rows whose place in `unusable` is true."""
     rows = keys_and_errors(folder, unusable)
-    followed = iter(chains.follow([Request(key, b"") for key in rows["key"] if key is not None]))
+    followed = chains.follow([Request(key, b"") for key in rows["key"] if key is not None])
     found: dict[str, ErrorCount] = {}
     for row, key, error in rows.iter_rows():
         kind, message = ("prompt", error) if key is None else _error_of(next(followed))

@@ -74,7 +74,7 @@ def _reader(job: Job, folder: Path) -> Reader:
 def _answers(reader: Reader) -> Iterator[Answer]:
     """Up to ANSWERS_READ of the job folder's answers."""
     keys = next(reader.marks(), [])
-    for stored in reader.get_many([key for key, _ in keys[:ANSWERS_READ]]):
+    for stored in reader.values([key for key, _ in keys[:ANSWERS_READ]]):
         outcome = read_outcome(stored) if stored is not None else None
         if isinstance(outcome, Answer):
             yield outcome

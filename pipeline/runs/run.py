@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..costs import summarize_pilot
+from ..costs import PILOT_COLUMNS, summarize_pilot
 from ..execution import executor
 from ..folder import record_end
 from ..job import Job
@@ -118,7 +118,8 @@ def _write_output(ready: PreparedRun) -> Tally:
     job = ready.job
     output = OutputTable(job, ready.table, keys_path(job.folder), ready.reader)
     with ready.progress.counting("writing", ready.table.rows) as seen:
-        write_table(output.frames(seen), ready.schema, job.output_path, output_metadata(job))
+        facts, row_bytes = output_metadata(job), output.row_bytes
+        write_table(output.frames(seen), ready.schema, job.output_path, facts, row_bytes=row_bytes)
     return output.tally
 
 
@@ -134,8 +135,8 @@ def _record_end(ready: PreparedRun, summary: Summary) -> Summary:
 
 
 def _pilot_text(ready: PreparedRun, rest: int) -> str:
-    # all added columns, without a prefix, whatever columns the output has
-    plain = ready.job.output.model_copy(update={"columns": None, "prefix": ""})
+    # without a prefix, whatever columns the output has; and without the answers, which may be large
+    plain = ready.job.output.model_copy(update={"columns": PILOT_COLUMNS, "prefix": ""})
     job = ready.job.model_copy(update={"output": plain})
     added = OutputTable(job, ready.table, keys_path(job.folder), ready.reader).added_columns()
     pilot = summarize_pilot(job, ready.context.learned_by_model(), added, rest)

@@ -65,7 +65,7 @@ def tally_outcomes(reader: Reader) -> Tally:
     """The tally of all stored outcomes; the size of their requests, which they do not tell, by their tokens."""
     tally = Tally()
     for chunk in reader.marks():
-        for stored in reader.get_many([key for key, _ in chunk]):
+        for stored in reader.values([key for key, _ in chunk]):
             with contextlib.suppress(Stopped):  # a damaged one, which is told where it is read
                 outcome = read_outcome(stored or b"")
                 cost = outcome.cost or 0.0

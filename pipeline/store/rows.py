@@ -109,3 +109,13 @@ def lookup_sql(keys: int) -> str:
     """SQL that finds the rows of this number of keys."""
     placeholders = ", ".join("?" * keys)
     return f"SELECT {COLUMNS} FROM Cache WHERE raw = 1 AND key IN ({placeholders})"  # noqa: S608 - only placeholders
+
+
+@cache
+def lookup_small_sql(keys: int, most_bytes: int) -> str:
+    """SQL that finds the rows of this number of keys; a value of more than `most_bytes` is replaced by its size.
+
+    SQLite knows the size of a value without reading it.
+    """
+    size_or_value = f"CASE WHEN length(value) > {most_bytes} THEN length(value) ELSE value END"
+    return lookup_sql(keys).replace(COLUMNS, COLUMNS.replace("value", size_or_value), 1)

@@ -11,6 +11,7 @@ import polars as pl
 
 from ..records import BadJob
 from .errors import UNREADABLE
+from .frames import as_lazy, open_text
 from .source import Compression, Source, text_lines
 from .table import count_rows, unused_name
 
@@ -56,7 +57,8 @@ def read_csv(source: Source, separator: str) -> pl.LazyFrame:
 
 
 def write_csv(
-    rows: pl.LazyFrame,
+    frames: Iterator[pl.DataFrame],
+    schema: pl.Schema,
     draft: Path,
     _metadata: Mapping[str, str],
     *,
@@ -65,9 +67,16 @@ def write_csv(
     byte_order_mark: bool = False,
 ) -> None:
     """Write rows as CSV or TSV, which has no place for metadata."""
-    rows.sink_csv(
-        draft, separator=separator, compression=compression, check_extension=False, include_bom=byte_order_mark
-    )
+    if compression == "zstd":
+        sunk = as_lazy(frames, schema)
+        sunk.sink_csv(
+            draft, separator=separator, compression=compression, check_extension=False, include_bom=byte_order_mark
+        )
+        return
+    with open_text(draft, compression) as file:
+        schema.to_frame().write_csv(file, separator=separator, include_bom=byte_order_mark)
+        for frame in frames:
+            frame.write_csv(file, separator=separator, include_header=False)
 
 
 def _read_header(source: Source, separator: str) -> list[str]:

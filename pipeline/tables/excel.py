@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def read_excel(source: Source) -> pl.LazyFrame:
         ) from error
 
 
-def write_excel(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str]) -> None:
+def write_excel(frames: Iterator[pl.DataFrame], schema: pl.Schema, draft: Path, _metadata: Mapping[str, str]) -> None:
     """Write rows as one sheet, row by row, without holding them in memory. Text is never made a formula or a link.
 
     Raises Stopped for a text that is too long for a cell.
@@ -67,10 +67,9 @@ def write_excel(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str]) -
     }
     with xlsxwriter.Workbook(draft, options) as book:
         sheet = book.add_worksheet()
-        for column, name in enumerate(rows.collect_schema()):
+        for column, name in enumerate(schema):
             sheet.write_string(0, column, name)
-        all_cells = (cells for batch in rows.collect_batches(maintain_order=True) for cells in batch.iter_rows())
-        for row, cells in enumerate(all_cells, 1):
+        for row, cells in enumerate((cells for frame in frames for cells in frame.iter_rows()), 1):
             for column, cell in enumerate(cells):
                 _write_cell(sheet, row, column, cell)
 

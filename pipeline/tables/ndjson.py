@@ -2,7 +2,7 @@
 
 import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 from ..records import BadJob
 from ..text import refuse_lone_surrogates, strict_json
 from .errors import UNREADABLE
+from .frames import as_lazy, open_text
 from .source import Compression, Source, byte_lines, text_lines
 
 NDJSON_SUFFIXES = (".ndjson", ".jsonl")
@@ -45,9 +46,21 @@ def is_ndjson(source: Source) -> bool:
     return source.suffix.startswith(NDJSON_SUFFIXES)
 
 
-def write_ndjson(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str], *, compression: Compression) -> None:
+def write_ndjson(
+    frames: Iterator[pl.DataFrame],
+    schema: pl.Schema,
+    draft: Path,
+    _metadata: Mapping[str, str],
+    *,
+    compression: Compression,
+) -> None:
     """Write rows as NDJSON, which has no place for metadata."""
-    rows.sink_ndjson(draft, compression=compression, check_extension=False)
+    if compression == "zstd":
+        as_lazy(frames, schema).sink_ndjson(draft, compression=compression, check_extension=False)
+        return
+    with open_text(draft, compression) as file:
+        for frame in frames:
+            frame.write_ndjson(file)
 
 
 def _storable(dtype: pl.DataType) -> pl.DataType:

@@ -13,7 +13,6 @@ from queue import Empty, Full, Queue
 from typing import Any, NamedTuple
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from ..files import job_folder_around, new_draft, replacing
 from ..paths import check_name, special_kind
@@ -22,6 +21,7 @@ from .cells import as_json, as_text, escape_formulas, unchanged
 from .csv_files import SEPARATORS, write_csv
 from .errors import reporting_disk_errors
 from .excel import EXCEL, EXCEL_ROWS, check_excel_libraries, write_excel
+from .frames import as_lazy
 from .ndjson import NDJSON_SUFFIXES, write_ndjson
 from .source import COMPRESSIONS, expand_pattern, suffix_of
 
@@ -29,6 +29,11 @@ SIGNAL_SECONDS = 0.2
 """While a table is written, a signal such as Ctrl-C is handled within this time."""
 ARROW_SUFFIXES = (".arrow", ".ipc", ".feather")
 """Suffixes of Arrow's file format."""
+GROUP_BYTES = 64 * 1024 * 1024
+"""How large a row group of Parquet and a batch of Arrow become, of rows of about the same size: polars holds a whole
+one while it writes it."""
+POLARS_GROUP_ROWS = 122_880
+"""Rows in a row group or a batch, if polars is left to choose: of rows that are small."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class OutputFormat(NamedTuple):
     """How a table is written in one format."""
 
     write: Callable[..., None]
-    """`write(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str])` writes all rows to the file `draft`.
+    """`write(frames: Iterator[pl.DataFrame], schema: pl.Schema, draft: Path, metadata: Mapping[str, str])`.
 
-    That of CSV and TSV takes `byte_order_mark: bool` too.
+    It writes all rows to the file `draft`, and should hold no more than a frame at a time. That of CSV and TSV takes
+    `byte_order_mark: bool` too; those of the formats in `GROUPED` take `group_rows: int | None`.
     """
     convert: Callable[[pl.DataFrame], pl.DataFrame]
     """Converts the cells of each frame to types that the format can hold; a function of `cells`."""
@@ -65,6 +71,7 @@ def write_table(
     *,
     private: bool = False,
     options: SpreadsheetOptions = NO_OPTIONS,
+    row_bytes: int = 0,
 ) -> None:
     """Write `frames`, each with the schema `schema`, one after the other, in the format that the suffix names.
 
@@ -72,19 +79,25 @@ def write_table(
     stays one. `metadata` is written to Parquet only. CSV and TSV hold lists and structs as JSON text, with ISO dates;
     they and NDJSON hold bytes as base64.
 
+    `row_bytes`: the mean size of a row, by which the rows of a Parquet row group are limited (GROUP_BYTES).
+
     A new file has the mode of any new file; if `private`, the mode of the files in a job folder.
 
     `frames` is consumed in the calling thread, where a signal ends at once what makes them. Its exceptions are raised
     unchanged. Raises Stopped if the disk is full or the file cannot be written.
     """
     output = _with_options(WRITERS[suffix_of(path)], options)
+    if suffix_of(path) in GROUPED:
+        group_rows = max(1, GROUP_BYTES // max(1, row_bytes))
+        is_few = group_rows < POLARS_GROUP_ROWS
+        output = output._replace(write=functools.partial(output.write, group_rows=group_rows if is_few else None))
     handed: Queue[pl.DataFrame | None] = Queue(1)
     cancelled = threading.Event()
     target = path.resolve()
     with reporting_disk_errors(target), replacing(target, private=private) as draft:
-        rows = _lazy(_received(handed, cancelled), output.convert(schema.to_frame()).schema)
+        written = output.convert(schema.to_frame()).schema
         with ThreadPoolExecutor(1) as executor, _cancelling(cancelled):
-            writing = executor.submit(output.write, rows, draft, metadata)
+            writing = executor.submit(output.write, _received(handed, cancelled), written, draft, metadata)
             for frame in frames:
                 _hand_over(output.convert(frame), handed, writing)
             _hand_over(None, handed, writing)
@@ -227,18 +240,6 @@ def check_cancelled(cancelled: threading.Event) -> None:
         raise InterruptedError(errno.EINTR, "cancelled")
 
 
-def _lazy(frames: Iterator[pl.DataFrame], schema: pl.Schema) -> pl.LazyFrame:
-    """The frames as a lazy frame that polars can write without holding all of them. It can be written once.
-
-    `register_io_source` is marked unstable, and is used here only.
-    """
-
-    def source(_columns: object, _filter: object, _rows: object, _size: object) -> Iterator[pl.DataFrame]:
-        return frames
-
-    return register_io_source(source, schema=schema, validate_schema=True)
-
-
 def _with_options(output: OutputFormat, options: SpreadsheetOptions) -> OutputFormat:
     if options.byte_order_mark:
         output = output._replace(write=functools.partial(output.write, byte_order_mark=True))
@@ -248,12 +249,30 @@ def _with_options(output: OutputFormat, options: SpreadsheetOptions) -> OutputFo
     return output
 
 
-def _write_parquet(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str]) -> None:
-    rows.sink_parquet(draft, metadata=dict(metadata))
+def _write_parquet(
+    frames: Iterator[pl.DataFrame],
+    schema: pl.Schema,
+    draft: Path,
+    metadata: Mapping[str, str],
+    *,
+    group_rows: int | None,
+) -> None:
+    as_lazy(frames, schema).sink_parquet(draft, metadata=dict(metadata), row_group_size=group_rows)
 
 
-def _write_arrow(rows: pl.LazyFrame, draft: Path, _metadata: Mapping[str, str]) -> None:
-    rows.sink_ipc(draft)
+def _write_arrow(
+    frames: Iterator[pl.DataFrame],
+    schema: pl.Schema,
+    draft: Path,
+    _metadata: Mapping[str, str],
+    *,
+    group_rows: int | None,
+) -> None:
+    as_lazy(frames, schema).sink_ipc(draft, record_batch_size=group_rows)
+
+
+GROUPED = (".parquet", *ARROW_SUFFIXES)
+"""The formats that keep rows in groups, each of which is written as a whole."""
 
 
 WRITERS: dict[str, OutputFormat] = {

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from chat_server import Canned, ChatServer, Seen, completion
 from planned_table import PlannedTable
 
 from pipeline import Job, Summary, ThisRun, run
+from pipeline.planning.chains import Chains
 from pipeline.records import Answer, Exit, Failure
+from pipeline.store.reader import PART_BYTES, Reader
 
 GOOD, BAD = Canned(body=completion('{"label": "yes"}')), Canned(body=completion("Hm, perhaps."))
 PRICES = {"prices.input": 1.0, "prices.output": 1.0}
@@ -179,3 +182,22 @@ def test_a_failed_follow_up_leaves_the_answer_before_it_as_the_result(make: Call
     rows.record_chains((first, [BAD_ANSWER, Failure(kind="too_long", reason="413")]))
     [chain] = rows.chains(first)
     assert (len(chain.steps), chain.result, chain.status) == (2, chain.steps[0], "invalid")
+
+
+@pytest.mark.parametrize(("together", "lengths"), [(1, [3, 3, 2]), (2, [2, 2, 2, 2])])
+def test_chains_are_followed_in_parts_of_a_bounded_size_whichever_of_their_answers_are_large(
+    make: Callable[..., PlannedTable], together: int, lengths: list[int]
+) -> None:
+    prompts = [f"row {number}" for number in range(8)]
+    planned = make(*prompts, **{"answer.labels": ["yes", "no"], "answer.repairs": 1})
+    large, good = Answer(text="Hm. " * (PART_BYTES // 12)), Answer(text="yes")
+    outcomes = [[large, good], [Answer(text="Hm."), large], [Answer(text="Hm."), large], [large, large]]
+    firsts = [planned.request(prompt) for prompt in prompts]
+    planned.record_chains(*zip(firsts, outcomes * 2, strict=True))
+    with closing(Reader(planned.store.folder)) as reader:
+        parts = list(Chains(planned.job(), reader).parts(firsts, together))
+    found = [[[getattr(step.outcome, "text", "") for step in chain.steps] for chain in part] for part in parts]
+    assert [chain.first.key for part in parts for chain in part] == [first.key for first in firsts]
+    assert [chain for part in found for chain in part] == [[each.text for each in chain] for chain in outcomes * 2]
+    assert [len(part) for part in parts] == lengths
+    assert all(sum(len(text) for chain in part for text in chain) < 2 * PART_BYTES for part in found)

@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from job_files import MINIMAL
+from started_job import StartedJob
 
 from pipeline.execution.local_context import LocalContext
-from pipeline.job.job import Job, settings_id
+from pipeline.job.job import Job, ThisRun, settings_id
 from pipeline.planning.keys import keys_path
 from pipeline.planning.plan import make_plan
 from pipeline.prompts.prompts import Prompts
 from pipeline.records import STATUSES, Answer, BadJob, Failure, Outcome, Tally, Usage
 from pipeline.results.columns import FIXED, ROWS_AT_ONCE, OutputTable, output_schema
-from pipeline.store.reader import Reader
+from pipeline.store.reader import PART_BYTES, Reader
 from pipeline.store.writer import Store
 from pipeline.tables.open import open_table
 
@@ -327,6 +328,23 @@ def test_tables_longer_than_a_slice_keep_their_order(tmp_path: Path) -> None:
     frame, tally = written(tmp_path, table_of(*prompts), outcomes)
     assert frame["answer"].to_list() == [None if name == "2" else f"re:{name}" for name in prompts]
     assert (tally.rows, tally.pending) == (rows, prompts.count("2"))
+
+
+def test_a_frame_ends_where_the_answers_of_its_rows_become_large(tmp_path: Path) -> None:
+    table_of(*"ab", None, *"cdefgh", None).write_parquet(tmp_path / "in.parquet")
+    heights, rows_said = [], []
+    with StartedJob(tmp_path, [str(tmp_path / "in.parquet")], "out.csv", ThisRun(), {}) as started:
+        large = Answer(text="Yes. " * (PART_BYTES // 20))
+        started.record(large, OK, None, large, large, large, large, OK, large)
+        with closing(Reader(started.job.folder / "store")) as reader:
+            cells = OutputTable(started.job, started.table, started.keys, reader)
+            for frame in cells.frames(rows_said.append):
+                heights.append(frame.height)
+                for name, text in frame.select("prompt", "answer").iter_rows():
+                    assert text == {None: None, "b": "yes", "g": "yes"}.get(name, large.text)
+            assert cells.row_bytes > PART_BYTES // 8
+    assert heights == rows_said == [5, 5]
+    assert cells.tally.rows == 10
 
 
 def test_a_table_without_rows_has_the_columns(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from chat_server import ChatServer
+from children import child, pipe
 from started_job import ASKED, GOOD, LONG, StartedJob, shown
 
 from pipeline.job.job import ThisRun
-from pipeline.records import BadJob, Tally
+from pipeline.records import Answer, BadJob, Tally
 from pipeline.results.export import export_table
 
 Start = Callable[..., StartedJob]
@@ -79,3 +80,26 @@ def test_a_job_can_be_exported_while_it_runs(start: Start, tmp_path: Path, serve
     assert export_table(job.job.folder, tmp_path / "so_far.csv")[1] == Tally(
         ok=20, usage=job.context.asked.usage, unpriced=20, attempts=20
     )
+
+
+EXPORTED = """
+import re, sys
+from pathlib import Path
+from pipeline.results.export import export_table
+export_table(sys.argv[1], Path(sys.argv[2]))
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured in /proc")
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_large_answers_are_written_in_bounded_memory(start: Start, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.csv").write_text("review\n" + "".join(f"review {row}\n" for row in range(60)))
+    job = start("in.csv", **ASKED)
+    job.record(*[Answer(text="So many words. " * 266_667, cost=0.0)] * 60)
+    path = tmp_path / f"other.{suffix}"
+    with child(EXPORTED, job.job.folder, path) as process:
+        peak = int(pipe(process.stdout).read())
+    assert peak < 480, "MB; the answers have 240"
+    scan = pl.scan_csv if suffix == "csv" else pl.scan_parquet
+    assert scan(path).select("status").collect()["status"].to_list() == ["ok"] * 60

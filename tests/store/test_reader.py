@@ -10,7 +10,7 @@ from pathlib import Path
 from children import CHILD_SECONDS, child, on_network, pipe
 from stores import PUT_FOR_EVER, READ_WHAT_IS_NAMED, get_all, put_all
 
-from pipeline.store.reader import Reader
+from pipeline.store.reader import PART_BYTES, SMALL_BYTES, Reader
 from pipeline.store.writer import Store
 
 
@@ -20,6 +20,24 @@ def test_get_many_answers_in_the_order_asked_with_none_for_the_unknown(tmp_path:
     expected = [*(b"%d" % i for i in reversed(range(1200))), None, b"7", b"7", None]
     assert get_all(tmp_path / "store", asked) == expected
     assert get_all(tmp_path / "store", []) == []
+
+
+def test_values_are_read_as_many_at_a_time_as_have_room_together_and_at_least_those_that_belong_together(
+    tmp_path: Path,
+) -> None:
+    third, small = bytes(PART_BYTES // 3), bytes(SMALL_BYTES)
+    stored = {"small": small, "tiny": b"1", "empty": b""} | dict.fromkeys("abcd", third)
+    put_all(tmp_path / "store", [*((key, value, "ok") for key, value in stored.items()), ("x", third * 4, "ok")])
+    with closing(Reader(tmp_path / "store")) as reader:
+        assert reader.get_first(["a", "tiny", "b", "no", "c", "d"]) == [third, b"1", third, None, third]
+        assert reader.get_first(["a", "small", "a", "a", "d"]) == [third, small, third]
+        assert reader.get_first([*"abcd", "tiny"], at_least=4) == [third] * 4
+        assert reader.get_first(["x", "tiny"]) == [third * 4]
+        assert reader.get_first(["tiny", "x", "tiny"]) == [b"1"]
+        assert reader.get_first(["small"] * 5000) == [small] * (PART_BYTES // SMALL_BYTES)
+        assert list(reader.values([*"abcd", "x", "no"])) == [*[third] * 4, third * 4, None]
+        assert reader.stored(["a", "x", "no", "tiny", "empty"]) == {"a", "x", "tiny", "empty"}
+        assert len(third) / 2 < reader.mean_bytes() < len(third)
 
 
 def test_marks_may_be_read_in_part_while_more_is_stored(tmp_path: Path) -> None:

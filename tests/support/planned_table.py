@@ -85,7 +85,7 @@ class PlannedTable(AbstractContextManager["PlannedTable"]):
 
     def chains(self, *firsts: Request) -> list[Chain]:
         with closing(Reader(self.store.folder)) as reader:
-            return Chains(self.job(), reader).follow(firsts)
+            return list(Chains(self.job(), reader).follow(firsts))
 
     def statuses(self) -> list[str]:
         with closing(Reader(self.store.folder)) as reader:

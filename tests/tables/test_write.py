@@ -191,8 +191,11 @@ def test_an_output_that_would_be_in_the_way_of_its_own_job_folder_is_refused_bef
 
 
 def test_an_output_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_lines(rows: pl.LazyFrame, draft: Path, metadata: Mapping[str, str]) -> None:
-        draft.write_text("".join(f"{cells} {metadata['of']}\n" for cells in rows.collect().iter_rows()))
+    def write_lines(
+        frames: Iterator[pl.DataFrame], schema: pl.Schema, draft: Path, metadata: Mapping[str, str]
+    ) -> None:
+        rows = pl.concat([schema.to_frame(), *frames]).iter_rows()
+        draft.write_text("".join(f"{cells} {metadata['of']}\n" for cells in rows))
 
     monkeypatch.setitem(WRITERS, ".lines", OutputFormat(write_lines, as_text))
     path = tmp_path / "a.lines"
