@@ -249,6 +249,8 @@ class Answer(OutcomeFields, frozen=True, tag="answer"):
     """The model's refusal, if the reply has a field for it."""
     logprobs: tuple[tuple[str, float], ...] = ()
     """Its tokens with the logarithm of their probabilities, if these were asked for and reported."""
+    taken_from: str = ""
+    """The field of the message that the text stood in, if that is not meant for it, as `reasoning_content`."""
 
     @property
     def status(self) -> Status:

@@ -1,7 +1,8 @@
 """The contract of [answer]: read the values that an answer's text holds, or what is wrong with it.
 
-A text is read in this order, and the first way that fits the contract counts: as JSON; as a bare label; as the JSON
-object in a code fence or in prose; as broken JSON that json-repair can mend.
+A text is read in this order, and the first way that fits the contract counts: as JSON; as JSON in other capitals, or
+with something around the object; as a bare label; as the JSON object in a code fence or in prose; as broken JSON that
+json-repair can mend.
 """
 
 import contextlib
@@ -9,6 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from ..job import Job
 from ..records import BadJob, Record
@@ -18,12 +21,18 @@ from .mend import mended_object
 from .schema import Schema
 from .shapes import Shape, mismatch, shape_of
 
-RepairKind = Literal["", "fence", "prose", "json-repair"]
+RepairKind = Literal["", "spelling", "unwrapped", "fence", "prose", "json-repair"]
 
 FENCE_LINE = re.compile(r"```[\w-]*[ \t]*")
 """The line that begins a code fence."""
-THOUGHT_END = "</think>"
-"""The end of a model's reasoning, which some servers leave in the answer."""
+THOUGHT_END = re.compile(
+    r"(?:</|\[/|<\|/|\u25c1/)(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection)(?:>|\]|\|>|\u25b7)"
+    r"|<\|(?:end_of_thought|end_thinking|END_THINKING)\|>|<\|channel\|>final<\|message\|>",
+    re.IGNORECASE,
+)
+"""The end of a model's reasoning, which some servers leave in the answer: `</think>`, `[/THINK]` and their like."""
+WRAPPERS_MAX = 3
+"""How many things around an object are taken off: a list, a string that holds JSON, an object with one property."""
 AROUND_A_LABEL = " \t\r\n\"'`*.\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 """Characters that may stand around a bare label: quotes, emphasis, a full stop."""
 BRACE = re.compile(r'[{}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -60,6 +69,8 @@ class Contract:
         named = properties if isinstance(properties, dict) else {}
         self.shapes: dict[str, Shape] = {name: shape_of(each, schema) for name, each in named.items()}
         """The shape of each property."""
+        self._spellings = {name: Labels(words) for name, each in named.items() if (words := _words_of(each))}
+        """For each property that is one of a few words, or a list of such, these words."""
         self._labels = None if labels is None else Labels(labels)
 
     def read(self, text: str, *, is_complete: bool = False) -> ParsedAnswer:
@@ -72,7 +83,11 @@ class Contract:
         value, parsed = self._read_json(text)
         if parsed.error is None or len(text) > SEARCHED_CHARACTERS_MAX:
             return parsed
-        answer = text.rpartition(THOUGHT_END)[2]
+        answer = _after_thoughts(text)
+        if len(answer) < len(text):
+            value, after = self._read_json(answer)
+            if after.error is None:
+                return replace(after, repair_kind=after.repair_kind or "prose")
         label = self._read_label(answer) if is_complete else None
         return label or (parsed if value is not None else self._search(answer, parsed, is_complete=is_complete))
 
@@ -80,7 +95,8 @@ class Contract:
         """The JSON value of a text, None if it has none; and its values or what is wrong with it."""
         try:
             value = strict_json(text)
-            return value, self._validate(value, len(text))
+            parsed = self._validate(value, len(text))
+            return value, self._unwrapped(value, len(text)) or parsed if parsed.error is not None else parsed
         except RecursionError:
             return None, ParsedAnswer({}, "not JSON: nested too deeply")
         except ValueError as error:
@@ -92,12 +108,55 @@ class Contract:
         `characters`: the length of the text that the value was read from.
         """
         errors = self._schema.errors(value, characters)
+        if errors and isinstance(value, dict) and (spelled := self._spelled(value)) != value:
+            parsed = self._validate(spelled, characters, repair_kind or "spelling")
+            return parsed if parsed.error is None else ParsedAnswer({}, "; ".join(errors))
         if not errors and isinstance(value, dict):
             mismatches = (mismatch(value.get(name), shape, f"/{name}") for name, shape in self.shapes.items())
             errors = [each for each in mismatches if each]
         if errors or not isinstance(value, dict):
             return ParsedAnswer({}, "; ".join(errors))
         return ParsedAnswer(value, repair_kind=repair_kind)
+
+    def _spelled(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The value with the names of properties, and the words that they may be, spelled as in the schema."""
+        names = {name.casefold(): name for name in self.shapes}
+        spelled = {
+            name if name in self.shapes else names.get(name.casefold(), name): each for name, each in value.items()
+        }
+        if len(spelled) < len(value):
+            return value
+        for name, words in self._spellings.items():
+            each = spelled.get(name)
+            if isinstance(each, str):
+                spelled[name] = words.find(each) or each
+            elif isinstance(each, list):
+                spelled[name] = [words.find(item) or item if isinstance(item, str) else item for item in each]
+        return spelled
+
+    def _unwrapped(self, value: object, characters: int) -> ParsedAnswer | None:
+        """The values of an object with something around it; None if that is not all that is wrong.
+
+        Taken off are a list of one, a string that holds JSON, and an object whose only property the schema lacks.
+        """
+        for _ in range(WRAPPERS_MAX):
+            if isinstance(value, list) and len(value) == 1:
+                [value] = value
+            elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+                try:
+                    value = strict_json(value)
+                except (ValueError, RecursionError):
+                    return None
+            elif isinstance(value, dict) and len(value) == 1 and not value.keys() & self.shapes.keys():
+                [value] = value.values()
+            else:
+                return None
+            if isinstance(value, str) and self._labels is not None and (label := self._labels.find(value)) is not None:
+                value = dict.fromkeys(self.shapes, label)
+            parsed = self._validate(value, characters, "unwrapped")
+            if parsed.error is None:
+                return parsed
+        return None
 
     def _search(self, text: str, parsed: ParsedAnswer, *, is_complete: bool) -> ParsedAnswer:
         """Read the object in a fence or in prose that fits; several that differ are an error."""
@@ -167,6 +226,21 @@ def contract_of(job: Job) -> Contract | None:
         if error := contract.read(example_answer(job, example)).error:
             raise BadJob(f"prompt.examples: the answer of example {number} does not fit: {error}\nNothing was sent.")
     return contract
+
+
+def _words_of(schema: object) -> list[str]:
+    """The words that a property may be, or the items of a list; empty if it is anything else."""
+    named = schema if isinstance(schema, dict) else {}
+    words = named.get("enum") or (items.get("enum") if isinstance(items := named.get("items"), dict) else None)
+    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else []
+
+
+def _after_thoughts(text: str) -> str:
+    """The text after the end of a model's reasoning; the whole text if it holds none."""
+    end = 0
+    for found in THOUGHT_END.finditer(text):
+        end = found.end()
+    return text[end:]
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

@@ -38,7 +38,7 @@ class AnswerChecker:
         """
         if self.contract is None or not isinstance(outcome, Answer) or outcome.status == "refused":
             return outcome.status, None
-        parsed = self.contract.read(outcome.text, is_complete=outcome.finish_reason == "stop")
+        parsed = self.contract.read(outcome.text, is_complete=outcome.status == "ok")
         return "invalid" if parsed.error is not None and outcome.status == "ok" else outcome.status, parsed
 
     def follow_up(

@@ -19,11 +19,20 @@ PREVIEW_BYTES = 2_000
 PREVIEW_CHARACTERS = 200
 """How much of a body without a message is shown in the message's place."""
 
+MESSAGE_NAMES = ("msg", "error_msg", "errorMessage", "error_message", "err_msg", "status_msg", "base_resp", "Message")
+"""Where else than in `message` servers put their words, or what holds them: Baidu, AWS, MiniMax and gateways."""
+
 DEPTH_MAX = 5
 """How deep an error may be nested in other errors."""
 
 LIST_ITEMS_MAX = 5
 """How many messages of a list are shown."""
+
+
+SEPARATORS = str.maketrans("", "", "_- .")
+
+CODE_CHARACTERS_MAX = 100
+"""A longer code is none that is known."""
 
 
 class ErrorDetails(Record, frozen=True):
@@ -34,7 +43,7 @@ class ErrorDetails(Record, frozen=True):
     upstream_message: str = ""
     """A gateway's copy of its provider's message. It is shown, but no rule reads it: it is not about our account."""
     codes: frozenset[str] = frozenset()
-    """Error codes, types and reasons, in lower case."""
+    """Error codes, types and reasons, as `plain_code` has them."""
     status: int | None = None
     """A code that is an HTTP error status."""
     quota_ids: tuple[str, ...] = ()
@@ -48,6 +57,11 @@ class ErrorDetails(Record, frozen=True):
     def shown_message(self) -> str:
         """Both messages, cleaned."""
         return clean_message(": ".join(filter(None, (self.message, self.upstream_message))))
+
+
+def plain_code(code: str) -> str:
+    """A code without what differs from one provider to the next: capitals, `_`, `-`, spaces and dots."""
+    return code.casefold().translate(SEPARATORS)
 
 
 def clean_message(text: str) -> str:
@@ -85,7 +99,7 @@ def error_objects(document: object, depth: int = DEPTH_MAX) -> list[dict[str, ob
         value = next((item for item in value if isinstance(item, dict)), None)
     if depth == 0 or not isinstance(value, dict):
         return []
-    keys = ("error", "errors", "detail", "innererror", "inner_error", "innerError", "message")
+    keys = ("error", "errors", "detail", "innererror", "inner_error", "innerError", "message", "base_resp")
     return [value, *(each for key in keys for each in error_objects(value.get(key), depth - 1))]
 
 
@@ -94,13 +108,14 @@ def read_error_details(document: object) -> ErrorDetails:
     errors = error_objects(document)
     details = [detail for error in errors for detail in _objects(error.get("details"))]
     metadata = [meta for error in errors if isinstance(meta := error.get("metadata"), dict)]
-    names = ("code", "type", "status", "reason", "error_type", "error_code")
+    names = ("code", "type", "status", "reason", "error_type", "error_code", "errorCode", "__type")
     values = [each.get(name) for each in (*errors, *details) for name in names]
+    values += [f"base_resp {each['status_code']}" for each in errors if isinstance(each.get("status_code"), int)]
     message = _message(document)[:SEARCHED_CHARACTERS]
     return ErrorDetails(
         message=message,
         upstream_message=_message(next((meta["raw"] for meta in metadata if meta.get("raw")), "")),
-        codes=frozenset(value.lower() for value in values if isinstance(value, str)),
+        codes=_codes(values),
         status=next((int(str(value)) for value in values if _is_error_status(value)), None),
         quota_ids=tuple(
             str(violation.get("quotaId", "")).lower()
@@ -110,6 +125,13 @@ def read_error_details(document: object) -> ErrorDetails:
         is_moderation=any("flagged_input" in meta or "reasons" in meta for meta in metadata),
         wait_seconds=body_wait(metadata, details, message),
     )
+
+
+def _codes(values: list[object]) -> frozenset[str]:
+    """The codes among these values. Of `SensitiveContentDetected.SevereViolation` the first word counts, too."""
+    codes = [value for value in values if isinstance(value, str) and len(value) <= CODE_CHARACTERS_MAX]
+    codes += [str(value) for value in values if type(value) is int]
+    return frozenset(plain_code(each) for code in codes for each in (code, *code.split(".")[:1], *code.split("#")[-1:]))
 
 
 def _message(value: object, depth: int = DEPTH_MAX) -> str:
@@ -125,7 +147,7 @@ def _message(value: object, depth: int = DEPTH_MAX) -> str:
         return ""
     # An error that is only a word ("Bad Request") says less than the message beside it.
     first = ("error", "message") if isinstance(inner.get("error"), (dict, list)) else ("message",)
-    keys = dict.fromkeys((*first, "msg", "detail", "error", "errors"))  # none is read twice
+    keys = dict.fromkeys((*first, *MESSAGE_NAMES, "detail", "error", "errors"))  # none is read twice
     found = (_message(inner.get(key), depth - 1) for key in keys)
     message = next((text for text in found if text.strip()), "")
     if message and isinstance(place := inner.get("loc"), list):  # FastAPI

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from ..records import Pressure, Record, Rejection, Reply, Usage, Verdict
-from .error_bodies import ErrorDetails, body_preview, is_html
+from .error_bodies import ErrorDetails, body_preview, is_html, plain_code
 from .rate_limits import header_wait
 
 
@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
         "retry", "rate", "the endpoint's limit of requests or tokens per minute was reached", is_turned_away=True
     ),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
+    "gateway_timeout": Kind("retry", "window", "a gateway stopped waiting for the answer", maybe_paid=True),
     "server": Kind("retry", None, "the endpoint failed"),
     "quota": Kind(
         "retry",
@@ -84,12 +85,25 @@ STATUS_KINDS: dict[int, str] = {
     **dict.fromkeys((408, 409, 423, 424, 425, 499), "server"),  # 424: text-generation-inference, generation failed
     413: "too_long",
     429: "rate",
-    **dict.fromkeys((498, 502, 503, 504, 520, 521, 522, 523, 524, 529), "overload"),
+    **dict.fromkeys((504, 524), "gateway_timeout"),  # the model's server may go on, and bill its answer
+    **dict.fromkeys((498, 502, 503, 520, 521, 522, 523, 529), "overload"),
 }
 """The kind of a status where no code or phrase decides. Any other 3xx is not_found, 4xx bad_request, 5xx server."""
 
 CODE_KINDS: dict[str, str] = {
     "content_filter": "filtered",
+    "content_exists_risk": "filtered",  # DeepSeek
+    "sensitive_content_detected": "filtered",  # Volcengine
+    "input_text_sensitive_content_detected": "filtered",
+    "output_text_sensitive_content_detected": "filtered",
+    "input_text_risk_detection": "filtered",
+    "content_moderation_failed": "filtered",
+    "moderation_blocked": "filtered",  # OpenAI, pictures
+    "invalid_prompt": "filtered",  # OpenAI, reasoning models
+    "guardrail_intervened": "filtered",  # Bedrock
+    "1301": "filtered",  # Zhipu
+    "base_resp_1026": "filtered",  # MiniMax, the prompt
+    "base_resp_1027": "filtered",  # MiniMax, the answer
     "responsibleaipolicyviolation": "filtered",  # Azure, in innererror or inner_error
     "content_policy_violation": "filtered",
     "prompt_blocked": "filtered",
@@ -100,12 +114,36 @@ CODE_KINDS: dict[str, str] = {
     "string_above_max_length": "too_long",
     "tokens_limit_reached": "too_long",  # GitHub Models
     "request_too_large": "too_long",  # Anthropic
+    "base_resp_1039": "too_long",  # MiniMax
+    "1261": "too_long",  # Zhipu
+    "base_resp_1008": "billing",  # MiniMax
+    "1113": "billing",  # Zhipu
+    "insufficient_balance": "billing",
+    "insufficient_credits": "billing",
+    "account_overdue_error": "billing",  # Volcengine
+    "arrearage": "billing",  # DashScope
+    "base_resp_1004": "auth",
+    "base_resp_2049": "auth",
+    "base_resp_1002": "rate",
+    "base_resp_2045": "rate",
+    "base_resp_1041": "overload",
+    "base_resp_2013": "bad_request",
+    "base_resp_2056": "quota",
+    "throttling_exception": "rate",  # Bedrock
+    "throttling": "rate",  # DashScope
+    "throttling_rate_quota": "rate",
+    "too_many_requests_exception": "rate",
+    "request_limit_exceeded": "rate",
+    "1302": "rate",  # Zhipu
+    "1305": "rate",
     "insufficient_user_quota": "billing",  # one-api and new-api, with 403
     "pre_consume_token_quota_failed": "billing",
     "budget_exceeded": "billing",  # LiteLLM, with 400
     "insufficient_quota": "quota",
     "billing_hard_limit_reached": "quota",
     "exceeded_current_quota_error": "quota",  # Moonshot
+    "json_validate_failed": "broken",  # Groq: the model wrote what does not fit the schema
+    "tool_use_failed": "broken",
     "model_not_found": "not_found",
     "invalid_api_key": "auth",
     "api_key_invalid": "auth",  # Gemini, with 400
@@ -113,7 +151,10 @@ CODE_KINDS: dict[str, str] = {
     "overloaded_error": "overload",
     "engine_overloaded_error": "overload",
 }
-"""The kind of an error code or type, in lower case. It outweighs the status. Of several codes the first decides."""
+"""The kind of an error code or type. It outweighs the status. Of several codes the first decides.
+
+Upper and lower case, `_`, `-` and dots make no difference: `SensitiveContentDetected` is `sensitive_content_detected`.
+"""
 
 CODE_STATUS: dict[str, int] = {
     "rate_limit_exceeded": 429,
@@ -133,6 +174,7 @@ CODE_STATUS: dict[str, int] = {
 """The HTTP status that a code stands for in an error sent with status 200. An error without one of these is a 500."""
 
 CLIENT_ERRORS = frozenset(range(400, 500))
+ERRORS = frozenset(range(400, 600))
 
 PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
     (
@@ -140,19 +182,51 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
         frozenset({400, 413, 422}),
         re.compile(
             r"maximum (?:context|model|prompt) length|longer than the model's context length|prompt is too long"
-            r"|exceeds? the available context size|exceeds? the maximum number of tokens allowed|exceed context limit",
+            r"|exceeds? the available context size|exceeds? the maximum number of tokens allowed|exceed context limit"
+            r"|(?:prompt|input|context) (?:length|tokens?|is) .{0,40}(?:exceed|too long|too large)",
             re.IGNORECASE,
         ),
     ),
     (
         "filtered",
-        frozenset({400, 403}),
-        re.compile(r"content violates usage guidelines|prompt was flagged as potentially violating", re.IGNORECASE),
+        ERRORS - {401, 404, 429},
+        re.compile(
+            r"content violates usage guidelines|prompt was flagged|content exists risk|inappropriate content"
+            r"|sensitive (?:content|information|words?)|data inspection"
+            r"|(?:content|safety|moderation) (?:polic\w{1,8}|filter|system|check)"
+            r"|terms of (?:service|use)|acceptable use|usage polic|flagged (?:by|as|for)|unsafe content"
+            r"|\u654f\u611f|\u4e0d\u5b89\u5168|\u8fdd\u89c4",  # sensitive, unsafe, against the rules
+            re.IGNORECASE,
+        ),
     ),
     (
         "billing",
-        CLIENT_ERRORS,
-        re.compile(r"reached your specified API usage limits|credit balance is too low", re.IGNORECASE),
+        ERRORS - {401},
+        re.compile(
+            r"reached your specified API usage limits|credit balance is too low|insufficient (?:balance|credits?|funds)"
+            r"|out of credits?|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)"
+            r"|account .{0,40}(?:overdue|suspended)"
+            r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # not enough balance, in arrears
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "rate",
+        frozenset({400, 403, *range(500, 600)}),
+        re.compile(
+            r"throttl(?:ing|ed)|too many (?:requests|tokens)|rate.?limit(?:ed| reached| exceeded)|\bQPS\b|\bRPM limit",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "not_found",
+        frozenset({400, 403, 404, 405, 500, 501}),
+        re.compile(
+            r"unexpected endpoint or method|(?:invalid|unknown|no such|unsupported) (?:url|endpoint|route|path)"
+            r"|(?:url|endpoint|route|path) (?:was |is )?not (?:found|supported|defined)|cannot post\b"
+            r"|model .{0,200}(?:does not exist|not found|is not available|is not loaded)|no models? loaded",
+            re.IGNORECASE,
+        ),
     ),
     ("daily", frozenset({429}), re.compile(r"\blimit: 0(?![0-9.])|free-models-per-day", re.IGNORECASE)),
     (
@@ -169,6 +243,7 @@ SIZES = re.compile(r"\blimit:?\s+([0-9][0-9,]{0,15}).{0,80}?\brequested:?\s+([0-
 FORMAT_PHRASES = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
 """The words by which endpoints complain about `response_format`."""
 
+_PLAIN_CODE_KINDS = {plain_code(code): kind for code, kind in CODE_KINDS.items()}
 _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -198,7 +273,7 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
         return "rate"
     if status == 403 and details.is_moderation:
         return "filtered"
-    for code, kind in CODE_KINDS.items():
+    for code, kind in _PLAIN_CODE_KINDS.items():
         if code in details.codes:
             return kind
     if status == 429 and any("perday" in quota for quota in details.quota_ids):
@@ -216,7 +291,7 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
 
 def status_of_codes(codes: frozenset[str]) -> int:
     """Find the HTTP status that an error sent with status 200 stands for; 500 if its codes name none."""
-    return next((status for code, status in CODE_STATUS.items() if code in codes), 500)
+    return next((status for code, status in CODE_STATUS.items() if plain_code(code) in codes), 500)
 
 
 def describe_status(status: int, kind: str, reply: Reply) -> str:
@@ -227,6 +302,8 @@ def describe_status(status: int, kind: str, reply: Reply) -> str:
 
 def rejects_response_format(rejection: Rejection) -> bool:
     """Tell whether an endpoint may have rejected a request because of its `response_format`."""
+    if rejection.kind in ("broken", "filtered", "too_long", "billing", "quota"):
+        return False
     if rejection.kind in ("bad_request", "not_found") and rejection.status in (400, 404, 422):
         return True
     return rejection.status >= 400 and rejection.kind != "rate" and bool(FORMAT_PHRASES.search(rejection.message))

@@ -5,6 +5,7 @@ its error message.
 """
 
 import json
+import re
 
 from ..records import Answer, Rejection, Reply, Usage
 from .error_bodies import (
@@ -16,20 +17,19 @@ from .error_bodies import (
     is_html,
     read_error_details,
 )
+from .event_stream import is_event_stream, put_together
+from .finish_reasons import BROKEN, FILTERED, LENGTH, STOP, finish_reason_of
 from .lenient_json import find_objects, parse_json
-from .rejections import KINDS, describe_status, kind_of_error, reject, status_of_codes
+from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject, status_of_codes
 
-FINISH_REASONS = {
-    "max_tokens": "length",
-    "MAX_TOKENS": "length",
-    "model_length": "length",  # Mistral
-    "SAFETY": "content_filter",
-    "sensitive": "content_filter",  # Zhipu
-}
-"""Other spellings of OpenAI's finish reasons. Unknown, they would let a truncated answer pass as a complete one."""
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+"""Where servers put a model's reasoning; some put the whole answer there (vLLM with a reasoning parser)."""
 
-BROKEN_FINISHES = frozenset({"error", "network_error", "abort"})
-"""Finish reasons of an answer that the model's server failed to complete."""
+THOUGHT_TYPES = frozenset({"thinking", "reasoning", "reasoning_text", "redacted_thinking", "refusal"})
+"""The types of parts of a message that are no part of its text."""
+
+COUNT = re.compile(r"[0-9]{1,16}(?:\.0{1,9})?")
+"""A number of tokens as text."""
 
 LOGPROB_MIN = -9999.0
 """The lowest log probability that is kept; infinity cannot be stored as JSON."""
@@ -38,8 +38,9 @@ LOGPROB_MIN = -9999.0
 def read_reply(reply: Reply) -> Answer | Rejection:
     """Read the answer in a reply, or classify the reply as a rejection. Pure, and never raises.
 
-    An Answer has text, finish_reason, model, usage, refusal and logprobs; its other fields are for the caller to fill.
-    Its text is the tool calls as compact JSON where the model sent nothing else, or the refusal where it only refused.
+    An Answer has text, finish_reason, model, usage, refusal, logprobs and taken_from; its other fields are for the
+    caller to fill. Its text is the tool calls as compact JSON where the model sent nothing else, the refusal where it
+    only refused, and its reasoning where that is all there is.
     A Rejection's verdict is its kind's in `KINDS`, and its wait is in seconds, as the endpoint gave it, not clamped.
     """
     # Under an error status, a body that was cut short was no answer and cost nothing: the status decides, not the cut.
@@ -49,34 +50,50 @@ def read_reply(reply: Reply) -> Answer | Rejection:
         if 200 <= reply.status < 300:
             return _read_success(reply)
         document = error_document(reply.body)
+        if (text := _failed_generation(document)) is not None:
+            return Answer(text=text, finish_reason=STOP, usage=read_usage(_usage_beside(document)))
         return _read_error(reply, reply.status, document, read_error_details(document))
     except RecursionError:  # JSON nested so deep that it can be read but not written
         return reject(reply, "garbled", "the body is nested too deeply")
 
 
 def read_usage(reported: object) -> Usage:
-    """Read the token counts of a `usage` object. A missing, negative, fractional or boolean one is None, not 0."""
+    """Read the token counts of a `usage` object, also under the names of OpenAI's other interface and Anthropic's.
+
+    A missing, negative, fractional or boolean count is None, not 0. "12" and 12.0 are 12.
+    """
     if not isinstance(reported, dict):
         return Usage()
-    prompt = reported.get("prompt_tokens_details")
-    completion = reported.get("completion_tokens_details")
-    cached = _count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else None
-    if cached is None:
-        cached = _count(reported.get("prompt_cache_hit_tokens"))  # DeepSeek
-    if cached is None:
-        cached = _count(reported.get("cache_read_input_tokens"))  # Anthropic
+    prompt = _details(reported, "prompt_tokens_details", "input_tokens_details")
+    completion = _details(reported, "completion_tokens_details", "output_tokens_details")
+    cached = _first_count(
+        prompt.get("cached_tokens"),
+        reported.get("prompt_cache_hit_tokens"),  # DeepSeek
+        reported.get("cache_read_input_tokens"),  # Anthropic
+    )
     return Usage(
-        prompt_tokens=_count(reported.get("prompt_tokens")),
-        completion_tokens=_count(reported.get("completion_tokens")),
-        reasoning_tokens=_count(completion.get("reasoning_tokens")) if isinstance(completion, dict) else None,
+        prompt_tokens=_first_count(reported.get("prompt_tokens"), _input_tokens(reported)),
+        completion_tokens=_first_count(reported.get("completion_tokens"), reported.get("output_tokens")),
+        reasoning_tokens=_first_count(completion.get("reasoning_tokens"), reported.get("reasoning_tokens")),
         cached_tokens=cached,
         total_tokens=_count(reported.get("total_tokens")),
     )
 
 
+def _input_tokens(reported: dict[str, object]) -> int | None:
+    """All input tokens: Anthropic counts those of a cache apart."""
+    tokens = _count(reported.get("input_tokens"))
+    cached = (_count(reported.get(name)) for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
+    return None if tokens is None else tokens + sum(count or 0 for count in cached)
+
+
+def _details(reported: dict[str, object], *names: str) -> dict[str, object]:
+    return next((value for name in names if isinstance(value := reported.get(name), dict)), {})
+
+
 def _read_success(reply: Reply) -> Answer | Rejection:
     """Read a reply of status 2xx, which may hold an error all the same."""
-    document = parse_json(reply.body)
+    document = put_together(reply.body) if is_event_stream(reply.body) else parse_json(reply.body)
     if not isinstance(document, dict):
         document = _find_document(document, reply)
         if document is None:
@@ -86,8 +103,10 @@ def _read_success(reply: Reply) -> Answer | Rejection:
     if choice is not None and not (error and choice.get("finish_reason") is None):
         return _read_choice(reply, document, choice)
     details = read_error_details(document)
-    if error or document.get("object") == "error":  # the latter is older vLLM
-        return _read_error(reply, details.status or status_of_codes(details.codes), document, details)
+    is_error = error or document.get("object") == "error"  # the latter is older vLLM
+    status = details.status or status_of_codes(details.codes)
+    if is_error or kind_of_error(status, details, reply.headers) != STATUS_KINDS.get(status, "server"):
+        return _read_error(reply, status, document, details)
     return reject(reply, "no_choices", clean_message(details.message), usage=read_usage(document.get("usage")))
 
 
@@ -98,8 +117,18 @@ def _read_error(reply: Reply, status: int, document: object, details: ErrorDetai
     if 300 <= status < 400:
         place = clean_message(reply.headers.get("location", "")) or "an address it does not name"
         message = f"HTTP {status}: redirected to {place}; redirects are never followed: check base_url"
-    usage = read_usage(document.get("usage")) if isinstance(document, dict) else None
+    usage = read_usage(_usage_beside(document))
     return reject(reply, kind, message or describe_status(status, kind, reply), details, usage)
+
+
+def _failed_generation(document: object) -> str | None:
+    """What the model wrote where a provider reports as an error that it does not fit the schema (Groq)."""
+    found = (error.get("failed_generation") for error in error_objects(document))
+    return next((text for text in found if isinstance(text, str) and text.strip()), None)
+
+
+def _usage_beside(document: object) -> object:
+    return document.get("usage") if isinstance(document, dict) else None
 
 
 def _first_choice(document: dict[str, object]) -> dict[str, object] | None:
@@ -124,29 +153,29 @@ def _reject_unreadable(reply: Reply) -> Rejection:
 
 
 def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, object]) -> Answer | Rejection:
-    message = choice.get("message")
+    message = choice.get("message") or choice.get("delta")
     if not isinstance(message, dict):
-        message = {}
-    content = message.get("content")
-    text = content if isinstance(content, str) else _join_parts(content, "text")
-    finish = choice.get("finish_reason")
-    finish = FINISH_REASONS.get(finish, finish) if isinstance(finish, str) else None
-    usage = read_usage(document.get("usage"))
-    if choice.get("error") or finish in BROKEN_FINISHES:
+        message = {"content": choice.get("text")}  # older servers
+    finish, usage = finish_reason_of(choice.get("finish_reason")), read_usage(document.get("usage"))
+    if choice.get("error") or finish == BROKEN:
         details = read_error_details({"error": choice.get("error") or document.get("error")})
         return reject(reply, "broken", clean_message(details.message), details, usage)
+    content = message.get("content")
     refusal = message.get("refusal") or _join_parts(content, "refusal")
     if not isinstance(refusal, str) or not refusal.strip():
         refusal = None
+    text, taken_from = _text_of(content), ""
     if not text or text.isspace():
         calls = message.get("tool_calls")
         if refusal:
             text = refusal
         elif isinstance(calls, list) and calls:
-            text = json.dumps(calls, ensure_ascii=False, separators=(",", ":"))
-        elif finish not in {"length", "content_filter"}:
-            reason = f"{KINDS['empty'].meaning} (finish_reason {finish or 'missing'})"
-            return reject(reply, "empty", clean_message(reason), usage=usage)
+            text = _as_json(calls)
+        elif finish not in {LENGTH, FILTERED}:
+            text, taken_from = _reasoning_of(message)
+            if not taken_from:
+                reason = f"{KINDS['empty'].meaning} (finish_reason {finish or 'missing'})"
+                return reject(reply, "empty", clean_message(reason), usage=usage)
     model = document.get("model")
     return Answer(
         text=text,
@@ -155,7 +184,47 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
         usage=usage,
         refusal=refusal,
         logprobs=_read_logprobs(choice.get("logprobs")),
+        taken_from=taken_from,
     )
+
+
+def _text_of(content: object) -> str:
+    """The text of a message's content: a text, a part, a list of texts and parts, or the JSON of any other value."""
+    if isinstance(content, str):
+        return content
+    if content is None or content in ([], {}):
+        return ""
+    parts = content if isinstance(content, list) else [content]
+    if any(
+        isinstance(part, (str, dict)) and (isinstance(part, str) or "type" in part or "text" in part) for part in parts
+    ):
+        texts = (part if isinstance(part, str) else _part_text(part, "text") for part in parts)
+        return "".join(text for text in texts if text is not None)
+    return _as_json(content)
+
+
+def _part_text(part: object, key: str) -> str | None:
+    """The text under a key of a part of a message; None for a part of another kind, as of thinking."""
+    if not isinstance(part, dict) or (key == "text" and part.get("type") in THOUGHT_TYPES):
+        return None
+    text = part.get(key)
+    return text if isinstance(text, str) else None
+
+
+def _join_parts(content: object, key: str) -> str:
+    """Join the texts under a key of a content that is a list of parts."""
+    parts = content if isinstance(content, list) else []
+    return "".join(text for part in parts if (text := _part_text(part, key)) is not None)
+
+
+def _reasoning_of(message: dict[str, object]) -> tuple[str, str]:
+    """The text that stands in a field for reasoning, and the name of that field; both empty if there is none."""
+    fields = ((name, _text_of(message.get(name))) for name in REASONING_FIELDS)
+    return next(((text, name) for name, text in fields if text and not text.isspace()), ("", ""))
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _read_logprobs(reported: object) -> tuple[tuple[str, float], ...]:
@@ -172,16 +241,14 @@ def _read_logprob(token: object) -> tuple[str, float] | None:
     return text, round(min(0.0, max(LOGPROB_MIN, float(logprob))), 4)
 
 
-def _join_parts(content: object, key: str) -> str:
-    """Join the strings under `key` of a content that is a list of parts. Other parts, as of thinking, are left out."""
-    if not isinstance(content, list):
-        return ""
-    found = (
-        part.get(key) for part in content if isinstance(part, dict) and part.get("type", key) in (key, "output_text")
-    )
-    return "".join(text for text in found if isinstance(text, str))
+def _first_count(*values: object) -> int | None:
+    return next((count for value in values if (count := _count(value)) is not None), None)
 
 
 def _count(value: object) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    elif isinstance(value, str) and COUNT.fullmatch(value):
+        value = int(value.partition(".")[0])
     # 2**53 is where JSON numbers stop being exact; no honest count is near it, and sums stay storable
     return value if type(value) is int and 0 <= value < 2**53 else None

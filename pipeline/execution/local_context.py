@@ -13,6 +13,7 @@ import msgspec
 
 from ..answers import AnswerChecker
 from ..costs import Budget, PriceList, token_bytes
+from ..endpoint import is_known_finish
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
@@ -46,6 +47,9 @@ TEXT_CHARACTERS_AT_ONCE = 4_000
 
 LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""
+
+TOLD_MAX = 20
+"""How many unusual words of an endpoint are told of: it might send a new one each time."""
 
 ORDERS_NOTED = 20
 """How many results of orders the run status keeps."""
@@ -96,6 +100,8 @@ class LocalContext(StopState):
         self._is_one_lane = len(job.models) == 1
         self._is_verbose = job.this_run.verbosity > 0
         self._pause_shown = NO_PAUSE
+        self._told: set[str] = set()
+        """The words that `_tell_of` has told of."""
         self._status: RunStatus | None = None
         self._status_noted_at = -math.inf
         self._store, self._reader, self._checker = store, reader, AnswerChecker(job)
@@ -160,6 +166,8 @@ class LocalContext(StopState):
         A sample is counted once: when its last outcome is recorded, from which nothing follows. See `RunContext`.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
+        if isinstance(outcome, Answer) and (outcome.taken_from or not is_known_finish(outcome.finish_reason)):
+            self._tell_of(outcome)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
         is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
@@ -185,6 +193,24 @@ class LocalContext(StopState):
         self._stop_at_failures()
         self.show_progress()
         return following
+
+    def _tell_of(self, answer: Answer) -> None:
+        """Say once for each word what is unusual about an answer: where its text stood, or why it ended."""
+        texts: dict[str, str] = {}
+        if answer.taken_from:
+            texts[answer.taken_from] = (
+                f"The endpoint sends answers in the field {answer.taken_from}, with no content beside it. They are "
+                "taken from there.\nIf they are thoughts without an answer, check how the server separates the two."
+            )
+        if not is_known_finish(answer.finish_reason):
+            word = one_line(answer.finish_reason or "")[:100]
+            texts[word] = (
+                f"The endpoint gives a finish reason that is unknown here: {word}. Such answers are taken as complete."
+            )
+        for word, text in texts.items():
+            if word not in self._told and len(self._told) < TOLD_MAX:
+                self._told.add(word)
+                self.say(text)
 
     def uncount(self, outcome: Outcome) -> None:
         """Take a recorded outcome out of the counts, as its request is asked again."""

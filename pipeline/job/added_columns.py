@@ -36,7 +36,8 @@ ADDED_COLUMNS = (
     AddedColumn(
         "repaired",
         "text",
-        "what made the answer fit its labels or schema: `fence`, `prose`, `json-repair` or `asked again`",
+        "what made the answer fit its labels or schema: `spelling`, `unwrapped`, `fence`, `prose`, `json-repair`, "
+        "`asked again`, or the field that it was taken from, as `reasoning_content`",
         when="contract",
     ),
     AddedColumn("status", "text", "how the row ended: exactly one of the statuses"),

@@ -1,7 +1,15 @@
 """When the next request may leave, and whether a rejected one is tried again. Pure: no clock, no sleep, no socket."""
 
 from .in_flight import InFlight
-from .retry import ATTEMPTS, BACKOFF_MAX_SECONDS, TEXT_FAILURES_MAX, Attempts, RetryAfter, RetryPolicy
+from .retry import (
+    ATTEMPTS,
+    BACKOFF_MAX_SECONDS,
+    REFUSED_ROWS_MAX,
+    TEXT_FAILURES_MAX,
+    Attempts,
+    RetryAfter,
+    RetryPolicy,
+)
 from .throttle import Throttle
 from .tokens import TokenEstimate
 from .tuning import WINDOW_FIRST, WINDOW_MAX
@@ -9,6 +17,7 @@ from .tuning import WINDOW_FIRST, WINDOW_MAX
 __all__ = [
     "ATTEMPTS",
     "BACKOFF_MAX_SECONDS",
+    "REFUSED_ROWS_MAX",
     "TEXT_FAILURES_MAX",
     "WINDOW_FIRST",
     "WINDOW_MAX",

@@ -12,15 +12,28 @@ from ..records import Exit, Failure, Record, Rejection, Stopped
 ATTEMPTS = 6
 """Attempts of a row that fails for temporary reasons. A 429 is not counted: it says nothing about the row."""
 
-ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3}
-"""Attempts of a row whose answers are empty, by kind. After them the row fails for good."""
+ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3, "auth": 3, "not_found": 3, "gateway_timeout": 3}
+"""Attempts of a row that fails in one of these ways, which may be paid for, or are probably the row's own fault."""
+
+TEMPORARY_KINDS = frozenset({"gateway_timeout"})
+"""Those of them after which the next run asks again; after the others the row fails for good."""
 
 UNCOUNTED_KINDS = frozenset({"rate", "quota"})
 """Rejections that never count as an attempt of the row."""
 
-OUTAGE_KINDS = frozenset({"connect", "overload"})
+OUTAGE_KINDS = frozenset({"connect", "overload", "gateway_timeout"})
 """Rejections that count as an attempt only if another row was answered since the row's last one: while the endpoint is
 down, it is not the row's fault."""
+
+OUTAGE_ROWS_MIN = 5
+"""A `gateway_timeout` is an outage only if so many rows have had it since the last answer, as each may be paid for."""
+
+REFUSED_ROWS_MAX = {"auth": 20, "not_found": 5}
+"""How many rows in a row, without an answer between, may be refused in one of these ways before the job stops. Once a
+key, a model and an address have answered, they are not to blame for the refusal of a few rows."""
+
+REFUSED_FIRST_MAX = 3
+"""The same while they have answered in an earlier run only: the key may be another one by now."""
 
 UNCOUNTED_ATTEMPTS_MAX = 100
 """Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down."""
@@ -46,6 +59,8 @@ SAME_FAILURES_MAX = 5
 TEXT_FAILURES_MAX = 100
 """The same for reasons that may lie in a row's own text: a table may begin with such rows."""
 
+ADDRESS_REMEDY = "Check endpoint.model, and endpoint.base_url: most addresses end in /v1."
+
 TEXT_KINDS = frozenset({"too_long", "filtered", "too_large"})
 """Failures that may lie in a row's own text."""
 
@@ -59,7 +74,7 @@ class RetryAfter(Record, frozen=True):
 class Attempts:
     """The attempts of one row so far."""
 
-    __slots__ = ("answers_before", "counted", "counted_by_kind", "sent")
+    __slots__ = ("answers_before", "counted", "counted_by_kind", "rejected_since", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
@@ -68,6 +83,8 @@ class Attempts:
         """The attempts that count against the row."""
         self.counted_by_kind: dict[str, int] = {}
         """Those of the kinds in ATTEMPTS_OF_KIND."""
+        self.rejected_since: dict[str, int] = {}
+        """The number of answers that the job had when the row was last rejected, by kind."""
         self.answers_before = 0
         """The number of answers that the job had at the row's last attempt."""
 
@@ -76,20 +93,29 @@ class RetryPolicy:
     """Decides about the rejections of one run."""
 
     def __init__(
-        self, now: float, rng: Callable[[], float], *, give_up_after_seconds: float = math.inf, waits: bool = False
+        self,
+        now: float,
+        rng: Callable[[], float],
+        *,
+        give_up_after_seconds: float = math.inf,
+        waits: bool = False,
+        is_proven: bool = False,
     ) -> None:
         """`rng` returns numbers from 0 to 1, as random.random does.
 
         `give_up_after_seconds`: stop after this time without a single answer.
         `waits`: wait for an endpoint that is down, and as long as it asks (`--wait-for-endpoint`).
+        `is_proven`: the same key, model and address have answered in an earlier run of the job.
         """
         self.answers = 0
         """The number of answers so far."""
-        self._give_up_after_seconds, self._waits = give_up_after_seconds, waits
+        self._give_up_after_seconds, self._waits, self._is_proven = give_up_after_seconds, waits, is_proven
         self._rng = rng
         self._last_answer_at = now
         self._in_a_row: dict[str, int] = {}
         """Rejections since the last answer, by kind."""
+        self._rows_in_a_row: dict[str, int] = {}
+        """The rows that they were of."""
         self._failed_first: dict[str, int] = {}
         """Rows that failed before the first answer, by kind."""
         self._first_quota_at = 0.0
@@ -98,11 +124,20 @@ class RetryPolicy:
         """Take in an answer: it shows that endpoint, key and model are good."""
         self.answers += 1
         self._last_answer_at = now
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Count rejections in a row from here on: those before and after are known to be of single rows."""
         self._in_a_row.clear()
+        self._rows_in_a_row.clear()
 
     def decide(self, rejection: Rejection, attempts: Attempts, now: float) -> RetryAfter | Failure | Stopped:
         """Decide about a rejection, and count it in the row's attempts. A stop is returned, not raised."""
-        self._in_a_row[rejection.kind] = self._in_a_row.get(rejection.kind, 0) + 1
+        kind = rejection.kind
+        self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
+        if attempts.rejected_since.get(kind) != self.answers:
+            attempts.rejected_since[kind] = self.answers
+            self._rows_in_a_row[kind] = self._rows_in_a_row.get(kind, 0) + 1
         decision = self._stop(rejection, now) or self._decide_about_row(rejection, attempts)
         if isinstance(decision, Failure) and not self.answers:
             return self._stop_for_same_failures(decision, rejection) or decision
@@ -113,15 +148,18 @@ class RetryPolicy:
         if rejection.verdict == "row":
             return Failure(kind=kind, reason=rejection.message)
         is_outage = (
-            kind in OUTAGE_KINDS and attempts.answers_before == self.answers and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
+            kind in OUTAGE_KINDS
+            and attempts.answers_before == self.answers
+            and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
+            and (kind != "gateway_timeout" or self._rows_in_a_row[kind] >= OUTAGE_ROWS_MIN)
         )
         if kind not in UNCOUNTED_KINDS and not is_outage:
             attempts.counted += 1
         attempts.answers_before = self.answers
-        if kind in ATTEMPTS_OF_KIND:
+        if kind in ATTEMPTS_OF_KIND and not is_outage:
             attempts.counted_by_kind[kind] = attempts.counted_by_kind.get(kind, 0) + 1
             if attempts.counted_by_kind[kind] >= ATTEMPTS_OF_KIND[kind]:
-                return Failure(kind=kind, reason=rejection.message)
+                return Failure(kind=kind, reason=rejection.message, lasting=kind not in TEMPORARY_KINDS)
         if attempts.counted >= ATTEMPTS:
             return Failure(kind=kind, reason=rejection.message, lasting=False)
         return RetryAfter(after_seconds=self._wait_seconds(rejection, attempts))
@@ -179,13 +217,13 @@ class RetryPolicy:
         """The reason to stop and its remedy, if waiting cannot help; else None."""
         kind, times = rejection.kind, self._in_a_row[rejection.kind]
         reply = f"The endpoint replied: {rejection.message}"
-        if kind == "auth":
-            is_certain = not self.answers or times >= 2
-            return f"the key was not accepted. {reply}\nCheck endpoint.api_key_env." if is_certain else None
-        if kind == "not_found":
-            is_certain = not self.answers or times > 3
-            remedy = "Check endpoint.model and endpoint.base_url."
-            return f"no such model or address. {reply}\n{remedy}" if is_certain else None
+        if kind in REFUSED_ROWS_MAX:
+            most = REFUSED_ROWS_MAX[kind] if self.answers else REFUSED_FIRST_MAX if self._is_proven else 0
+            if self._rows_in_a_row[kind] < most:
+                return None
+            if kind == "auth":
+                return f"the key was not accepted. {reply}\nCheck endpoint.api_key_env."
+            return f"no such model or address. {reply}\n{ADDRESS_REMEDY}"
         if kind == "html" and not self.answers:
             return "the address answers with a web page, not with an API.\nCheck endpoint.base_url."
         if kind == "quota":

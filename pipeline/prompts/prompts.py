@@ -145,7 +145,8 @@ class Prompts:
         common = {"model": model or self._model, "messages": msgspec.Raw(PLACEHOLDER)}
         parameters = {**self._identity["parameters"], **caps}
         seen = canonical_json({**self._identity, **common, "parameters": parameters, "sample": sample})
-        sent = compact_json({**common, **_with_seed_of(sample, self._parameters), **caps})
+        # some servers stream unless a request says that it wants no stream
+        sent = compact_json({**common, **_with_seed_of(sample, self._parameters), **caps, "stream": False})
         return Frame(_split_at_placeholder(seen), _split_at_placeholder(sent), model)
 
     def under(self, contract: dict[str, Any]) -> Self:

@@ -260,7 +260,10 @@ def _repaired(step: Step) -> str | None:
     """How an answer was made valid; None if it was valid as it came, or is not."""
     if step.status != "ok" or step.parsed is None:
         return None
-    return "asked again" if step.request.repair else step.parsed.repair_kind or None
+    if step.request.repair:
+        return "asked again"
+    taken_from = step.outcome.taken_from if isinstance(step.outcome, Answer) else ""
+    return step.parsed.repair_kind or taken_from or None
 
 
 def _dtypes(job: Job) -> dict[str, pl.DataType]:

@@ -192,7 +192,27 @@ VALUES = {"mood": "glad", "why": "sun"}
         (f"In {{this}} and \\frac{{1}}{{2}}: {FITS}", "prose"),
         (f"{FITS}\n{FITS}", "prose"),
         (f'{{"mood": "meh"}} No, rather: {FITS}', "prose"),
-        (f'<think>Perhaps {{"mood": "sad", "why": "rain"}}?</think>\n{FITS}', "prose"),
+        *(
+            (f'{begin}Perhaps {{"mood": "sad", "why": "rain"}}?{end}\n{FITS}', "prose")
+            for begin, end in (
+                ("<think>", "</think>"),
+                ("", "</think>"),
+                ("<thinking>", "</thinking>"),
+                ("[THINK]", "[/THINK]"),
+                ("<reasoning>", "</Reasoning>"),
+                ("<seed:think>", "</seed:think>"),
+                ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+                ("<|begin_of_thought|>", "<|end_of_thought|>"),
+                ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+            )
+        ),
+        ('{"mood": "Glad", "why": "sun"}', "spelling"),
+        ('{"Mood": " GLAD. ", "WHY": "sun"}', "spelling"),
+        ('```json\n{"mood": "GLAD", "why": "sun"}\n```', "fence"),
+        (f"[{FITS}]", "unwrapped"),
+        (json.dumps(FITS), "unwrapped"),
+        (json.dumps({"answer": {"Mood": "Glad", "why": "sun"}}), "unwrapped"),
+        (json.dumps([json.dumps({"result": VALUES})]), "unwrapped"),
         ("{'mood': 'glad', 'why': 'sun'}", "json-repair"),
         ('{"mood": "glad", "why": "sun",}', "json-repair"),
         ('{"mood": "glad" "why": "sun"}', "json-repair"),
@@ -226,7 +246,10 @@ def test_broken_json_is_mended_as_a_whole_and_no_part_is_taken_for_all_of_it() -
         ('Well: {"mood": "glad"}', 'at /: "why"'),
         ('{"mood": "glad", "why": {"mood": "sad", "why": "rain"}}', "at /why: "),
         (f'{FITS} or else {{"mood": "sad", "why": "rain"}}', "more than one answer"),
-        (f"[{FITS}]", "at /: "),
+        (f"[{FITS}, {FITS}]", "at /: "),
+        (json.dumps(json.dumps(json.dumps([[FITS]]))), "at /: "),
+        ('{"mood": "gladness", "why": "sun"}', "at /mood: "),
+        ('{"MOOD": "glad", "Mood": "sad", "why": "sun"}', "at /: "),
         ("{'mood': 'meh'}", "not JSON"),
         ("glad", "not JSON"),
         ("{" * 5_000, "not JSON"),
@@ -257,7 +280,6 @@ def test_broken_json_is_mended_only_if_the_model_finished() -> None:
         ("positive or negative", None),
         ("posit", None),
         ("", None),
-        ('["positive"]', None),
     ],
 )
 def test_a_bare_label_counts_if_it_is_the_whole_answer(text: str, label: str | None) -> None:
@@ -265,6 +287,24 @@ def test_a_bare_label_counts_if_it_is_the_whole_answer(text: str, label: str | N
     assert parsed.values == ({} if label is None else {"label": label})
     assert parsed.repair_kind == ("" if label is None else "prose")
     assert labels("positive", "negative").read(text, is_complete=False).values == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('{"label": "Positive"}', "spelling"),
+        ('{"LABEL": "POSITIVE"}', "spelling"),
+        ('["positive"]', "unwrapped"),
+        ('{"sentiment": "Positive"}', "unwrapped"),
+        ('[{"label": "positive"}]', "unwrapped"),
+        (r'"{\"label\": \"positive\"}"', "unwrapped"),
+        ('Maybe negative.</thinking>{"label": "positive"}', "prose"),
+        ("[THINK]negative?[/THINK]Positive", "prose"),
+    ],
+)
+def test_a_label_with_one_level_of_dress_is_read(text: str, kind: str) -> None:
+    parsed = labels("positive", "negative").read(text, is_complete=True)
+    assert (parsed.values, parsed.repair_kind) == ({"label": "positive"}, kind)
 
 
 def test_labels_that_differ_only_in_case_are_different_labels() -> None:

@@ -205,7 +205,8 @@ def test_a_cap_or_contract_that_cannot_be_enforced_is_a_bad_job(store: Store, se
     ("outcome", "mark"),
     [
         (YES, "ok"),
-        (Answer(text="yes"), "invalid"),
+        (Answer(text="yes"), "ok"),
+        (Answer(text="perhaps"), "invalid"),
         (Answer(text="yes", finish_reason="length"), "truncated"),
         (Answer(text="", finish_reason="content_filter"), "filtered"),
         (Answer(text="", refusal="No."), "refused"),

@@ -5,6 +5,8 @@ import pytest
 from pipeline.endpoint.rejections import KINDS
 from pipeline.pacing.retry import (
     ATTEMPTS,
+    OUTAGE_ROWS_MIN,
+    REFUSED_ROWS_MAX,
     SAME_FAILURES_MAX,
     TEXT_FAILURES_MAX,
     UNCOUNTED_ATTEMPTS_MAX,
@@ -92,18 +94,40 @@ def test_a_fault_that_no_row_can_get_past_stops_the_job_at_once(kind: str) -> No
     assert "the message" in str(decision)
 
 
-def test_a_rejected_key_stops_at_once_or_after_two_in_a_row_once_something_succeeded() -> None:
-    assert isinstance(decisions("auth", 1, answered=False)[0], Stopped)
-    made = decisions("auth", 2, alive=False)
-    assert isinstance(made[0], RetryAfter)
-    assert isinstance(made[1], Stopped)
-    assert all(isinstance(decision, RetryAfter) for decision in decisions("auth", 5, alive=True))
+@pytest.mark.parametrize("kind", ["auth", "not_found"])
+def test_what_refuses_every_row_stops_the_job(kind: str) -> None:
+    assert isinstance(decisions(kind, 1, answered=False)[0], Stopped)
+    policy = policy_with(answered=True)
+    made = [policy.decide(rejection(kind), Attempts(), 1.0) for _ in range(REFUSED_ROWS_MAX[kind])]
+    assert all(isinstance(decision, RetryAfter) for decision in made[:-1])
+    assert isinstance(made[-1], Stopped)
 
 
-def test_an_unknown_model_stops_at_once_or_after_three_tries_once_something_succeeded() -> None:
-    assert isinstance(decisions("not_found", 1, answered=False)[0], Stopped)
-    made = decisions("not_found", 4, alive=False)
-    assert [type(decision) for decision in made] == [RetryAfter, RetryAfter, RetryAfter, Stopped]
+@pytest.mark.parametrize("kind", ["auth", "not_found"])
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_row_that_alone_is_refused_fails_after_three_tries_whatever_else_is_answered(kind: str, alive: bool) -> None:
+    *again, last = decisions(kind, 3, alive=alive)
+    assert all(isinstance(decision, RetryAfter) for decision in again)
+    assert isinstance(last, Failure)
+    assert last.lasting
+
+
+def test_a_key_that_answered_in_an_earlier_run_is_not_to_blame_for_one_row() -> None:
+    policy, row = RetryPolicy(0.0, rng=lambda: 0.5, is_proven=True), Attempts()
+    made = [policy.decide(rejection("auth"), row, 1.0) for _ in range(3)]
+    assert [type(decision) for decision in made] == [RetryAfter, RetryAfter, Failure]
+    assert isinstance(policy.decide(rejection("auth"), Attempts(), 1.0), RetryAfter)
+    assert isinstance(policy.decide(rejection("auth"), Attempts(), 1.0), Stopped)
+
+
+def test_a_gateways_time_out_is_paid_for_a_few_times_and_is_an_outage_only_if_many_rows_have_it() -> None:
+    *again, last = decisions("gateway_timeout", 3, alive=False)
+    assert all(isinstance(decision, RetryAfter) for decision in again)
+    assert isinstance(last, Failure)
+    assert not last.lasting
+    policy, rows = policy_with(answered=True), [Attempts() for _ in range(OUTAGE_ROWS_MIN)]
+    made = [policy.decide(rejection("gateway_timeout"), row, 1.0) for _ in range(6) for row in rows]
+    assert all(isinstance(decision, RetryAfter) for decision in made)
 
 
 def test_an_endpoint_that_was_never_reached_stops_the_job_after_three_attempts_to_be_tried_later() -> None:

@@ -44,7 +44,7 @@ def test_the_last_answer_of_a_chain_decides_the_status(make: Callable[..., Plann
 
 def test_an_answer_that_does_not_fit_is_tallied_as_invalid(make: Callable[..., PlannedTable]) -> None:
     rows = make("a", "b", **{"answer.labels": ["yes", "no"], "answer.repairs": 0})
-    rows.record(a=OK, b=Answer(text='{"label": "no"}'))
+    rows.record(a=Answer(text="perhaps"), b=Answer(text='{"label": "no"}'))
     plan = rows.plan()
     assert plan.to_ask == 0
     assert rows.tally() == Tally(ok=1, invalid=1)

@@ -56,13 +56,14 @@ def test_the_body_holds_model_messages_and_parameters() -> None:
         "model": "model-x",
         "messages": [{"role": "system", "content": "Be Hi."}, {"role": "user", "content": "Hi"}],
         "temperature": 0,
+        "stream": False,
     }
 
 
 def test_the_example_request_of_the_amethyst_page_is_reproduced() -> None:
     flags = {"endpoint__base_url": "https://free.amethyst.ltd/v1", "endpoint__model": "gemini-2.5-pro"}
     expected = {"model": "gemini-2.5-pro", "messages": [{"role": "user", "content": "你好，世界！"}]}
-    assert body({"prompt": "你好，世界！"}, **flags) == expected
+    assert body({"prompt": "你好，世界！"}, **flags) == expected | {"stream": False}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ def test_probabilities_are_asked_for_under_a_key_of_their_own() -> None:
 
 
 def test_the_form_of_a_contract_is_in_no_body() -> None:
-    assert set(body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])) == {"model", "messages"}
+    made = body({"q": "x"}, prompt__template="{{ q }}", answer__labels=["a", "b"])
+    assert set(made) == {"model", "messages", "stream"}
 
 
 def test_a_missing_column_is_reported_before_anything_is_sent_with_the_near_name() -> None:

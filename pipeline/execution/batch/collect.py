@@ -240,6 +240,8 @@ class Collector:
                 return
             missing = _not_asked("the batch ended without a result for this request")
             for key in lines.left():
+                if len(rejections) < batch_file.requests:  # what has answers is not refused as a whole
+                    self._retry_policy.begin_anew()
                 await self._on_rejection(batch_file, lines.take(key), rejections.get(key, missing))
 
     def _try_next_format(self, batch_file: BatchFile, rejections: Iterable[Rejection]) -> bool:

@@ -7,6 +7,9 @@ from ...endpoint import rejects_response_format
 from ...job import Job
 from ...records import Rejection, Request
 
+SERVER_ERRORS_MIN = 2
+"""How many failures of the server in one format, before the first answer, may mean that it does not know the format."""
+
 
 class FormatFallback:
     """The response format in use for a job's contract. A job without a contract has only one."""
@@ -14,7 +17,7 @@ class FormatFallback:
     def __init__(self, job: Job) -> None:
         self._encoder = ContractEncoder(job.answer.contract)
         self._formats = RESPONSE_FORMATS if job.answer.contract is not None else RESPONSE_FORMATS[:1]
-        self._index = 0
+        self._index = self._server_errors = 0
         self._rejection = ""
         """The endpoint's words about the first format, while another is tried."""
 
@@ -27,11 +30,17 @@ class FormatFallback:
         """Go on to the next format if a rejection may be about the one in use; False if it is not.
 
         Also False after the last format, when it cannot have been the format: the first one is then in use again.
+        Some servers only fail at a format that they do not know; the second such failure may mean that.
         """
-        if not rejects_response_format(rejection):
+        if rejection.kind == "server":
+            self._server_errors += 1
+            if self._server_errors < SERVER_ERRORS_MIN:
+                return False
+        elif not rejects_response_format(rejection):
             return False
         self._rejection = self._rejection or f"HTTP {rejection.status}: {rejection.message}"
         self._index = (self._index + 1) % len(self._formats)
+        self._server_errors = 0
         if not self._index:
             self._rejection = ""
         return self._index > 0

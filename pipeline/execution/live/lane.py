@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ...costs import expected_usage, token_bytes
 from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
-from ...pacing import RetryAfter, RetryPolicy, Throttle, TokenEstimate
+from ...pacing import REFUSED_ROWS_MAX, RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
@@ -55,6 +55,7 @@ class Lane:
             context.rng,
             give_up_after_seconds=duration_seconds(job.limits.give_up_after),
             waits=job.this_run.wait_for_endpoint,
+            is_proven=context.learned(model) is not None,
         )
         self._format = FormatFallback(job)
 
@@ -66,7 +67,7 @@ class Lane:
         """The request to send at once in the next response format, as its last one was rejected."""
         self._delayed = Delayed()
         self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
-        """Rows that failed before the first answer: recorded only once an answer shows that the job itself is good."""
+        """Rows whose failures may be the job's own: recorded only once an answer shows that the job itself is good."""
 
         self._doubts = Doubts()
 
@@ -284,18 +285,19 @@ class Lane:
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
             self._retry_policy.answered(now)
+            confirmed, self._unconfirmed = self._unconfirmed, []
             if line := self._format.report():
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
-            await self._record_unconfirmed()
+            await self._record_all(confirmed)
             return
         self._throttle.on_rejection(flight, result, now)
         self._context.log_rejection(result)
         decision = self._decide(item, result, now)
         if isinstance(decision, Failure):
             failure = item.completed(decision, asked_at, reply.seconds)
-            if not self._retry_policy.answers:
+            if not self._retry_policy.answers or decision.kind in REFUSED_ROWS_MAX:
                 self._unconfirmed.append((item, failure))
             else:
                 await self._record(item, failure)
@@ -357,8 +359,11 @@ class Lane:
             self.doubt(item, item.tries.sent)
 
     async def _record_unconfirmed(self) -> None:
-        while self._unconfirmed:
-            item, failure = self._unconfirmed.pop()
+        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        await self._record_all(unconfirmed)
+
+    async def _record_all(self, failed: list[tuple[OpenRequest, Outcome]]) -> None:
+        for item, failure in failed:
             await self._record(item, failure)
 
 
