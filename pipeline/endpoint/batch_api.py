@@ -47,7 +47,8 @@ class BatchApi:
     async def upload(self, path: Path) -> Reply:
         """Upload a file of requests, one JSON object a line. The reply names it (`id`)."""
         with path.open("rb") as file:
-            form = {"purpose": (None, "batch"), "file": (path.name, file, "application/jsonl")}
+            # OpenAI takes no other ending than .jsonl
+            form = {"purpose": (None, "batch"), "file": (f"{path.stem}.jsonl", file, "application/jsonl")}
             return await self._call("POST", "files", files=form)
 
     async def download(self, file_id: str, to: Path) -> Reply:

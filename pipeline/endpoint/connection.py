@@ -65,7 +65,8 @@ def redactor_for(endpoint: Endpoint, key: SecretStr | None, proxy: httpx.Proxy |
 
 def proxy_for(url: httpx.URL) -> httpx.Proxy | None:
     """Find the proxy that the environment names for a URL; none for this machine. Raises BadJob if it is invalid."""
-    address = getproxies().get(url.scheme)
+    proxies = getproxies()
+    address = proxies.get(url.scheme) or proxies.get("all")
     if address is None or url.host in LOOPBACK or proxy_bypass(url.host):
         return None
     with contextlib.suppress(httpx.InvalidURL, ValueError):

@@ -20,7 +20,14 @@ from pipeline.records import BadJob, Reply
 T = TypeVar("T")
 
 LINES = b"".join(
-    json.dumps({"custom_id": name, "body": {"model": "m", "messages": [{"role": "user", "content": name}]}}).encode()
+    json.dumps(
+        {
+            "custom_id": name,
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "m", "messages": [{"role": "user", "content": name}]},
+        }
+    ).encode()
     + b"\n"
     for name in ("one", "two")
 )

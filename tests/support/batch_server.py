@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from chat_server import answer_to, completion, problem
 
 Answered = tuple[int, bytes]
+FILE_BYTES_MAX, LINES_MAX = 200 * 1024 * 1024, 50_000
 JSON = {"content-type": "application/json"}
 
 
@@ -148,6 +149,29 @@ class Provider:
         return {"object": "list", "data": latest[start : start + 2], "has_more": start + 2 < len(latest)}
 
 
+def complaint_about(name: str, content: bytes) -> str:
+    """What OpenAI says of a file of requests that it does not take; empty if it takes it."""
+    if not name.endswith(".jsonl"):
+        return "Invalid file format for Batch API. Must be .jsonl"
+    if len(content) > FILE_BYTES_MAX:
+        return "The file is larger than 200 MB."
+    try:
+        lines = [json.loads(line) for line in content.decode("utf-8", "strict").splitlines()]
+    except ValueError as error:
+        return f"Invalid file: {error}"
+    if not lines or len(lines) > LINES_MAX:
+        return f"The file has {len(lines)} lines."
+    names = [line.get("custom_id") for line in lines]
+    if len(set(names)) < len(names):
+        return "custom_id must be unique."
+    for line in lines:
+        if set(line) != {"custom_id", "method", "url", "body"} or line["method"] != "POST":
+            return f"Invalid line: {line}"
+        if line["url"] != "/v1/chat/completions" or line["body"].get("stream") is True or "model" not in line["body"]:
+            return f"Invalid request: {line}"
+    return ""
+
+
 class _Handler(BaseHTTPRequestHandler):
     provider: Provider
     protocol_version = "HTTP/1.1"
@@ -191,7 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 401, problem("Incorrect API key provided.", code="invalid_api_key")
         match self.command, path.strip("/").split("/"):
             case "POST", ["files"]:
-                return 200, json.dumps(provider.upload(self.file_in(content))).encode()
+                name, payload = self.file_in(content)
+                if complaint := complaint_about(name, payload):
+                    return 400, problem(complaint)
+                return 200, json.dumps(provider.upload(payload)).encode()
             case "GET", ["files", name, "content"] if name in provider.files:
                 return 200, provider.results(provider.files[name])
             case "DELETE", ["files", name] if name in provider.files:
@@ -205,14 +232,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return provider.retrieve(name)
         return 404, problem(f"Unknown request URL: {self.command} {path}.")
 
-    def file_in(self, content: bytes) -> bytes:
+    def file_in(self, content: bytes) -> tuple[str, bytes]:
         head = f"content-type: {self.headers['content-type']}\r\n\r\n".encode()
         form = email.message_from_bytes(head + content, policy=email.policy.HTTP)
         parts = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
         assert parts["purpose"].get_payload() == "batch"
         payload = parts["file"].get_payload(decode=True)
         assert isinstance(payload, bytes)
-        return payload
+        return parts["file"].get_filename() or "", payload
 
     def reply(self, status: int, body: bytes) -> None:
         self.send_response(status)
