@@ -218,6 +218,8 @@ class LearnedLimits(Record, frozen=True):
     """Requests in flight; 0 if unknown."""
     age_seconds: Amount = 0.0
     """How long ago the limits were learned."""
+    response_format: str = ""
+    """The response format that the endpoint takes, if that is not the first one that is tried."""
 
 
 class OutcomeFields(Record, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from .in_flight import InFlight
 from .retry import (
+    ADDRESS_REMEDY,
     ATTEMPTS,
     BACKOFF_MAX_SECONDS,
     REFUSED_ROWS_MAX,
@@ -15,6 +16,7 @@ from .tokens import TokenEstimate
 from .tuning import WINDOW_FIRST, WINDOW_MAX
 
 __all__ = [
+    "ADDRESS_REMEDY",
     "ATTEMPTS",
     "BACKOFF_MAX_SECONDS",
     "REFUSED_ROWS_MAX",

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from chat_server import Canned, ChatServer, Reply, Seen, completion, problem
 from command_line import asking, typed
@@ -255,3 +256,58 @@ def test_a_form_at_which_a_server_only_fails_is_followed_by_the_next(tmp_path: P
     with ChatServer(reply) as server:
         left = run(tmp_path, make_job(server.url, **LABELS), numbered(5))
     assert (set(left.marks.values()), server.arrived) == ({"ok"}, 5 + 2)
+
+
+def test_a_form_that_is_taken_and_ignored_is_stated_in_words_from_the_first_misfit_on_and_in_later_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        is_told = "JSON Schema" in json.dumps(seen.body["messages"])
+        return GOOD if is_told else Canned(body=completion("It sounds rather bad to me."))
+
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("q\n" + "".join(f"r{number}\n" for number in range(10)))
+    labels = ("--set", 'answer.labels=["positive","negative"]')
+    with ChatServer(reply) as server:
+        first = typed("run", "in.csv", "-o", "out.csv", *asking(server), *labels, "--limit", "5")
+        assert (first.returncode, server.arrived) == (Exit.DONE, 5 + 1), first.stderr
+        assert first.stderr.count("ignores it: the schema is stated in the prompt") == 1
+        later = typed("run", "in.csv", "-o", "out.csv", *asking(server), *labels)
+        assert (later.returncode, server.arrived) == (Exit.DONE, 10 + 1), later.stderr
+
+
+def test_one_answer_in_prose_after_one_that_fits_changes_no_form(tmp_path: Path) -> None:
+    with ChatServer(lambda seen, _: Canned(body=completion("Hm.")) if seen.prompt == "row 3" else GOOD) as server:
+        run(tmp_path, make_job(server.url, **LABELS, answer__repairs=0), numbered(8))
+    assert all(seen.body["response_format"]["type"] == "json_schema" for seen in server.log)
+
+
+@pytest.mark.parametrize("slow_seconds", [0, 1.5])
+def test_rows_that_name_a_model_that_does_not_exist_fail_by_name_and_the_others_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_seconds: float
+) -> None:
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        if seen.body["model"] == "gpt-typo":
+            return Canned(404, problem("The model `gpt-typo` does not exist.", code="model_not_found"))
+        return Canned(body=completion("yes"), delay_seconds=slow_seconds)
+
+    monkeypatch.chdir(tmp_path)
+    rows = [f"r{number},{'gpt-typo' if number < 12 else 'm'}" for number in range(20)]
+    Path("in.csv").write_text("q,which\n" + "\n".join(rows) + "\n")
+    with ChatServer(reply) as server:
+        done = typed("run", "in.csv", "-o", "out.csv", *asking(server), "--set", "columns.model=which")
+    assert (done.returncode, server.arrived) == (Exit.INCOMPLETE, 20), done.stderr
+    assert "8 ok" in done.stderr
+    errors = pl.read_csv("out.csv")["error"].drop_nulls().to_list()
+    assert len(errors) == 12
+    assert all("'gpt-typo' in the column 'which'" in error for error in errors)
+
+
+def test_if_no_model_that_rows_name_exists_the_job_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("q,which\n" + "".join(f"r{number},m{number % 2}\n" for number in range(6)))
+    with ChatServer(always(Canned(404, problem("Not found.")))) as server:
+        done = typed("run", "in.csv", "-o", "out.csv", *asking(server), "--set", "columns.model=which")
+    assert done.returncode == Exit.NEEDS_PERSON, done.stderr
+    assert server.arrived <= 6
+    assert "base_url" in done.stderr

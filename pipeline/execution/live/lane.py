@@ -5,6 +5,8 @@ import contextlib
 import math
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from ...costs import expected_usage, token_bytes
 from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
@@ -18,6 +20,7 @@ from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
 from .source import RequestSource
+from .unconfirmed import Unconfirmed
 
 COUNTDOWN_SECONDS = 1.0
 """How often the screen is updated while the endpoint's pause lasts."""
@@ -48,16 +51,16 @@ class Lane:
 
     def __init__(self, job: Job, model: str, source: RequestSource, context: RunContext, client: Client) -> None:
         self._model, self._source, self._context, self._client = model, source, context, client
-        now = context.clock()
-        self._throttle = Throttle(job.limits, now, context.learned(model), _token_estimate(context.ledger))
+        now, learned = context.clock(), context.learned(model)
+        self._throttle = Throttle(job.limits, now, learned, _token_estimate(context.ledger))
         self._retry_policy = RetryPolicy(
             now,
             context.rng,
             give_up_after_seconds=duration_seconds(job.limits.give_up_after),
             waits=job.this_run.wait_for_endpoint,
-            is_proven=context.learned(model) is not None,
+            is_proven=learned is not None,
         )
-        self._format = FormatFallback(job)
+        self._format = FormatFallback(job, learned.response_format if learned is not None else "")
 
         self._choosing = asyncio.Lock()
         """Held by the worker that chooses the next request to send."""
@@ -66,8 +69,7 @@ class Lane:
         self._reformatted: OpenRequest | None = None
         """The request to send at once in the next response format, as its last one was rejected."""
         self._delayed = Delayed()
-        self._unconfirmed: list[tuple[OpenRequest, Outcome]] = []
-        """Rows whose failures may be the job's own: recorded only once an answer shows that the job itself is good."""
+        self._unconfirmed = Unconfirmed(source, model, job.columns.model)
 
         self._doubts = Doubts()
 
@@ -87,6 +89,11 @@ class Lane:
     def in_flight(self) -> int:
         """The number of requests in flight."""
         return self._throttle.in_flight
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the model has answered in this run."""
+        return self._retry_policy.answers > 0
 
     async def work(self) -> None:
         """Return when no request is left, or after a stop. An unexpected error in a worker is raised.
@@ -151,12 +158,13 @@ class Lane:
     def save_learned(self) -> None:
         """Save the learned limits, if anything was answered."""
         if self._retry_policy.answers:
-            self._context.save_learned(self._model, self._throttle.learned())
+            learned = replace(self._throttle.learned(), response_format=self._format.in_use)
+            self._context.save_learned(self._model, learned)
 
     def _save_learned_at_times(self, now: float) -> None:
         if now >= self._learned_saved_at + SAVE_LEARNED_SECONDS:
             self._learned_saved_at = now
-            self._context.save_learned(self._model, self._throttle.learned())
+            self.save_learned()
 
     async def _next(self) -> OpenRequest | None:
         """Wait until a request may leave, and mark it as sent; None when no request is left, or after a stop."""
@@ -177,15 +185,15 @@ class Lane:
                         self._mark_sent(item)
                         return item
                 is_idle = item is None and not self._delayed and not self.in_flight
-                if is_idle and self._source.is_over(self._model):
+                if is_idle and self._source.is_over(self._model) and not self._unconfirmed.is_model_in_doubt():
                     break
                 if is_idle and self._unconfirmed:
-                    if not await self._wait_for_change(IDLE_SECONDS):
-                        await self._record_unconfirmed()
+                    if not await self._wait_for_change(IDLE_SECONDS) and not self._unconfirmed.is_model_in_doubt():
+                        await self._record_all(self._unconfirmed.take())
                     continue
                 await self._wait_for_change(wait if wait > 0 else math.inf)
             if self._context.stopping is None:
-                await self._record_unconfirmed()
+                await self._record_all(self._unconfirmed.take())
             return None
 
     def _candidate(self) -> OpenRequest | None:
@@ -285,12 +293,14 @@ class Lane:
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
             self._retry_policy.answered(now)
-            confirmed, self._unconfirmed = self._unconfirmed, []
+            confirmed = self._unconfirmed.take()
+            self._format.look_at(result)
             if line := self._format.report():
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
-            await self._record_all(confirmed)
+            if self._context.stopping is None:  # else it may have left before the key was revoked
+                await self._record_all(confirmed)
             return
         self._throttle.on_rejection(flight, result, now)
         self._context.log_rejection(result)
@@ -298,7 +308,7 @@ class Lane:
         if isinstance(decision, Failure):
             failure = item.completed(decision, asked_at, reply.seconds)
             if not self._retry_policy.answers or decision.kind in REFUSED_ROWS_MAX:
-                self._unconfirmed.append((item, failure))
+                self._unconfirmed.add(item, failure)
             else:
                 await self._record(item, failure)
 
@@ -307,6 +317,10 @@ class Lane:
         if not self._retry_policy.answers and self._format.try_next(rejection):
             self._reformatted = item
             return None
+        named_by = self._unconfirmed.named_by
+        if rejection.kind == "not_found" and named_by is not None and not self._retry_policy.answers:
+            reason = f"the model {self._model!r} in the column {named_by!r}: {rejection.message}"
+            return Failure(kind="not_found", reason=reason)
         decision = self._retry_policy.decide(rejection, item.tries, now)
         if isinstance(decision, RetryAfter):
             self._delayed.add(item, now + decision.after_seconds)
@@ -359,10 +373,10 @@ class Lane:
             self.doubt(item, item.tries.sent)
 
     async def _record_unconfirmed(self) -> None:
-        unconfirmed, self._unconfirmed = self._unconfirmed, []
+        unconfirmed = self._unconfirmed.take()
         await self._record_all(unconfirmed)
 
-    async def _record_all(self, failed: list[tuple[OpenRequest, Outcome]]) -> None:
+    async def _record_all(self, failed: list[tuple[OpenRequest, Failure]]) -> None:
         for item, failure in failed:
             await self._record(item, failure)
 

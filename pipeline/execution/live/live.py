@@ -173,6 +173,11 @@ class Lanes:
         """The number of requests in flight, of all lanes."""
         return sum(lane.in_flight for lane in self._lanes.values())
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether any model of the run has answered."""
+        return any(lane.has_answers for lane in self._lanes.values())
+
     def tune(self, limits: Limits) -> None:
         """Go on under other limits, which hold for each lane."""
         self._job = self._job.model_copy(update={"limits": limits})

@@ -1,11 +1,14 @@
 """A request that a lane is asking: its attempts so far, what they cost, and what was recorded for it."""
 
 from datetime import datetime
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from ...pacing import Attempts, InFlight
-from ...records import Outcome, Request
+from ...records import Answer, Failure, Outcome, Request
+
+Ended = TypeVar("Ended", Answer, Failure)
 
 
 class OpenRequest:
@@ -50,7 +53,7 @@ class OpenRequest:
         self.is_superseded = False
         """What it follows is asked again, so its own outcome does not count."""
 
-    def completed(self, outcome: Outcome, asked_at: datetime, seconds: float) -> Outcome:
+    def completed(self, outcome: Ended, asked_at: datetime, seconds: float) -> Ended:
         """The outcome with the number of attempts, the time of the last one, and the cost of all."""
         return replace(
             outcome, attempts=self.tries.sent, asked_at=asked_at, latency_seconds=round(seconds, 4), cost=self.cost

@@ -24,6 +24,11 @@ class RequestSource(Protocol):
         """The number of requests in flight, of all lanes."""
         ...
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether any model of the run has answered."""
+        ...
+
     def wake_all(self) -> None:
         """Wake the workers of all lanes: a stop was requested, or money or room became free."""
         ...
