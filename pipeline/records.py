@@ -192,6 +192,8 @@ class Rejection(Record, frozen=True):
     """The attempt may have used tokens of the endpoint's limit."""
     is_turned_away: bool = False
     """The endpoint did no work for it, and bills nothing."""
+    parameter: str = ""
+    """The parameter of the request that the endpoint complained about; empty if it named none."""
 
 
 class Allowance(Record, frozen=True):
@@ -220,6 +222,8 @@ class LearnedLimits(Record, frozen=True):
     """How long ago the limits were learned."""
     response_format: str = ""
     """The response format that the endpoint takes, if that is not the first one that is tried."""
+    respelled: str = ""
+    """The parameter that it takes under another name."""
 
 
 class OutcomeFields(Record, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from .contract import ParsedAnswer, contract_of
 from .few_shot import example_answer
 from .follow_up import AnswerChecker
+from .request_body import decode_body
 from .response_format import RESPONSE_FORMATS, ContractEncoder
 from .shapes import Shape
 from .typed_columns import column_dtype, column_shapes, typed_cells
@@ -16,6 +17,7 @@ __all__ = [
     "column_dtype",
     "column_shapes",
     "contract_of",
+    "decode_body",
     "example_answer",
     "typed_cells",
 ]

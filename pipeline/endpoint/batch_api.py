@@ -29,7 +29,7 @@ class BatchApi:
     """
 
     def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
-        self._base_url = url_under(endpoint.base_url.rstrip("/"), "/")
+        self._base_url, self._query = url_under(endpoint, "/"), endpoint.query
         self._headers = request_headers(endpoint, key)
         del self._headers["content-type"]  # each call has its own
         self._deadline_seconds = max(endpoint.timeout_seconds, FILE_SECONDS)
@@ -85,7 +85,10 @@ class BatchApi:
         return await exchange(self._send(method, path, **content), self._deadline_seconds, self._redactor, into)
 
     async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
-        message = self._client.build_request(method, self._base_url.join(path), headers=self._headers, **content)
+        url = self._base_url.join(path)
+        if self._query:
+            url = url.copy_merge_params(self._query)
+        message = self._client.build_request(method, url, headers=self._headers, **content)
         return await self._client.send(message, stream=True)
 
 

@@ -28,7 +28,7 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
-        self._url = url_under(endpoint.base_url, "/chat/completions")
+        self._url = url_under(endpoint, "/chat/completions")
         self._headers = request_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
         self._deadline_seconds = endpoint.timeout_seconds

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ..job import LOOPBACK, Endpoint
 from ..records import BadJob
-from ..secrecy import login_secrets
+from ..secrecy import login_secrets, secrets_of_header
 from .redact import Redactor
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -20,10 +20,11 @@ HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 """Printable ASCII without outer spaces, or nothing."""
 
 
-def url_under(base_url: str, path: str) -> httpx.URL:
-    """Make the URL of a path under the base URL. Raises BadJob if it is invalid."""
+def url_under(endpoint: Endpoint, path: str) -> httpx.URL:
+    """Make the URL of a path under the base URL, with the endpoint's query. Raises BadJob if it is invalid."""
+    base_url = endpoint.base_url
     try:
-        url = httpx.URL(base_url + path)
+        url = httpx.URL(base_url + path, **({"params": endpoint.query} if endpoint.query else {}))
         _ = url.host  # decoded only here, it may be invalid
     except (httpx.InvalidURL, UnicodeError) as error:
         raise BadJob(f"endpoint.base_url: {base_url!r} is not a web address: {error}\nNothing was sent.") from None
@@ -34,13 +35,15 @@ def url_under(base_url: str, path: str) -> httpx.URL:
 
 def request_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
     """Make the headers of a request. Raises BadJob for one that cannot be sent, without quoting its value."""
-    for name, value in endpoint.headers.items():
+    own = endpoint.all_headers()
+    for name, value in own.items():
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+            setting = "endpoint.headers_env" if name in endpoint.headers_env else "endpoint.headers"
             raise BadJob(
-                f"endpoint.headers: {name!r} or its value contains a character that is not allowed in a header: "
+                f"{setting}: {name!r} or its value contains a character that is not allowed in a header: "
                 "use plain ASCII, without line breaks or outer spaces.\nNothing was sent."
             )
-    headers = httpx.Headers({"accept": "application/json", **endpoint.headers})
+    headers = httpx.Headers({"accept": "application/json", **own})
     headers["content-type"] = "application/json"
     headers["accept-encoding"] = "gzip"
     headers["user-agent"] = "batch-prompt-pipeline"
@@ -56,8 +59,9 @@ def request_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
 
 def redactor_for(endpoint: Endpoint, key: SecretStr | None, proxy: httpx.Proxy | None) -> Redactor:
     """Make the redactor of all secrets that requests to an endpoint carry, and of the proxy's password."""
-    secrets = [*endpoint.secret_headers, *endpoint.address_secrets]
+    own, secrets = endpoint.all_headers(), [*endpoint.secret_headers, *endpoint.address_secrets]
     secrets += [key.get_secret_value()] if key is not None else []
+    secrets += [secret for name in endpoint.headers_env for secret in (own[name], *secrets_of_header(name, own[name]))]
     if proxy is not None and proxy.raw_auth is not None:
         secrets += login_secrets(*(part.decode(errors="replace") for part in proxy.raw_auth))
     return Redactor(secrets)

@@ -29,6 +29,25 @@ LIST_ITEMS_MAX = 5
 """How many messages of a list are shown."""
 
 
+PARAMETER_WORDS = (
+    re.compile(
+        r"(?:unsupported|unknown|unrecognized|unexpected|invalid|additional|extra)\s(?:request )?"
+        r"(?:parameters?|arguments?|keyword arguments?|values?|fields?|propert(?:y|ies))"
+        r"(?: supplied| provided| found)?:?\s[\"'`]{0,2}([a-z_]{2,40})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?:parameter |argument |field |property |^|body[.:] ?)[\"'`]{0,2}([a-z_]{2,40})[\"'`]{0,2}:? "
+        r"(?:is not (?:supported|allowed|permitted)|does not support|extra inputs are not permitted"
+        r"|is not a (?:valid|known) parameter)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"does not support (?:the )?(?:parameter )?[\"'`]{0,2}([a-z]{1,20}(?:_[a-z]{1,20}){0,4})\b", re.IGNORECASE
+    ),
+)
+"""The words by which servers without a field for it name the parameter that they do not take."""
+
 SEPARATORS = str.maketrans("", "", "_- .")
 
 CODE_CHARACTERS_MAX = 100
@@ -52,6 +71,8 @@ class ErrorDetails(Record, frozen=True):
     """OpenRouter's metadata of a moderation is there."""
     wait_seconds: float | None = None
     """How long the body asks to wait."""
+    parameter: str = ""
+    """The parameter of the request that is complained about."""
 
     @property
     def shown_message(self) -> str:
@@ -124,7 +145,22 @@ def read_error_details(document: object) -> ErrorDetails:
         ),
         is_moderation=any("flagged_input" in meta or "reasons" in meta for meta in metadata),
         wait_seconds=body_wait(metadata, details, message),
+        parameter=_parameter(errors, message),
     )
+
+
+def _parameter(errors: list[dict[str, object]], message: str) -> str:
+    """The parameter that an error is about, by its field `param`, FastAPI's `loc`, or its words; "" if none is named.
+
+    Of `reasoning.effort` the first name counts.
+    """
+    for error in errors:
+        param, place = error.get("param"), error.get("loc")
+        steps = [step for step in place if isinstance(step, str) and step != "body"] if isinstance(place, list) else []
+        if name := param if isinstance(param, str) and param else (steps or [""])[0]:
+            return name[:CODE_CHARACTERS_MAX].split(".")[0].split("[")[0]
+    found = next((found for pattern in PARAMETER_WORDS if (found := pattern.search(message))), None)
+    return found[1] if found else ""
 
 
 def _codes(values: list[object]) -> frozenset[str]:

@@ -63,6 +63,12 @@ KINDS: dict[str, Kind] = {
     "auth": Kind(
         "stop", None, "the key was not accepted: check the variable that api_key_env names", is_turned_away=True
     ),
+    "forbidden": Kind(
+        "stop",
+        None,
+        "the endpoint refuses the request: the key may not use the model, or a firewall is in the way",
+        is_turned_away=True,
+    ),
     "billing": Kind(
         "stop", None, "the account is out of credit or budget: top it up, then resume", is_turned_away=True
     ),
@@ -79,7 +85,8 @@ KINDS: dict[str, Kind] = {
 """Every kind of rejection. The names are public and stable: the column `error` shows them as `kind: message`."""
 
 STATUS_KINDS: dict[int, str] = {
-    **dict.fromkeys((401, 403, 407), "auth"),
+    **dict.fromkeys((401, 407), "auth"),
+    403: "forbidden",
     **dict.fromkeys((402, 412), "billing"),  # 412: Fireworks, a suspended account
     **dict.fromkeys((404, 405, 410), "not_found"),
     **dict.fromkeys((408, 409, 423, 424, 425, 499), "server"),  # 424: text-generation-inference, generation failed
@@ -204,7 +211,7 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
         ERRORS - {401},
         re.compile(
             r"reached your specified API usage limits|credit balance is too low|insufficient (?:balance|credits?|funds)"
-            r"|out of credits?|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)"
+            r"|out of credits?|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)|key limit exceeded"
             r"|account .{0,40}(?:overdue|suspended)"
             r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # not enough balance, in arrears
             re.IGNORECASE,
@@ -243,6 +250,9 @@ SIZES = re.compile(r"\blimit:?\s+([0-9][0-9,]{0,15}).{0,80}?\brequested:?\s+([0-
 FORMAT_PHRASES = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
 """The words by which endpoints complain about `response_format`."""
 
+QUOTA_PAUSE_SECONDS = 10.0
+"""The shortest wait after a quota's refusal: some gateways report a quota when they are busy, so it is tried again."""
+
 _PLAIN_CODE_KINDS = {plain_code(code): kind for code, kind in CODE_KINDS.items()}
 _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -254,6 +264,8 @@ def reject(
     known = KINDS[kind]
     wait = None if reply.fault and not reply.status else header_wait(reply.headers)
     wait = details.wait_seconds if wait is None and details else wait
+    if kind == "quota":
+        wait = max(wait or 0.0, QUOTA_PAUSE_SECONDS)
     return Rejection(
         verdict=known.verdict,
         kind=kind,
@@ -264,6 +276,7 @@ def reject(
         usage=usage if usage != Usage() else None,
         maybe_paid=known.maybe_paid,
         is_turned_away=known.is_turned_away or _has_no_room(reply.status, kind, wait),
+        parameter=details.parameter if details is not None else "",
     )
 
 

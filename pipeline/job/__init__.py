@@ -1,7 +1,7 @@
 """What a job asks for: the settings of its job file, checked before anything is sent."""
 
 from .added_columns import ADDED_COLUMNS
-from .file import JobFile
+from .file import OUTPUT_CAPS, JobFile
 from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from .load import uses_of
 from .reference import parse_setting, setting_help
@@ -12,6 +12,7 @@ __all__ = [
     "ADDED_COLUMNS",
     "AUTO_WINDOW",
     "LOOPBACK",
+    "OUTPUT_CAPS",
     "AnswerSection",
     "Endpoint",
     "Job",

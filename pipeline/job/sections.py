@@ -51,6 +51,14 @@ class Endpoint(Section):
         default="", description="any text; change it when the weights behind the model's name have changed"
     )
     headers: dict[str, str] = Field(default={}, repr=False, description="more HTTP headers, sent with every request")
+    headers_env: dict[str, VariableName] = Field(
+        default={},
+        description="headers whose values are secrets: from each header to the name of the environment variable that "
+        'holds its value, as `{ api-key = "AZURE_API_KEY" }`',
+    )
+    query: dict[str, str] = Field(
+        default={}, description="added to the address of every request, as Azure's `api-version`; never a key"
+    )
     timeout_seconds: float = Field(default=600, gt=0, description="the most seconds that one attempt may take in all")
     plain_http: bool = Field(default=False, description="allow the key to be sent over http:// to another machine")
 
@@ -63,18 +71,27 @@ class Endpoint(Section):
         # checked first: the message below quotes the address, which may hold a key
         if "@" in url.rpartition("://")[2].partition("/")[0] or parts.query or parts.fragment:
             raise ValueError(
-                "a key or a query does not belong in the address; name the key's variable in endpoint.api_key_env"
+                "a key or a query does not belong in the address; name the key's variable in endpoint.api_key_env,\n"
+                "and give the query in endpoint.query"
             )
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not a web address; it must begin with https://, http:// or local:")
         return url.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("query")
+    @classmethod
+    def _check_query(cls, query: dict[str, str]) -> dict[str, str]:
+        for name, value in query.items():
+            if secrets_of_header(name, value):
+                raise ValueError(f"{name!r} looks like a key; give it in a header, with endpoint.headers_env")
+        return query
 
     @model_validator(mode="after")
     def _check_model_and_encryption(self) -> Self:
         if not self.model and not self.is_local:
             raise ValueError("endpoint.model is missing; set it in the job file (-c) or with -m")
         parts = urlsplit(self.base_url)
-        has_key = self.api_key_env or self.api_key_default or self.secret_headers
+        has_key = self.api_key_env or self.api_key_default or self.secret_headers or self.headers_env
         if parts.scheme == "http" and has_key and not self.plain_http and parts.hostname not in LOOPBACK:
             raise ValueError(
                 "the key would be sent unencrypted over http://; use https://, or set endpoint.plain_http = true"
@@ -93,13 +110,14 @@ class Endpoint(Section):
 
     @property
     def address_secrets(self) -> list[str]:
-        """The parts of the address's path that look like a secret: some gateways take the key there."""
+        """The parts of the address's path that look like a secret, as some gateways take the key there."""
         return [part for part in urlsplit(self.base_url).path.split("/") if is_secret(part)]
 
     @property
     def secrets(self) -> list[str]:
         """All secrets of the endpoint: those in the headers, and the key as far as it is set. Never raises."""
-        keys = [os.environ.get(self.api_key_env, "").strip() if self.api_key_env else "", self.api_key_default]
+        variables = [*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values()]
+        keys = [*(os.environ.get(name, "").strip() for name in variables), self.api_key_default]
         return [*self.secret_headers, *filter(None, keys)]
 
     @property
@@ -116,16 +134,30 @@ class Endpoint(Section):
         """The API key, masked; None if the job names none. Raises BadJob if its environment variable is not set."""
         if not self.api_key_env and not self.api_key_default:
             return None
-        found = os.environ.get(self.api_key_env, "") if self.api_key_env else ""
-        key = found.strip() or self.api_key_default
+        key = (_variable(self.api_key_env) if self.api_key_env else "") or self.api_key_default
         if not key:
-            # only a name in capitals is repeated: anything else may be the key itself, put here by mistake
-            name = self.api_key_env if self.api_key_env.isupper() else "NAME"
-            raise BadJob(
-                f"The environment variable with the key is not set (endpoint.api_key_env).\n"
-                f"Nothing was sent. Set it and run the same command again:  export {name}=…"
-            )
+            raise _not_set(self.api_key_env, "the key", "endpoint.api_key_env")
         return SecretStr(key)
+
+    def all_headers(self) -> dict[str, str]:
+        """The job's own headers with their values. Raises BadJob if the environment variable of one is not set."""
+        found = {header: _variable(name) for header, name in self.headers_env.items()}
+        for header, value in found.items():
+            if not value:
+                raise _not_set(self.headers_env[header], f"the header {header}", "endpoint.headers_env")
+        return {**self.headers, **found}
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _not_set(name: str, what: str, setting: str) -> BadJob:
+    # only a name in capitals is repeated: anything else may be the key itself, put here by mistake
+    return BadJob(
+        f"The environment variable with {what} is not set ({setting}).\n"
+        f"Nothing was sent. Set it and run the same command again:  export {name if name.isupper() else 'NAME'}=…"
+    )
 
 
 class Prompt(Section):

@@ -12,7 +12,7 @@ from ..records import Exit, Failure, Record, Rejection, Stopped
 ATTEMPTS = 6
 """Attempts of a row that fails for temporary reasons. A 429 is not counted: it says nothing about the row."""
 
-ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3, "auth": 3, "not_found": 3, "gateway_timeout": 3}
+ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3, "auth": 3, "forbidden": 3, "not_found": 3, "gateway_timeout": 3}
 """Attempts of a row that fails in one of these ways, which may be paid for, or are probably the row's own fault."""
 
 TEMPORARY_KINDS = frozenset({"gateway_timeout"})
@@ -28,7 +28,7 @@ down, it is not the row's fault."""
 OUTAGE_ROWS_MIN = 5
 """A `gateway_timeout` is an outage only if so many rows have had it since the last answer, as each may be paid for."""
 
-REFUSED_ROWS_MAX = {"auth": 20, "not_found": 5}
+REFUSED_ROWS_MAX = {"auth": 4, "forbidden": 20, "not_found": 5}
 """How many rows in a row, without an answer between, may be refused in one of these ways before the job stops. Once a
 key, a model and an address have answered, they are not to blame for the refusal of a few rows."""
 
@@ -63,6 +63,14 @@ ADDRESS_REMEDY = "Check endpoint.model, and endpoint.base_url: most addresses en
 
 TEXT_KINDS = frozenset({"too_long", "filtered", "too_large"})
 """Failures that may lie in a row's own text."""
+
+
+REFUSALS = {
+    "auth": "the key was not accepted. {}\nCheck endpoint.api_key_env.",
+    "forbidden": "the request is refused. {}\nCheck endpoint.api_key_env, and whether the key may use the model.",
+    "not_found": f"no such model or address. {{}}\n{ADDRESS_REMEDY}",
+}
+"""The reason to stop and its remedy, with a place for the endpoint's words."""
 
 
 class RetryAfter(Record, frozen=True):
@@ -221,9 +229,7 @@ class RetryPolicy:
             most = REFUSED_ROWS_MAX[kind] if self.answers else REFUSED_FIRST_MAX if self._is_proven else 0
             if self._rows_in_a_row[kind] < most:
                 return None
-            if kind == "auth":
-                return f"the key was not accepted. {reply}\nCheck endpoint.api_key_env."
-            return f"no such model or address. {reply}\n{ADDRESS_REMEDY}"
+            return REFUSALS[kind].format(reply)
         if kind == "html" and not self.answers:
             return "the address answers with a web page, not with an API.\nCheck endpoint.base_url."
         if kind == "quota":

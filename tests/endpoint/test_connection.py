@@ -1,7 +1,10 @@
 """URLs, headers, keys and proxies that cannot be used are a bad job; proxies are those of the environment."""
 
+import asyncio
+import os
+
 import pytest
-from chat_server import ChatServer, answer_to
+from chat_server import Canned, ChatServer, Seen, answer_to
 from pydantic import SecretStr
 from raw_server import (
     attempt,
@@ -9,7 +12,7 @@ from raw_server import (
 )
 
 from pipeline.endpoint.client import Client
-from pipeline.records import BadJob
+from pipeline.records import BadJob, Reply, Request
 
 
 @pytest.mark.parametrize("host", ["exa mple.com", "a..b", "-", "a" * 70 + ".invalid", "ho%st", "*"])
@@ -73,3 +76,44 @@ def test_a_proxy_that_cannot_be_used_is_a_bad_job_that_does_not_quote_it(
     with pytest.raises(BadJob, match="proxy") as caught:
         Client(endpoint("http://models.invalid/v1"), None)
     assert "secret" not in str(caught.value)
+
+
+def test_a_query_and_a_header_from_the_environment_reach_the_endpoint_and_the_headers_value_is_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = "0123456789abcdef" * 2
+    monkeypatch.setenv("AZURE_API_KEY", secret)
+
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        is_right = seen.path == "/openai/deployments/d/chat/completions?api-version=2024-10-21"
+        return Canned(body=f'"{seen.headers["api-key"]}"'.encode()) if is_right else Canned(404)
+
+    async def ask(url: str) -> Reply:
+        azure = endpoint(
+            url.removesuffix("/v1") + "/openai/deployments/d",
+            query={"api-version": "2024-10-21"},
+            headers_env={"api-key": "AZURE_API_KEY"},
+        )
+        async with Client(azure, None) as client:
+            return await client.attempt(Request("", b"{}"))
+
+    with ChatServer(reply) as server:
+        got = asyncio.run(ask(server.url))
+        assert (got.status, got.body) == (200, b'"***"')
+        assert server.log[0].headers["api-key"] == secret
+
+
+def test_a_header_whose_variable_is_not_set_is_a_bad_job_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_API_KEY", raising=False)
+    with pytest.raises(BadJob, match=r"header api-key is not set[\s\S]*export AZURE_API_KEY="):
+        Client(endpoint("http://127.0.0.1/v1", headers_env={"api-key": "AZURE_API_KEY"}), None)
+
+
+def test_the_proxy_for_all_schemes_is_used_where_there_is_no_other(
+    proxy: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = os.environ["HTTP_PROXY"]
+    monkeypatch.delenv("HTTP_PROXY")
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("ALL_PROXY", address)
+    assert attempt("http://models.invalid/v1").body == b'"by proxy"'

@@ -11,7 +11,7 @@ from seen_replies import (
     rejected,
 )
 
-from pipeline.endpoint.error_bodies import clean_message
+from pipeline.endpoint.error_bodies import clean_message, read_error_details
 from pipeline.endpoint.rejections import KINDS
 
 
@@ -62,3 +62,23 @@ def test_no_part_of_an_error_is_read_more_often_than_it_stands_there() -> None:
     began = time.process_time()
     rejected(400, inner)
     assert time.process_time() - began < 0.5  # seconds, on a busy machine
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        ({"error": {"message": "no", "param": "temperature", "code": "unsupported_value"}}, "temperature"),
+        ({"error": {"message": "no", "param": "reasoning.effort"}}, "reasoning"),
+        ({"error": {"message": "no", "param": None}}, ""),
+        ({"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}}, "max_tokens"),
+        ({"error": {"message": "Unrecognized request argument supplied: logprobs"}}, "logprobs"),
+        ({"error": {"message": "Unknown parameter: 'top_k'."}}, "top_k"),
+        ({"error": {"message": "`temperature` is not supported"}}, "temperature"),
+        ({"error": {"message": "seed: Extra inputs are not permitted"}}, "seed"),
+        ({"error": {"message": "This model does not support the parameter stop"}}, "stop"),
+        ({"detail": [{"loc": ["body", "min_p"], "msg": "Extra inputs are not permitted"}]}, "min_p"),
+        ({"error": {"message": "The prompt is too long"}}, ""),
+    ],
+)
+def test_the_parameter_that_an_error_is_about_is_found(body: dict[str, object], parameter: str) -> None:
+    assert read_error_details(body).parameter == parameter

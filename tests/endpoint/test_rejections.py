@@ -55,6 +55,7 @@ VERDICTS = {
     "too_long": ("row", None),
     "filtered": ("row", None),
     "auth": ("stop", None),
+    "forbidden": ("stop", None),
     "billing": ("stop", None),
     "not_found": ("stop", None),
     "bad_request": ("row", None),

@@ -196,10 +196,12 @@ def test_the_third_signal_is_no_worse_than_the_second(tmp_path: Path) -> None:
 
 # a pipeline whose drain, probes of a quota and notion of a sleep are a second long, not twenty, thirty and sixty
 HASTY = """
+from pipeline.endpoint import rejections
 from pipeline.execution.live import live
 from pipeline.pacing import retry
 from pipeline.cli import main
 retry.QUOTA_PROBES_SECONDS = 1.0
+rejections.QUOTA_PAUSE_SECONDS = 0.4
 live.DRAIN_SECONDS = live.SLEEP_SECONDS = live.LATE_REPLY_SECONDS = 1.0
 live.TICK_SECONDS = 0.2
 main(prog_name="pipeline")

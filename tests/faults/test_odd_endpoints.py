@@ -311,3 +311,31 @@ def test_if_no_model_that_rows_name_exists_the_job_stops(tmp_path: Path, monkeyp
     assert done.returncode == Exit.NEEDS_PERSON, done.stderr
     assert server.arrived <= 6
     assert "base_url" in done.stderr
+
+
+def test_a_parameter_that_has_another_name_is_sent_under_that_and_later_runs_begin_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("q\n" + "".join(f"r{number}\n" for number in range(10)))
+    cap = ("--set", "parameters.max_tokens=50")
+    refusal = Canned(400, problem("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."))
+    with ChatServer(lambda seen, _: refusal if "max_tokens" in seen.body else None) as server:
+        first = typed("run", "in.csv", "-o", "out.csv", *asking(server), *cap, "--limit", "5")
+        assert (first.returncode, server.arrived) == (Exit.DONE, 5 + 1), first.stderr
+        assert first.stderr.count("takes max_completion_tokens in place of max_tokens") == 1
+        later = typed("run", "in.csv", "-o", "out.csv", *asking(server), *cap)
+        assert (later.returncode, server.arrived) == (Exit.DONE, 10 + 1), later.stderr
+    assert {seen.body.get("max_completion_tokens") for seen in server.log[1:]} == {50}
+
+
+@pytest.mark.parametrize("settings", [{}, LABELS])
+def test_a_parameter_that_changes_the_answer_stops_after_one_request_and_is_named(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    error = {"message": "Only the default (1) value is supported.", "param": "temperature", "code": "unsupported_value"}
+    with ChatServer(always(Canned(400, json.dumps({"error": error}).encode()))) as server:
+        job = make_job(server.url, parameters={"temperature": 0}, **settings)
+        left = run(tmp_path, job, numbered(20), raises=True)
+    assert (left.stop.exit_code, server.arrived) == (Exit.NEEDS_PERSON, 1)
+    assert "`temperature = …` under [parameters]" in str(left.stop)

@@ -94,7 +94,7 @@ def test_a_fault_that_no_row_can_get_past_stops_the_job_at_once(kind: str) -> No
     assert "the message" in str(decision)
 
 
-@pytest.mark.parametrize("kind", ["auth", "not_found"])
+@pytest.mark.parametrize("kind", ["auth", "forbidden", "not_found"])
 def test_what_refuses_every_row_stops_the_job(kind: str) -> None:
     assert isinstance(decisions(kind, 1, answered=False)[0], Stopped)
     policy = policy_with(answered=True)
@@ -103,7 +103,7 @@ def test_what_refuses_every_row_stops_the_job(kind: str) -> None:
     assert isinstance(made[-1], Stopped)
 
 
-@pytest.mark.parametrize("kind", ["auth", "not_found"])
+@pytest.mark.parametrize("kind", ["auth", "forbidden", "not_found"])
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_row_that_alone_is_refused_fails_after_three_tries_whatever_else_is_answered(kind: str, alive: bool) -> None:
     *again, last = decisions(kind, 3, alive=alive)

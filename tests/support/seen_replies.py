@@ -98,9 +98,9 @@ ERRORS: list[tuple[str, int, dict[str, str], Any, str, float | None]] = [
     ("6 in words", 403, NO_HEADERS, error("You have exceeded a secondary rate limit exceeded"), "rate", None),
     ("6 baidu", 200, NO_HEADERS, {"error_code": 18, "error_msg": "Open api qps request limit reached"}, "rate", None),
     ("6 minimax", 200, NO_HEADERS, {"choices": None, "base_resp": {"status_code": 1002}}, "rate", None),
-    ("7 openai", 429, NO_HEADERS, error(QUOTA_SENTENCE, code="insufficient_quota"), "quota", None),
-    ("7 type alone", 429, NO_HEADERS, error("x", type="insufficient_quota", code=None), "quota", None),
-    ("7 hard limit", 429, NO_HEADERS, error("x", code="billing_hard_limit_reached"), "quota", None),
+    ("7 openai", 429, NO_HEADERS, error(QUOTA_SENTENCE, code="insufficient_quota"), "quota", 10.0),
+    ("7 type alone", 429, NO_HEADERS, error("x", type="insufficient_quota", code=None), "quota", 10.0),
+    ("7 hard limit", 429, NO_HEADERS, error("x", code="billing_hard_limit_reached"), "quota", 10.0),
     ("8 minute", 429, NO_HEADERS, gemini("GenerateRequestsPerMinutePerProjectPerModel"), "rate", 26.0),
     (
         "8 day",
@@ -168,7 +168,8 @@ ERRORS: list[tuple[str, int, dict[str, str], Any, str, float | None]] = [
     ("14 ollama", 200, NO_HEADERS, {"error": "model 'x' not found, try pulling it first"}, "not_found", None),
     ("12 openai", 401, NO_HEADERS, error("Incorrect API key provided", code="invalid_api_key"), "auth", None),
     ("12 amethyst", 401, NO_HEADERS, AMETHYST_401, "auth", None),
-    ("12 403", 403, NO_HEADERS, error("Key limit exceeded", code=403), "auth", None),
+    ("12 403", 403, NO_HEADERS, error("Model access denied", code=403), "forbidden", None),
+    ("13 openrouter key", 403, NO_HEADERS, error("Key limit exceeded (total limit)", code=403), "billing", None),
     ("12 407", 407, NO_HEADERS, b"<html>proxy</html>", "auth", None),
     (
         "12 gemini 400",

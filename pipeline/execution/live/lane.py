@@ -12,13 +12,14 @@ from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import REFUSED_ROWS_MAX, RetryAfter, RetryPolicy, Throttle, TokenEstimate
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, Tally, add_costs
+from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, Tally, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
 from .delayed import Delayed
 from .doubts import Doubts
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
+from .parameters import Parameters
 from .source import RequestSource
 from .unconfirmed import Unconfirmed
 
@@ -60,7 +61,8 @@ class Lane:
             waits=job.this_run.wait_for_endpoint,
             is_proven=learned is not None,
         )
-        self._format = FormatFallback(job, learned.response_format if learned is not None else "")
+        known = learned or LearnedLimits()
+        self._format, self._parameters = FormatFallback(job, known.response_format), Parameters(job, known.respelled)
 
         self._choosing = asyncio.Lock()
         """Held by the worker that chooses the next request to send."""
@@ -158,8 +160,8 @@ class Lane:
     def save_learned(self) -> None:
         """Save the learned limits, if anything was answered."""
         if self._retry_policy.answers:
-            learned = replace(self._throttle.learned(), response_format=self._format.in_use)
-            self._context.save_learned(self._model, learned)
+            taken = {"response_format": self._format.in_use, "respelled": self._parameters.respelled}
+            self._context.save_learned(self._model, replace(self._throttle.learned(), **taken))
 
     def _save_learned_at_times(self, now: float) -> None:
         if now >= self._learned_saved_at + SAVE_LEARNED_SECONDS:
@@ -177,7 +179,7 @@ class Lane:
                     break
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
-                    item.sent = self._format.encode(item.request)
+                    item.sent = self._parameters.encode(self._format.encode(item.request))
                     worst = self._context.budget.worst(item.sent)
                     if await self._context.note_reservation(worst or 0.0):
                         continue  # that took time: there may be a stop or a pause now
@@ -193,6 +195,7 @@ class Lane:
                     continue
                 await self._wait_for_change(wait if wait > 0 else math.inf)
             if self._context.stopping is None:
+                self._unconfirmed.check_key()
                 await self._record_all(self._unconfirmed.take())
             return None
 
@@ -295,7 +298,7 @@ class Lane:
             self._retry_policy.answered(now)
             confirmed = self._unconfirmed.take()
             self._format.look_at(result)
-            if line := self._format.report():
+            for line in filter(None, (self._format.report(), self._parameters.report())):
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
@@ -314,7 +317,9 @@ class Lane:
 
     def _decide(self, item: OpenRequest, rejection: Rejection, now: float) -> Failure | None:
         """Queue a rejected request to be sent again, or return its failure. Raises Stopped if the job cannot go on."""
-        if not self._retry_policy.answers and self._format.try_next(rejection):
+        if not self._retry_policy.answers and (
+            self._parameters.try_other_spelling(rejection) or self._format.try_next(rejection)
+        ):
             self._reformatted = item
             return None
         named_by = self._unconfirmed.named_by

@@ -1,9 +1,12 @@
 """Failures that may be the job's own fault: they wait for an answer, which shows that the job itself is good."""
 
-from ...pacing import ADDRESS_REMEDY
+from ...pacing import ADDRESS_REMEDY, REFUSALS
 from ...records import Failure, Stopped
 from .open_request import OpenRequest
 from .source import RequestSource
+
+REFUSED_LAST_MIN = 2
+"""How many rows at the end of a run, refused for their key, mean that the key was revoked."""
 
 
 class Unconfirmed:
@@ -25,6 +28,15 @@ class Unconfirmed:
         """Return all failures, which are confirmed from now on."""
         failures, self._failures = self._failures, []
         return failures
+
+    def check_key(self) -> None:
+        """Raise Stopped if no answer will come any more, and the last rows were all refused for their key.
+
+        One alone may have been refused for its own sake.
+        """
+        refused = [failure for _, failure in self._failures if failure.kind == "auth"]
+        if len(refused) >= REFUSED_LAST_MIN:
+            raise Stopped(REFUSALS["auth"].format(f"The endpoint replied: {refused[-1].reason}"))
 
     def is_model_in_doubt(self) -> bool:
         """Whether it is open if rows name a model that does not exist, or the whole job has a wrong address.

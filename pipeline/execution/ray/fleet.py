@@ -106,7 +106,7 @@ class Fleet:
         if self._job.endpoint.secret_headers and (self._session is None or self._job.run.address):
             raise BadJob(
                 "endpoint.headers holds a secret, which is not sent through a cluster.\n"
-                "Use endpoint.api_key_env instead, and set that variable on every node. Nothing was sent."
+                "Use endpoint.headers_env instead, and set its variable on every node. Nothing was sent."
             )
         self._actor_class = self._ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(Worker)
         self._workers = [self._new_worker() for _ in range(self._job.run.workers)]

@@ -49,3 +49,13 @@ def test_it_is_not_once_another_has_answered_or_if_rows_name_none() -> None:
 def test_if_no_other_can_answer_the_job_stops_and_names_both() -> None:
     with pytest.raises(Stopped, match=r"the model 'm'\n.*base_url"):
         failures(Source()).is_model_in_doubt()
+
+
+def test_rows_that_are_refused_for_their_key_at_the_end_stop_the_job_unless_it_is_one_alone() -> None:
+    made = Unconfirmed(Source(), "m", None)
+    refused = Failure(kind="auth", reason="Incorrect API key provided.")
+    made.add(OpenRequest(Request("a" * 64, b"")), refused)
+    made.check_key()
+    made.add(OpenRequest(Request("b" * 64, b"")), refused)
+    with pytest.raises(Stopped, match=r"key was not accepted.*Incorrect API key[\s\S]*api_key_env"):
+        made.check_key()
