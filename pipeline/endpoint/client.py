@@ -31,7 +31,7 @@ class Client:
         self._url = url_under(endpoint, "/chat/completions")
         self._headers = request_headers(endpoint, key)
         self._headers["host"] = self._url.netloc.decode("ascii")
-        self._deadline_seconds = endpoint.timeout_seconds
+        self._deadline_seconds, self._is_streamed = endpoint.timeout_seconds, endpoint.stream
         self._room = BodyRoom()
         proxy = proxy_for(self._url)
         self._redactor = redactor_for(endpoint, key, proxy)
@@ -81,4 +81,6 @@ class Client:
             extensions={"owner": owner},
         )
         sending = self._transport.handle_async_request(message)
-        return await exchange(sending, self._deadline_seconds, self._redactor, share=share)
+        return await exchange(
+            sending, self._deadline_seconds, self._redactor, share=share, is_streamed=self._is_streamed
+        )

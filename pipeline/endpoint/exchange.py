@@ -7,7 +7,7 @@ import asyncio
 import ssl
 import time
 import zlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator
 from typing import BinaryIO, cast
 
 import httpx
@@ -30,6 +30,8 @@ async def exchange(
     redactor: Redactor,
     into: BinaryIO | None = None,
     share: RoomShare | None = None,
+    *,
+    is_streamed: bool = False,
 ) -> Reply:
     """Await a response and read its body, within one deadline for all of it. Secrets are redacted in the whole reply.
 
@@ -37,7 +39,8 @@ async def exchange(
 
     A failed exchange is a Reply with a `fault`, and with as much of the status, headers and body as arrived.
     `into`: a file that the body of a 200 is written to, in place of the reply's body. An error in writing it is raised.
-    `share`: what the body may take of the room for all; None if it is alone.
+    `share`: what the body may take of the room for all; None if it is alone. `is_streamed`: the deadline is for each
+    piece of the body, not for all of it.
     """
     share = share or BodyRoom().share()
     began = time.perf_counter()
@@ -54,11 +57,13 @@ async def exchange(
                     async for part in response.aiter_bytes():
                         into.write(part)
                 else:
-                    fault = await _read_body(stream, headers.get("content-encoding", ""), body, share, deadline)
+                    parts = _renewing(stream, deadline, deadline_seconds) if is_streamed else stream
+                    fault = await _read_body(parts, headers.get("content-encoding", ""), body, share, deadline)
             finally:
                 await stream.aclose()
     except TimeoutError:
-        fault, detail = "timeout", f"no whole answer within {deadline_seconds:g} s"
+        what = "nothing came for" if is_streamed else "no whole answer within"
+        fault, detail = "timeout", f"{what} {deadline_seconds:g} s"
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError, zlib.error) as error:
         fault, detail = _fault_of(error, has_status=status > 0), str(error) or type(error).__name__
     seconds = time.perf_counter() - began
@@ -73,7 +78,7 @@ def _plain_headers(headers: httpx.Headers) -> dict[str, str]:
 
 
 async def _read_body(
-    stream: httpx.AsyncByteStream, encoding: str, body: bytearray, share: RoomShare, deadline: asyncio.Timeout
+    stream: AsyncIterable[bytes], encoding: str, body: bytearray, share: RoomShare, deadline: asyncio.Timeout
 ) -> Fault:
     """Append a stream to `body`, decompressed. Stops just above the size limit, even amid a decompression bomb."""
     is_gzip = encoding.strip().lower() in ("gzip", "x-gzip")
@@ -86,6 +91,13 @@ async def _read_body(
             if size > BODY_BYTES_MAX:
                 return "too_large"
     return "cut" if unzip is not None and not unzip.eof else ""
+
+
+async def _renewing(stream: AsyncIterable[bytes], deadline: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:
+    """The parts of a stream; each moves the deadline on."""
+    async for part in stream:
+        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+        yield part
 
 
 def _unzipped(unzip: "zlib._Decompress", packed: bytes) -> Iterator[bytes]:

@@ -49,7 +49,9 @@ KINDS: dict[str, Kind] = {
         "retry", "rate", "the endpoint's limit of requests or tokens per minute was reached", is_turned_away=True
     ),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
-    "gateway_timeout": Kind("retry", "window", "a gateway stopped waiting for the answer", maybe_paid=True),
+    "gateway_timeout": Kind(
+        "retry", "window", "a gateway stopped waiting for the answer: endpoint.stream = true may help", maybe_paid=True
+    ),
     "server": Kind("retry", None, "the endpoint failed"),
     "quota": Kind(
         "retry",
@@ -196,7 +198,7 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
     ),
     (
         "filtered",
-        ERRORS - {401, 404, 429},
+        CLIENT_ERRORS - {401, 404, 429} | {500},
         re.compile(
             r"content violates usage guidelines|prompt was flagged|content exists risk|inappropriate content"
             r"|sensitive (?:content|information|words?)|data inspection"
@@ -221,7 +223,8 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
         "rate",
         frozenset({400, 403, *range(500, 600)}),
         re.compile(
-            r"throttl(?:ing|ed)|too many (?:requests|tokens)|rate.?limit(?:ed| reached| exceeded)|\bQPS\b|\bRPM limit",
+            r"throttl(?:ing|ed)|too many (?:requests|tokens, please wait)"
+            r"|rate.?limit(?:ed| reached| exceeded)|\bQPS\b|\bRPM limit",
             re.IGNORECASE,
         ),
     ),

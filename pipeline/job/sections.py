@@ -59,7 +59,15 @@ class Endpoint(Section):
     query: dict[str, str] = Field(
         default={}, description="added to the address of every request, as Azure's `api-version`; never a key"
     )
-    timeout_seconds: float = Field(default=600, gt=0, description="the most seconds that one attempt may take in all")
+    stream: bool = Field(
+        default=False,
+        description="have answers sent in pieces: for models that only stream, and gateways that cut off long silence",
+    )
+    timeout_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="the most seconds that one attempt may take in all; with `stream`, the longest silence",
+    )
     plain_http: bool = Field(default=False, description="allow the key to be sent over http:// to another machine")
 
     @field_validator("base_url")

@@ -36,7 +36,8 @@ REFUSED_FIRST_MAX = 3
 """The same while they have answered in an earlier run only: the key may be another one by now."""
 
 UNCOUNTED_ATTEMPTS_MAX = 100
-"""Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down."""
+"""Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down. So is a
+rate limit under another status than 429: perhaps its words mean something else."""
 
 RETRY_AFTER_MAX_SECONDS = 300.0
 """A longer wait that an endpoint asks for stops the job, unless it was started with `--wait-for-endpoint`."""
@@ -161,7 +162,8 @@ class RetryPolicy:
             and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
             and (kind != "gateway_timeout" or self._rows_in_a_row[kind] >= OUTAGE_ROWS_MIN)
         )
-        if kind not in UNCOUNTED_KINDS and not is_outage:
+        is_uncounted = kind in UNCOUNTED_KINDS and (rejection.status == 429 or attempts.sent <= UNCOUNTED_ATTEMPTS_MAX)
+        if not is_uncounted and not is_outage:
             attempts.counted += 1
         attempts.answers_before = self.answers
         if kind in ATTEMPTS_OF_KIND and not is_outage:

@@ -39,6 +39,10 @@ class Frame(NamedTuple):
     """Empty for the job's own model."""
 
 
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+"""The part of a body that asks for an answer in pieces, with its token counts at the end."""
+
+
 class Prompts:
     """Makes the requests of a table's rows. One is made for a job and the names of a table's columns."""
 
@@ -74,6 +78,9 @@ class Prompts:
             "revision": job.endpoint.revision,
         }
         self._parameters = dict(job.parameters)
+        # some servers stream unless a request says that it wants no stream
+        streamed = job.endpoint.stream and job.run.how != "batch"
+        self._how: dict[str, Any] = STREAMED if streamed else {"stream": False}
         if job.answer.logprobs:
             self._identity["logprobs"] = self._parameters["logprobs"] = True
         self._samples = [(sample, model) for sample in range(job.answer.samples) for model in job.answer.models or [""]]
@@ -145,8 +152,7 @@ class Prompts:
         common = {"model": model or self._model, "messages": msgspec.Raw(PLACEHOLDER)}
         parameters = {**self._identity["parameters"], **caps}
         seen = canonical_json({**self._identity, **common, "parameters": parameters, "sample": sample})
-        # some servers stream unless a request says that it wants no stream
-        sent = compact_json({**common, **_with_seed_of(sample, self._parameters), **caps, "stream": False})
+        sent = compact_json({**common, **_with_seed_of(sample, self._parameters), **caps, **self._how})
         return Frame(_split_at_placeholder(seen), _split_at_placeholder(sent), model)
 
     def under(self, contract: dict[str, Any]) -> Self:

@@ -5,9 +5,11 @@ import gzip
 import socket
 import tracemalloc
 import zlib
+from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from typing import NamedTuple
 
+import httpx
 import pytest
 from chat_server import Canned, ChatServer, completion
 from pydantic import SecretStr
@@ -25,6 +27,8 @@ from raw_server import (
 
 from pipeline.endpoint.body_room import BODY_BYTES_MAX
 from pipeline.endpoint.client import Client
+from pipeline.endpoint.exchange import exchange
+from pipeline.endpoint.redact import Redactor
 from pipeline.endpoint.replies import read_reply
 from pipeline.records import Fault, Reply
 
@@ -236,3 +240,40 @@ def test_a_body_without_end_is_too_large_and_is_not_read_on() -> None:
 def test_a_body_of_exactly_the_limit_is_read_whole() -> None:
     got = measured_canned(bytes(BODY_BYTES_MAX))
     assert (got.fault, got.body_bytes) == ("", BODY_BYTES_MAX)
+
+
+# ---- with a stream, the deadline is for each piece
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in pieces, one after each pause."""
+
+    def __init__(self, *pauses_seconds: float) -> None:
+        self._pauses_seconds = pauses_seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for seconds in self._pauses_seconds:
+            await asyncio.sleep(seconds)
+            yield b"x"
+
+    async def aclose(self) -> None:
+        pass
+
+
+def streamed(*pauses_seconds: float, is_streamed: bool = True) -> Reply:
+    async def sending() -> httpx.Response:
+        return httpx.Response(200, stream=Pieces(*pauses_seconds))
+
+    return asyncio.run(exchange(sending(), 0.5, Redactor([]), is_streamed=is_streamed))
+
+
+def test_a_stream_may_take_longer_than_the_deadline_as_long_as_its_pieces_come() -> None:
+    reply = streamed(*[0.15] * 6)
+    assert (reply.fault, reply.body) == ("", b"xxxxxx")
+    assert streamed(*[0.15] * 6, is_streamed=False).fault == "timeout"
+
+
+def test_a_stream_that_falls_silent_is_left_at_the_deadline() -> None:
+    reply = streamed(0.1, 0.1, 60)
+    assert (reply.fault, reply.body, reply.detail) == ("timeout", b"xx", "nothing came for 0.5 s")
+    assert reply.seconds < 5

@@ -59,7 +59,16 @@ def test_an_empty_answer_is_asked_again_a_few_times_and_then_the_row_fails_for_g
 
 
 def test_a_429_costs_the_row_no_attempt() -> None:
-    assert all(isinstance(decision, RetryAfter) for decision in decisions("rate", 500))
+    assert all(isinstance(decision, RetryAfter) for decision in decisions("rate", 500, status=429))
+
+
+def test_a_rate_limit_under_another_status_ends_some_day() -> None:
+    policy, row = policy_with(answered=True), Attempts()
+    for sent in range(1, UNCOUNTED_ATTEMPTS_MAX + ATTEMPTS + 1):
+        row.sent = sent
+        decision = policy.decide(rejection("rate", status=400), row, 1.0)
+    assert isinstance(decision, Failure)
+    assert not decision.lasting
 
 
 @pytest.mark.parametrize("kind", ["overload", "connect"])
