@@ -258,12 +258,13 @@ def test_a_form_at_which_a_server_only_fails_is_followed_by_the_next(tmp_path: P
     assert (set(left.marks.values()), server.arrived) == ({"ok"}, 5 + 2)
 
 
+@pytest.mark.parametrize("untold", ["It sounds rather bad to me.", '```json\n{"sentiment": "rather bad"}\n```'])
 def test_a_form_that_is_taken_and_ignored_is_stated_in_words_from_the_first_misfit_on_and_in_later_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untold: str
 ) -> None:
     def reply(seen: Seen, _attempt: int) -> Canned:
         is_told = "JSON Schema" in json.dumps(seen.body["messages"])
-        return GOOD if is_told else Canned(body=completion("It sounds rather bad to me."))
+        return GOOD if is_told else Canned(body=completion(untold))
 
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text("q\n" + "".join(f"r{number}\n" for number in range(10)))

@@ -58,13 +58,13 @@ class FormatFallback:
         return self._index > 0
 
     def look_at(self, answer: Answer) -> None:
-        """Take note of an answer. If the first ones are not even JSON, the endpoint ignores the format in use.
+        """Take note of an answer. If the first ones do not even name a property, the endpoint ignores the format.
 
         The contract is stated in words from then on: a model that was never told of it cannot fit it.
         """
         if self._has_effect or self._contract is None or self._index == len(self._formats) - 1:
             return
-        if "{" in answer.text:
+        if any(f'"{name}"' in answer.text for name in self._contract.shapes):
             self._has_effect = True
         elif answer.status == "ok" and self._contract.read(answer.text, is_complete=True).error is not None:
             self._index, self._is_ignored = len(self._formats) - 1, True
