@@ -37,11 +37,11 @@ def share_of_limits(limits: Limits, share: float) -> dict[str, Any]:
 
 def scaled(learned: LearnedLimits, factor: float) -> LearnedLimits:
     """Learned limits times a factor: from one actor's share to the whole endpoint, or back."""
-    return LearnedLimits(
-        _times(learned.requests_per_minute, factor),
-        _times(learned.tokens_per_minute, factor),
-        math.ceil(learned.window * factor),
-        learned.age_seconds,
+    return msgspec.structs.replace(
+        learned,
+        requests_per_minute=_times(learned.requests_per_minute, factor),
+        tokens_per_minute=_times(learned.tokens_per_minute, factor),
+        window=math.ceil(learned.window * factor),
     )
 
 

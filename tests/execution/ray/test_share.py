@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 from builders import job
+from msgspec.structs import replace
 
 from pipeline.execution.ray.share import NEVER_REACHED_COST, job_for_actor, scaled, share_of_limits
 from pipeline.job.job import Job
@@ -30,10 +31,10 @@ def test_what_the_run_itself_checks_stops_no_actor() -> None:
 
 
 def test_what_one_actor_learned_times_all_actors_is_what_the_endpoint_allows() -> None:
-    whole = LearnedLimits(600.0, None, 10, age_seconds=5.0)
+    whole = LearnedLimits(600.0, None, 10, age_seconds=5.0, response_format="json_object", respelled="max_tokens")
     part = scaled(whole, 1 / 4)
-    assert part == LearnedLimits(150.0, None, 3, age_seconds=5.0)  # a window is rounded up
-    assert scaled(part, 4) == LearnedLimits(600.0, None, 12, age_seconds=5.0)
+    assert part == replace(whole, requests_per_minute=150.0, window=3)  # a window is rounded up
+    assert scaled(part, 4) == replace(whole, window=12)
 
 
 def test_an_actor_gets_the_settings_and_the_headers_but_no_file() -> None:
