@@ -1,5 +1,6 @@
 """Find the message, the codes and the details in an error body, in whichever shape a provider sends it."""
 
+import html
 import re
 
 from ..records import Record, Reply
@@ -15,6 +16,9 @@ SEARCHED_CHARACTERS = 4_000
 
 PREVIEW_BYTES = 2_000
 """How much of a body is read to recognise HTML, or to show its beginning."""
+
+PAGE_TITLE = re.compile(rb"<(?:title|h1)(?:\s[^>]{0,200})?>\s{0,200}([^<]{1,300})", re.IGNORECASE)
+"""The title of a web page, or its first heading."""
 
 PREVIEW_CHARACTERS = 200
 """How much of a body without a message is shown in the message's place."""
@@ -96,6 +100,12 @@ def is_html(reply: Reply) -> bool:
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<!--")):
         return True
     return start.startswith(b"<") and "html" in reply.headers.get("content-type", "")
+
+
+def page_title(body: bytes) -> str:
+    """Return the title of a web page, or its first heading, cleaned; "" if it has none."""
+    found = PAGE_TITLE.search(body[: 4 * PREVIEW_BYTES])
+    return clean_message(html.unescape(found[1].decode("utf-8", "replace")))[:PREVIEW_CHARACTERS] if found else ""
 
 
 def body_preview(body: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from ..records import Pressure, Record, Rejection, Reply, Usage, Verdict
-from .error_bodies import ErrorDetails, body_preview, is_html, plain_code
+from .error_bodies import ErrorDetails, body_preview, is_html, page_title, plain_code
 from .rate_limits import header_wait
 
 
@@ -312,7 +312,11 @@ def status_of_codes(codes: frozenset[str]) -> int:
 
 def describe_status(status: int, kind: str, reply: Reply) -> str:
     """Describe an error without a message: its status, and the beginning of its plain text or what its kind means."""
-    preview = "" if is_html(reply) else body_preview(reply.body)
+    if is_html(reply):
+        title = page_title(reply.body)
+        preview = f"a web page with the title {title!r}" if title else ""
+    else:
+        preview = body_preview(reply.body)
     return f"HTTP {status} {_REASON_PHRASES.get(status, '')}".rstrip() + f": {preview or KINDS[kind].meaning}"
 
 

@@ -11,7 +11,7 @@ from seen_replies import (
     rejected,
 )
 
-from pipeline.endpoint.error_bodies import clean_message, read_error_details
+from pipeline.endpoint.error_bodies import clean_message, page_title, read_error_details
 from pipeline.endpoint.rejections import KINDS
 
 
@@ -82,3 +82,18 @@ def test_no_part_of_an_error_is_read_more_often_than_it_stands_there() -> None:
 )
 def test_the_parameter_that_an_error_is_about_is_found(body: dict[str, object], parameter: str) -> None:
     assert read_error_details(body).parameter == parameter
+
+
+@pytest.mark.parametrize(
+    ("page", "title"),
+    [
+        (b"<!DOCTYPE html><html><head><title>\n Attention Required! &amp; more </title>", "Attention Required! & more"),
+        (b'<html><H1 class="x">403 Forbidden</H1>', "403 Forbidden"),
+        (b"<html><title></title><p>no", ""),
+        (b"<html>" + b"<title" * 100_000, ""),
+    ],
+)
+def test_a_web_page_is_told_by_its_title(page: bytes, title: str) -> None:
+    assert page_title(page) == title
+    message = rejected(403, page, {"content-type": "text/html"}).message
+    assert (f"a web page with the title '{title}'" in message) == bool(title)
