@@ -243,6 +243,10 @@ class OutcomeFields(Record, frozen=True, kw_only=True):
     """The id of the retry (`--retry`) that is done with it; empty if no retry asked it."""
 
 
+FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "error")
+"""Why an answer ended, in OpenAI's words; `error` is a failure of the model's server."""
+
+
 class Answer(OutcomeFields, frozen=True, tag="answer"):
     """The model's answer as it came."""
 

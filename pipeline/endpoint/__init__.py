@@ -4,7 +4,6 @@ from .batch_api import BatchApi
 from .body_room import RoomShare
 from .client import Client
 from .error_bodies import clean_message
-from .finish_reasons import is_known_finish
 from .lenient_json import parse_json
 from .local_model import find_gguf, gguf_sha256, serve
 from .rate_limits import read_allowance
@@ -18,7 +17,6 @@ __all__ = [
     "clean_message",
     "find_gguf",
     "gguf_sha256",
-    "is_known_finish",
     "parse_json",
     "read_allowance",
     "read_reply",

@@ -5,7 +5,9 @@ The words are those of the providers' API references and of issues about clients
 
 import re
 
-STOP, LENGTH, FILTERED, TOOL_CALLS, BROKEN = "stop", "length", "content_filter", "tool_calls", "error"
+from ..records import FINISH_REASONS
+
+STOP, LENGTH, FILTERED, TOOL_CALLS, BROKEN = FINISH_REASONS
 
 WORDS: dict[str, str] = {
     STOP: (
@@ -63,8 +65,3 @@ def finish_reason_of(word: object) -> str | None:
     plain = word.strip().casefold().translate(SEPARATORS)
     plain = PREFIX.sub("", plain, count=1) or plain
     return _REASONS.get(plain) or (STOP if STOP_TOKEN.fullmatch(word.strip()) else word)
-
-
-def is_known_finish(reason: str | None) -> bool:
-    """Whether what `finish_reason_of` gave is one of OpenAI's words, or none at all."""
-    return reason is None or reason in WORDS

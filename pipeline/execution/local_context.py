@@ -13,11 +13,11 @@ import msgspec
 
 from ..answers import AnswerChecker
 from ..costs import Budget, PriceList, token_bytes
-from ..endpoint import is_known_finish
 from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
     ANSWERED,
+    FINISH_REASONS,
     FOLLOWED_UP,
     TEMPORARY,
     Answer,
@@ -48,6 +48,7 @@ TEXT_CHARACTERS_AT_ONCE = 4_000
 LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""
 
+KNOWN_REASONS = (None, *FINISH_REASONS)
 TOLD_MAX = 20
 """How many unusual words of an endpoint are told of: it might send a new one each time."""
 
@@ -166,7 +167,7 @@ class LocalContext(StopState):
         A sample is counted once: when its last outcome is recorded, from which nothing follows. See `RunContext`.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
-        if isinstance(outcome, Answer) and (outcome.taken_from or not is_known_finish(outcome.finish_reason)):
+        if isinstance(outcome, Answer) and (outcome.taken_from or outcome.finish_reason not in KNOWN_REASONS):
             self._tell_of(outcome)
         if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
             outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
@@ -202,7 +203,7 @@ class LocalContext(StopState):
                 f"The endpoint sends answers in the field {answer.taken_from}, with no content beside it. They are "
                 "taken from there.\nIf they are thoughts without an answer, check how the server separates the two."
             )
-        if not is_known_finish(answer.finish_reason):
+        if answer.finish_reason not in KNOWN_REASONS:
             word = one_line(answer.finish_reason or "")[:100]
             texts[word] = (
                 f"The endpoint gives a finish reason that is unknown here: {word}. Such answers are taken as complete."

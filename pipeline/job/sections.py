@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from ..records import BadJob
 from ..secrecy import is_secret, secrets_of_header
-from .values import Duration, Price, VariableName, without_duplicates
+from .values import (
+    Duration,
+    Price,
+    VariableName,
+    variable_not_set,
+    variable_value,
+    without_duplicates,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AUTO_WINDOW = 8
@@ -142,30 +149,18 @@ class Endpoint(Section):
         """The API key, masked; None if the job names none. Raises BadJob if its environment variable is not set."""
         if not self.api_key_env and not self.api_key_default:
             return None
-        key = (_variable(self.api_key_env) if self.api_key_env else "") or self.api_key_default
+        key = (variable_value(self.api_key_env) if self.api_key_env else "") or self.api_key_default
         if not key:
-            raise _not_set(self.api_key_env, "the key", "endpoint.api_key_env")
+            raise variable_not_set(self.api_key_env, "the key", "endpoint.api_key_env")
         return SecretStr(key)
 
     def all_headers(self) -> dict[str, str]:
         """The job's own headers with their values. Raises BadJob if the environment variable of one is not set."""
-        found = {header: _variable(name) for header, name in self.headers_env.items()}
+        found = {header: variable_value(name) for header, name in self.headers_env.items()}
         for header, value in found.items():
             if not value:
-                raise _not_set(self.headers_env[header], f"the header {header}", "endpoint.headers_env")
+                raise variable_not_set(self.headers_env[header], f"the header {header}", "endpoint.headers_env")
         return {**self.headers, **found}
-
-
-def _variable(name: str) -> str:
-    return os.environ.get(name, "").strip()
-
-
-def _not_set(name: str, what: str, setting: str) -> BadJob:
-    # only a name in capitals is repeated: anything else may be the key itself, put here by mistake
-    return BadJob(
-        f"The environment variable with {what} is not set ({setting}).\n"
-        f"Nothing was sent. Set it and run the same command again:  export {name if name.isupper() else 'NAME'}=…"
-    )
 
 
 class Prompt(Section):

@@ -1,9 +1,12 @@
 """The values that need a check of their own: durations, names of environment variables, prices, lists of words."""
 
+import os
 import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+
+from ..records import BadJob
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -43,3 +46,17 @@ def _check_variable_name(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_check_duration)]
 VariableName = Annotated[str, AfterValidator(_check_variable_name)]
 Price = Annotated[float, Field(ge=0)]
+
+
+def variable_value(name: str) -> str:
+    """The value of an environment variable without outer spaces; empty if it is not set."""
+    return os.environ.get(name, "").strip()
+
+
+def variable_not_set(name: str, what: str, setting: str) -> BadJob:
+    """The complaint that the variable which a setting names is not set; `what` it should hold."""
+    # only a name in capitals is repeated: anything else may be the key itself, put here by mistake
+    return BadJob(
+        f"The environment variable with {what} is not set ({setting}).\n"
+        f"Nothing was sent. Set it and run the same command again:  export {name if name.isupper() else 'NAME'}=…"
+    )

@@ -88,6 +88,7 @@ class Chains:
             chains = self._first_chains(firsts[at:], together)
             at += len(chains)
             yield chains
+            del chains  # so that it is not in memory beside the next part
 
     def _first_chains(self, firsts: Sequence[Request], together: int) -> list[Chain]:
         """The next part. The store is queried once for each length of chain, and only where an answer has a follow-up.

@@ -92,6 +92,7 @@ class OutputTable:
                 part = frame.slice(at, len(chains) // self._samples)
                 at += part.height
                 yield part.hstack(self._added(chains, are_first, part[named].to_list() if named is not None else ()))
+                del chains  # so that they are not in memory beside the next part
                 on_rows(part.height)
 
     def added_columns(self) -> pl.DataFrame:
@@ -133,18 +134,28 @@ class OutputTable:
 
     def _parts(self, keys: pl.DataFrame) -> Iterator[tuple[list[Chain], list[bool]]]:
         """The chain of each request of a slice, and whether it is the first of its equals, in parts of whole rows."""
-        hexes, errors = keys["key"].bin.encode("hex").to_list(), keys["error"].to_list()
-        found = self._chains.parts([Request(key, b"") for key in hexes if key is not None], self._samples)
-        at = 0
+        hexes, errors, firsts = (
+            keys["key"].bin.encode("hex").to_list(),
+            keys["error"].to_list(),
+            keys["first"].to_list(),
+        )
+        places = [place for place, key in enumerate(hexes) if key is not None]
+        found = self._chains.parts([Request(hexes[place], b"") for place in places], self._samples)
+        at = followed = 0
         while at < len(hexes):
-            chains, part = iter(next(found, ())), []
-            for key, error in zip(hexes[at:], errors[at:], strict=True):
-                chain = next(chains, None) if key is not None else _failed_chain(error)
-                if chain is None:
-                    break
-                part.append(chain)
-            yield part, keys["first"].slice(at, len(part)).to_list()
-            at += len(part)
+            chains = next(found, [])
+            followed += len(chains)
+            end = places[followed] if followed < len(places) else len(hexes)
+            following = iter(chains)
+            yield (
+                [
+                    next(following) if key is not None else _failed_chain(error)
+                    for key, error in zip(hexes[at:end], errors[at:end], strict=True)
+                ],
+                firsts[at:end],
+            )
+            at = end
+            del chains, following  # so that they are not in memory beside the next part
 
     def _cells(self, steps: list[Step | None]) -> dict[str, list[Any]]:
         """The columns that depend on the shown step of each row alone; a value that is not known is null."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.endpoint.finish_reasons import WORDS, finish_reason_of, is_known_finish
+from pipeline.endpoint.finish_reasons import WORDS, finish_reason_of
+from pipeline.records import FINISH_REASONS
 
 SPELLINGS = {
     "stop": ("stop", "STOP", "eos", "eos_token", "EOS", "end_turn", "COMPLETE", "stop_sequence", "eosFound", "end"),
@@ -45,10 +46,11 @@ def test_what_is_no_word_is_no_reason(word: object) -> None:
 @pytest.mark.parametrize("word", ["gave_up", "nonstop", "Stop!", "stop" * 100, "<" * 1_000_000])
 def test_an_unknown_word_is_kept(word: str) -> None:
     assert finish_reason_of(word) == word
-    assert not is_known_finish(word)
+    assert word not in FINISH_REASONS
 
 
 def test_no_word_has_two_meanings() -> None:
     words = [word for each in WORDS.values() for word in each.split()]
     assert len(words) == len(set(words))
-    assert all(is_known_finish(finish_reason_of(word.upper())) for word in words)
+    assert all(finish_reason_of(word.upper()) in FINISH_REASONS for word in words)
+    assert tuple(WORDS) == FINISH_REASONS

@@ -63,7 +63,11 @@ def test_a_key_that_does_not_identify_every_row_is_refused(two: Two) -> None:
 
 
 def test_jobs_without_a_common_answer_or_without_gold_are_refused(two: Two) -> None:
-    jobs = two(ANSWERS, {"a": "Hm.", "b": "Hm."}, {"q": ["a", "b"], "gold": [None, None], "odd": ["Yes", "no"]})
+    jobs = two(
+        ANSWERS,
+        {"a": '{"label": "hm"}', "b": '{"label": "hm"}'},
+        {"q": ["a", "b"], "gold": [None, None], "odd": ["Yes", "no"]},
+    )
     with pytest.raises(BadJob, match="None of the 2 rows that are in both jobs is answered in both"):
         compare_jobs(*jobs)
     with pytest.raises(BadJob, match="--gold gld: the input has no such column"):

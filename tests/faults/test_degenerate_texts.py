@@ -26,7 +26,7 @@ def test_among_degenerate_answers_a_signal_is_obeyed_at_once_and_the_same_line_g
     pl.DataFrame({"q": [f"question {n}" for n in range(rows)]}).write_csv(tmp_path / "in.csv")
 
     def reply(seen: Seen, _attempt: int) -> Canned:
-        number = int(seen.prompt.split()[-1])
+        number = int(seen.prompt.split()[1])
         text = "yes" if number % 3 else repeated(units[number // 3 % len(units)], 100_000)
         return Canned(body=completion(text), delay_seconds=0.02)
 

@@ -37,6 +37,7 @@ def test_amethysts_answer_keeps_its_usage_and_bills_the_hidden_reasoning_as_outp
         assert server.log[0].body == {
             "model": "gemini-2.5-pro",
             "messages": [{"role": "user", "content": "你好，世界！"}],
+            "stream": False,
         }
         assert server.log[0].headers["authorization"] == "Bearer sk-AmethystFree"
         assert server.log[0].headers["content-type"] == "application/json"

@@ -33,7 +33,7 @@ def opinion(seen: Seen, _attempt: int) -> Canned:
     again, dear = len(seen.body["messages"]) > 1, seen.body["model"] == "dear"
     question = seen.body["messages"][0]["content"]
     if int(question.split()[-1]) % 3 == 0 and dear and not again:
-        return Canned(body=completion("Who knows?", usage={"prompt_tokens": 10, "completion_tokens": 3}))
+        return Canned(body=completion('{"label": "who knows"}', usage={"prompt_tokens": 10, "completion_tokens": 3}))
     label = "yes" if dear or int(question.split()[-1]) % 4 else "no"
     usage = {
         "prompt_tokens": 30 if again else 10,

@@ -97,7 +97,8 @@ class UnaskedServer:
                 await self._send_unasked(writer, 0.0)
             while True:
                 _, body = await read_request(reader)
-                prompt = msgspec.json.decode(body)["messages"][-1]["content"]
+                asked = msgspec.json.decode(body)["messages"][-1]["content"]
+                prompt = asked.partition("\n\n")[0]  # without a schema that is stated after it
                 self.prompts.append(prompt)
                 is_first = len(self.prompts) == 1
                 slower = 0.0 if is_first else self.manner.slower

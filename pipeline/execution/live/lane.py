@@ -302,8 +302,9 @@ class Lane:
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
-            if self._context.stopping is None:  # else it may have left before the key was revoked
-                await self._record_all(confirmed)
+            if self._context.stopping is not None:  # it may have left before the key was revoked
+                confirmed = [each for each in confirmed if each[1].kind not in REFUSED_ROWS_MAX]
+            await self._record_all(confirmed)
             return
         self._throttle.on_rejection(flight, result, now)
         self._context.log_rejection(result)

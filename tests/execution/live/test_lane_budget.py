@@ -114,7 +114,7 @@ def test_a_failed_attempt_that_may_be_billed_counts_at_its_highest_cost(tmp_path
         {"prompt_tokens": 4, "completion_tokens": 0},
         {"prompt_tokens": -1, "completion_tokens": -1},
         {"prompt_tokens": 4},
-        {"prompt_tokens": "4", "completion_tokens": "2"},
+        {"prompt_tokens": "four", "completion_tokens": "two"},
         {"prompt_tokens": 4.5, "completion_tokens": 2.5},
         {"prompt_tokens": 10**30, "completion_tokens": 1},
         {"prompt_tokens": True, "completion_tokens": True},
@@ -168,7 +168,7 @@ def test_the_known_part_of_a_rows_cost_is_in_the_ledger(tmp_path: Path) -> None:
 
 
 def test_what_a_row_cost_before_a_stop_is_in_the_ledger(tmp_path: Path) -> None:
-    with ChatServer(only("row 1", Canned(body=completion("")), Canned(401, problem("revoked")))) as server:
+    with ChatServer(only("row 1", Canned(body=completion("")), Canned(402, problem("no credit")))) as server:
         done = run(tmp_path, make_job(server.url, limits__concurrency=1, **PRICED), numbered(2), raises=True)
     assert done.stop.exit_code is Exit.NEEDS_PERSON
     assert set(done.outcomes) == {"row 0"}
