@@ -33,6 +33,12 @@ THOUGHT_END = re.compile(
 """The end of a model's reasoning, which some servers leave in the answer: `</think>`, `[/THINK]` and their like."""
 WRAPPERS_MAX = 3
 """How many things around an object are taken off: a list, a string that holds JSON, an object with one property."""
+WRAPPER_NAMES = frozenset(
+    {"answer", "answers", "arguments", "category", "class", "classification", "data", "item", "json", "label", "labels"}
+    | {"object", "output", "parameters", "prediction", "properties", "response", "result", "results", "sentiment"}
+    | {"value"}
+)
+"""The names of the only property of such an object. Under any other name stands something else than the answer."""
 AROUND_A_LABEL = " \t\r\n\"'`*.\u201c\u201d\u2018\u2019\u00ab\u00bb\u201e"
 """Characters that may stand around a bare label: quotes, emphasis, a full stop."""
 BRACE = re.compile(r'[{}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -73,10 +79,11 @@ class Contract:
         """For each property that is one of a few words, or a list of such, these words."""
         self._labels = None if labels is None else Labels(labels)
 
-    def read(self, text: str, *, is_complete: bool = False) -> ParsedAnswer:
+    def read(self, text: str, *, is_complete: bool = False, is_mended: bool = True) -> ParsedAnswer:
         """Read the values of a text. Never raises: a text that does not fit has an error that names the place.
 
-        `is_complete`: the model finished by itself, so a bare label is a whole one, and broken JSON may be mended.
+        `is_complete`: the answer was not cut, so a bare label is a whole one. `is_mended`: nor may it have been, so
+        broken JSON is mended.
         """
         if text.count(",") + text.count("[") + text.count("{") > VALUES_MAX:
             return ParsedAnswer({}, f"more than {VALUES_MAX:,} values")
@@ -89,7 +96,9 @@ class Contract:
             if after.error is None:
                 return replace(after, repair_kind=after.repair_kind or "prose")
         label = self._read_label(answer) if is_complete else None
-        return label or (parsed if value is not None else self._search(answer, parsed, is_complete=is_complete))
+        return label or (
+            parsed if value is not None else self._search(answer, parsed, is_mended=is_complete and is_mended)
+        )
 
     def _read_json(self, text: str) -> tuple[object, ParsedAnswer]:
         """The JSON value of a text, None if it has none; and its values or what is wrong with it."""
@@ -137,7 +146,7 @@ class Contract:
     def _unwrapped(self, value: object, characters: int) -> ParsedAnswer | None:
         """The values of an object with something around it; None if that is not all that is wrong.
 
-        Taken off are a list of one, a string that holds JSON, and an object whose only property the schema lacks.
+        Taken off are a list of one, a string that holds JSON, and an object with one of WRAPPER_NAMES only.
         """
         for _ in range(WRAPPERS_MAX):
             if isinstance(value, list) and len(value) == 1:
@@ -147,25 +156,25 @@ class Contract:
                     value = strict_json(value)
                 except (ValueError, RecursionError):
                     return None
-            elif isinstance(value, dict) and len(value) == 1 and not value.keys() & self.shapes.keys():
+            elif isinstance(value, dict) and len(value) == 1 and {name.casefold() for name in value} <= WRAPPER_NAMES:
                 [value] = value.values()
             else:
                 return None
             if isinstance(value, str) and self._labels is not None and (label := self._labels.find(value)) is not None:
                 value = dict.fromkeys(self.shapes, label)
             parsed = self._validate(value, characters, "unwrapped")
-            if parsed.error is None:
+            if value and parsed.error is None:
                 return parsed
         return None
 
-    def _search(self, text: str, parsed: ParsedAnswer, *, is_complete: bool) -> ParsedAnswer:
+    def _search(self, text: str, parsed: ParsedAnswer, *, is_mended: bool) -> ParsedAnswer:
         """Read the object in a fence or in prose that fits; several that differ are an error."""
         repair_kind: RepairKind = "fence" if _is_fence(text) else "prose"
         found = [self._validate(value, len(text), repair_kind) for value in islice(_objects(text), OBJECTS_MAX)]
         fitting = [each for each in found if each.error is None]
         if len({canonical_json(each.values) for each in fitting}) > 1:
             return ParsedAnswer({}, "more than one answer in the text; give one")
-        if found or not is_complete:
+        if found or not is_mended:
             return (fitting or found or [parsed])[0]
         return self._mend(text) or parsed
 
@@ -203,6 +212,8 @@ class Labels:
         """Each label by its letters without case; None where several have the same."""
         for label in labels:
             letters = label.strip(AROUND_A_LABEL).casefold()
+            if not letters:
+                continue
             self._folded[letters] = None if letters in self._folded else label
 
     def find(self, text: str) -> str | None:
@@ -240,7 +251,7 @@ def _after_thoughts(text: str) -> str:
     end = 0
     for found in THOUGHT_END.finditer(text):
         end = found.end()
-    return text[end:]
+    return text[end:] if text[end:].strip() else text
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

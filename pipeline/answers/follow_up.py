@@ -38,7 +38,9 @@ class AnswerChecker:
         """
         if self.contract is None or not isinstance(outcome, Answer) or outcome.status == "refused":
             return outcome.status, None
-        parsed = self.contract.read(outcome.text, is_complete=outcome.status == "ok")
+        parsed = self.contract.read(
+            outcome.text, is_complete=outcome.status == "ok", is_mended=outcome.finish_reason == "stop"
+        )
         return "invalid" if parsed.error is not None and outcome.status == "ok" else outcome.status, parsed
 
     def follow_up(

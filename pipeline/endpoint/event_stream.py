@@ -37,7 +37,7 @@ def put_together(body: bytes) -> dict[str, Any] | None:
         if data.strip() == DONE:
             is_done = True
             break
-        chunk = parse_json(data)
+        chunk = parse_json(data) if data.strip() else None
         if isinstance(chunk, dict):
             whole |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
             choices = chunk.get("choices")
@@ -53,7 +53,11 @@ def _events(body: bytes) -> Iterator[bytes]:
     lines: list[bytes] = []
     for line in LINE_END.split(body.removeprefix(b"\xef\xbb\xbf").lstrip()):
         if line.startswith(b"data:"):
-            lines.append(line[5:].removeprefix(b" "))
+            data = line[5:].removeprefix(b" ")
+            if lines and data.startswith((b"{", DONE)) and lines[0].startswith(b"{") and lines[-1].endswith(b"}"):
+                yield b"\n".join(lines)  # some servers end an event with one line end in place of two
+                lines = []
+            lines.append(data)
         elif not line and lines:
             yield b"\n".join(lines)
             lines = []
@@ -78,9 +82,14 @@ class _StreamedAnswer:
     def add(self, chunk: dict[str, Any]) -> None:
         """Add the choice of one chunk."""
         self.has_begun = True
+        whole = chunk.get("message")
+        if isinstance(whole, dict) and whole.get("content"):  # the last chunk of some servers repeats the whole message
+            self._message, self._texts, self._calls, self._arguments = {}, {}, {}, {}
         for name, value in chunk.items():
-            if name in ("delta", "message"):
+            if name == "message" or (name == "delta" and not isinstance(whole, dict)):
                 self._add_to_message(value)
+            elif name == "delta":
+                continue
             elif name == "logprobs":
                 tokens = value.get("content") if isinstance(value, dict) else None
                 self._logprobs += tokens if isinstance(tokens, list) else []
@@ -102,7 +111,8 @@ class _StreamedAnswer:
     def _add_call(self, call: object) -> None:
         if not isinstance(call, dict):
             return
-        index, function = call.get("index") if isinstance(call.get("index"), int) else None, call.get("function")
+        number, function = call.get("index"), call.get("function")
+        index = number if isinstance(number, int) else str(call.get("id") or "")
         self._calls.setdefault(index, call)
         arguments = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(arguments, str):
@@ -113,7 +123,9 @@ class _StreamedAnswer:
         message = self._message | {name: _joined(pieces) for name, pieces in self._texts.items()}
         for index, pieces in self._arguments.items():
             call = self._calls[index]
-            self._calls[index] = {**call, "function": {**call.get("function", {}), "arguments": "".join(pieces)}}
+            begun = call.get("function")
+            function = {**(begun if isinstance(begun, dict) else {}), "arguments": "".join(pieces)}
+            self._calls[index] = {**call, "function": function}
         if self._calls:
             message["tool_calls"] = list(self._calls.values())
         choice = {**self._choice, "message": message}

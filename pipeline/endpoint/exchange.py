@@ -94,9 +94,10 @@ async def _read_body(
 
 
 async def _renewing(stream: AsyncIterable[bytes], deadline: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:
-    """The parts of a stream; each moves the deadline on."""
+    """The parts of a stream; each moves the deadline on, except comments, which a gateway may send for ever."""
     async for part in stream:
-        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+        if not part.lstrip().startswith(b":"):
+            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
         yield part
 
 

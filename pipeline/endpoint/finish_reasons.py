@@ -32,7 +32,7 @@ WORDS: dict[str, str] = {
         "error network_error server_error internal_error failed failure abort aborted cancel canceled cancelled "
         "user_cancel user_stopped interrupted timeout deadline_exceeded not_finished insufficient_system_resource "
         "malformed_response malformed_model_output malformed_function_call malformed_tool_use unexpected_tool_call "
-        "too_many_tool_calls missing_thought_signature other image_other no_image model_unloaded load unload"
+        "too_many_tool_calls missing_thought_signature image_other no_image model_unloaded load unload"
     ),
 }
 """The words for each reason. `refusal` is Anthropic's, and its text, if there is any, was cut by a classifier."""

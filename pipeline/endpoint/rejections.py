@@ -197,15 +197,10 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
         ),
     ),
     (
-        "filtered",
-        CLIENT_ERRORS - {401, 404, 429} | {500},
+        "forbidden",
+        frozenset({403}),
         re.compile(
-            r"content violates usage guidelines|prompt was flagged|content exists risk|inappropriate content"
-            r"|sensitive (?:content|information|words?)|data inspection"
-            r"|(?:content|safety|moderation) (?:polic\w{1,8}|filter|system|check)"
-            r"|terms of (?:service|use)|acceptable use|usage polic|flagged (?:by|as|for)|unsafe content"
-            r"|\u654f\u611f|\u4e0d\u5b89\u5168|\u8fdd\u89c4",  # sensitive, unsafe, against the rules
-            re.IGNORECASE,
+            r"(?:accept|agree to) (?:the|our) |account .{0,40}(?:suspended|disabled|banned|blocked)", re.IGNORECASE
         ),
     ),
     (
@@ -214,8 +209,20 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
         re.compile(
             r"reached your specified API usage limits|credit balance is too low|insufficient (?:balance|credits?|funds)"
             r"|out of credits?|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)|key limit exceeded"
-            r"|account .{0,40}(?:overdue|suspended)"
+            r"|account .{0,40}overdue"
             r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # not enough balance, in arrears
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "filtered",
+        CLIENT_ERRORS - {401, 404, 429} | {500},
+        re.compile(
+            r"content violates usage guidelines|prompt was flagged|content exists risk|inappropriate content"
+            r"|sensitive (?:content|information|words?)|data inspection"
+            r"|(?:content|safety|moderation) (?:polic\w{1,8}|filter|system|check)"
+            r"|terms of (?:service|use)|acceptable use|usage polic|flagged (?:by|as|for)|unsafe content"
+            r"|\u654f\u611f|\u4e0d\u5b89\u5168|\u8fdd\u89c4",  # sensitive, unsafe, against the rules
             re.IGNORECASE,
         ),
     ),
@@ -247,11 +254,28 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
 )
 """(kind, the statuses it may come with, the phrase in the message), tried in this order after the codes."""
 
+ECHOED = re.compile(
+    r'"[^"]{0,400}"|input_value=.{0,4000}|(?:parse|decode)\b[^:]{0,60}:.{0,4000}', re.IGNORECASE | re.DOTALL
+)
+"""What a message repeats of a prompt or of an answer: no phrase is looked for in it."""
+
+SAID_CHARACTERS = 400
+"""How much of the rest is looked at."""
+
+NOT_IF: dict[str, re.Pattern[str]] = {
+    "filtered": re.compile(r"unavailable|time[d-]? ?out|failed to", re.IGNORECASE),
+    "not_found": re.compile(r"image|picture|scheme|download|file", re.IGNORECASE),
+}
+"""Words beside which a phrase means something else: a filter that failed itself, a picture's address in a row."""
+
 SIZES = re.compile(r"\blimit:?\s+([0-9][0-9,]{0,15}).{0,80}?\brequested:?\s+([0-9][0-9,]{0,15})", re.IGNORECASE)
 """OpenAI's and Groq's "Limit 30000, Used 29000, Requested 2000": a request above the limit can never succeed."""
 
 FORMAT_PHRASES = re.compile(r"response_format|json_schema|json_object|grammar|structured|guided", re.IGNORECASE)
 """The words by which endpoints complain about `response_format`."""
+
+NO_SUCH_ENDPOINT = re.compile(r"no endpoints? found|not support", re.IGNORECASE)
+"""The words by which a gateway says that none of its providers takes all of a request (OpenRouter)."""
 
 QUOTA_PAUSE_SECONDS = 10.0
 """The shortest wait after a quota's refusal: some gateways report a quota when they are busy, so it is tried again."""
@@ -297,8 +321,9 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
     if status in {413, 429} and (sizes := SIZES.search(details.message)):
         limit, requested = (int(size.replace(",", "")) for size in sizes.groups())
         return "daily" if limit == 0 else "too_long" if requested > limit else "rate"
+    said = ECHOED.sub(" ", details.message)[:SAID_CHARACTERS]
     for kind, statuses, phrase in PHRASES:
-        if status in statuses and phrase.search(details.message):
+        if status in statuses and phrase.search(said) and not (kind in NOT_IF and NOT_IF[kind].search(said)):
             return kind
     kind = STATUS_KINDS.get(status) or _kind_of_class(status)
     # A "false" is not obeyed: it is meant for clients that retry without limit, and attempts are limited here.
@@ -324,7 +349,9 @@ def rejects_response_format(rejection: Rejection) -> bool:
     """Tell whether an endpoint may have rejected a request because of its `response_format`."""
     if rejection.kind in ("broken", "filtered", "too_long", "billing", "quota"):
         return False
-    if rejection.kind in ("bad_request", "not_found") and rejection.status in (400, 404, 422):
+    if rejection.kind == "bad_request" and rejection.status in (400, 422):
+        return True
+    if rejection.kind == "not_found" and NO_SUCH_ENDPOINT.search(rejection.message):
         return True
     return rejection.status >= 400 and rejection.kind != "rate" and bool(FORMAT_PHRASES.search(rejection.message))
 

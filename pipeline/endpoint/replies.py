@@ -28,6 +28,14 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinkin
 THOUGHT_TYPES = frozenset({"thinking", "reasoning", "reasoning_text", "redacted_thinking", "refusal"})
 """The types of parts of a message that are no part of its text."""
 
+PART_TYPES = THOUGHT_TYPES | {"text", "output_text", "image_url", "input_text", "tool_use", "tool_call", "reference"}
+PART_NAMES = frozenset({"type", "text", "thinking", "refusal", "annotations", "signature", "id", "index", "logprobs"})
+"""The types of the parts of a message, and the names that parts of other types have."""
+
+STREAM_END = b"data: [DONE]"
+CUT_GENERATION = re.compile(r"max(?:imum)? (?:completion |output )?tokens", re.IGNORECASE)
+"""The words by which Groq says that an answer was cut before it fitted its schema."""
+
 COUNT = re.compile(r"[0-9]{1,16}(?:\.0{1,9})?")
 """A number of tokens as text."""
 
@@ -44,15 +52,19 @@ def read_reply(reply: Reply) -> Answer | Rejection:
     A Rejection's verdict is its kind's in `KINDS`, and its wait is in seconds, as the endpoint gave it, not clamped.
     """
     # Under an error status, a body that was cut short was no answer and cost nothing: the status decides, not the cut.
-    if reply.fault and not (reply.fault in {"cut", "timeout"} and reply.status >= 300):
+    # A stream that says that it is complete is so, also if its connection then stays open.
+    is_late = reply.fault in {"cut", "timeout"} and (reply.status >= 300 or reply.body.rstrip().endswith(STREAM_END))
+    if reply.fault and not is_late:
         return reject(reply, reply.fault, clean_message(reply.detail))
     try:
         if 200 <= reply.status < 300:
             return _read_success(reply)
         document = error_document(reply.body)
+        details = read_error_details(document)
         if (text := _failed_generation(document)) is not None:
-            return Answer(text=text, finish_reason=STOP, usage=read_usage(_usage_beside(document)))
-        return _read_error(reply, reply.status, document, read_error_details(document))
+            finish = LENGTH if CUT_GENERATION.search(details.message) else STOP
+            return Answer(text=text, finish_reason=finish, usage=read_usage(_usage_beside(document)))
+        return _read_error(reply, reply.status, document, details)
     except RecursionError:  # JSON nested so deep that it can be read but not written
         return reject(reply, "garbled", "the body is nested too deeply")
 
@@ -122,9 +134,14 @@ def _read_error(reply: Reply, status: int, document: object, details: ErrorDetai
 
 
 def _failed_generation(document: object) -> str | None:
-    """What the model wrote where a provider reports as an error that it does not fit the schema (Groq)."""
-    found = (error.get("failed_generation") for error in error_objects(document))
-    return next((text for text in found if isinstance(text, str) and text.strip()), None)
+    """What the model wrote where a provider reports as an error that it does not fit the schema (Groq).
+
+    It may be empty if the answer was cut.
+    """
+    errors = [error for error in error_objects(document) if isinstance(error.get("failed_generation"), str)]
+    found = [str(error["failed_generation"]) for error in errors]
+    is_cut = any(CUT_GENERATION.search(str(error.get("message"))) for error in errors)
+    return next((text for text in found if text.strip() or is_cut), None)
 
 
 def _usage_beside(document: object) -> object:
@@ -195,12 +212,20 @@ def _text_of(content: object) -> str:
     if content is None or content in ([], {}):
         return ""
     parts = content if isinstance(content, list) else [content]
+    if any(isinstance(part, dict) and not _is_part(part) for part in parts):
+        return _as_json(content)
     if any(
         isinstance(part, (str, dict)) and (isinstance(part, str) or "type" in part or "text" in part) for part in parts
     ):
         texts = (part if isinstance(part, str) else _part_text(part, "text") for part in parts)
         return "".join(text for text in texts if text is not None)
     return _as_json(content)
+
+
+def _is_part(value: dict[str, object]) -> bool:
+    """Whether an object is a part of a message, and not the model's own JSON."""
+    kind = value.get("type")
+    return kind in PART_TYPES or (isinstance(kind, str) and not value.keys() - PART_NAMES) or value.keys() == {"text"}
 
 
 def _part_text(part: object, key: str) -> str | None:
@@ -238,7 +263,7 @@ def _read_logprob(token: object) -> tuple[str, float] | None:
     text, logprob = (token.get(name) if isinstance(token, dict) else None for name in ("token", "logprob"))
     if not isinstance(text, str) or isinstance(logprob, bool) or not isinstance(logprob, (int, float)):
         return None
-    return text, round(min(0.0, max(LOGPROB_MIN, float(logprob))), 4)
+    return text, round(float(min(0.0, max(LOGPROB_MIN, logprob))), 4)
 
 
 def _first_count(*values: object) -> int | None:

@@ -12,7 +12,14 @@ from ..records import Exit, Failure, Record, Rejection, Stopped
 ATTEMPTS = 6
 """Attempts of a row that fails for temporary reasons. A 429 is not counted: it says nothing about the row."""
 
-ATTEMPTS_OF_KIND = {"no_choices": 4, "empty": 3, "auth": 3, "forbidden": 3, "not_found": 3, "gateway_timeout": 3}
+ATTEMPTS_OF_KIND = {
+    "no_choices": 4,
+    "empty": 3,
+    "auth": 3,
+    "forbidden": 3,
+    "not_found": 3,
+    "gateway_timeout": 3,
+}
 """Attempts of a row that fails in one of these ways, which may be paid for, or are probably the row's own fault."""
 
 TEMPORARY_KINDS = frozenset({"gateway_timeout"})
@@ -26,14 +33,15 @@ OUTAGE_KINDS = frozenset({"connect", "overload", "gateway_timeout"})
 down, it is not the row's fault."""
 
 OUTAGE_ROWS_MIN = 5
-"""A `gateway_timeout` is an outage only if so many rows have had it since the last answer, as each may be paid for."""
+"""A `gateway_timeout` is an outage only if at least this number of rows have had it since the last answer: each may be
+paid for."""
 
 REFUSED_ROWS_MAX = {"auth": 4, "forbidden": 20, "not_found": 5}
 """How many rows in a row, without an answer between, may be refused in one of these ways before the job stops. Once a
 key, a model and an address have answered, they are not to blame for the refusal of a few rows."""
 
 REFUSED_FIRST_MAX = 3
-"""The same while they have answered in an earlier run only: the key may be another one by now."""
+"""The same limit for the key in a run that has no answer yet, where an earlier run had one: it may be another key."""
 
 UNCOUNTED_ATTEMPTS_MAX = 100
 """Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down. So is a
@@ -160,7 +168,7 @@ class RetryPolicy:
             kind in OUTAGE_KINDS
             and attempts.answers_before == self.answers
             and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
-            and (kind != "gateway_timeout" or self._rows_in_a_row[kind] >= OUTAGE_ROWS_MIN)
+            and (kind != "gateway_timeout" or self._is_gateway_down(attempts))
         )
         is_uncounted = kind in UNCOUNTED_KINDS and (rejection.status == 429 or attempts.sent <= UNCOUNTED_ATTEMPTS_MAX)
         if not is_uncounted and not is_outage:
@@ -174,11 +182,16 @@ class RetryPolicy:
             return Failure(kind=kind, reason=rejection.message, lasting=False)
         return RetryAfter(after_seconds=self._wait_seconds(rejection, attempts))
 
+    def _is_gateway_down(self, attempts: Attempts) -> bool:
+        """Whether time-outs of a gateway are an outage. Each may be paid for, so a row has only a few of them."""
+        kind = "gateway_timeout"
+        return self._rows_in_a_row[kind] >= OUTAGE_ROWS_MIN and attempts.sent < 2 * ATTEMPTS_OF_KIND[kind]
+
     def _stop_for_same_failures(self, failure: Failure, rejection: Rejection) -> Stopped | None:
         """A stop if all requests so far failed, and too many of them for this reason."""
         kind = failure.kind
         self._failed_first[kind] = count = self._failed_first.get(kind, 0) + 1
-        if count < (TEXT_FAILURES_MAX if kind in TEXT_KINDS else SAME_FAILURES_MAX):
+        if count < (TEXT_FAILURES_MAX if kind in TEXT_KINDS or self._is_proven else SAME_FAILURES_MAX):
             return None
         reply = f"HTTP {rejection.status}: {rejection.message}" if rejection.status else rejection.message
         remedy = "Check [parameters] and the model; `pipeline preview` shows the requests."
@@ -228,7 +241,9 @@ class RetryPolicy:
         kind, times = rejection.kind, self._in_a_row[rejection.kind]
         reply = f"The endpoint replied: {rejection.message}"
         if kind in REFUSED_ROWS_MAX:
-            most = REFUSED_ROWS_MAX[kind] if self.answers else REFUSED_FIRST_MAX if self._is_proven else 0
+            most = REFUSED_ROWS_MAX[kind] if self.answers or self._is_proven else 0
+            if kind == "auth" and not self.answers:
+                most = min(most, REFUSED_FIRST_MAX)
             if self._rows_in_a_row[kind] < most:
                 return None
             return REFUSALS[kind].format(reply)

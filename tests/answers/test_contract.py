@@ -307,6 +307,26 @@ def test_a_label_with_one_level_of_dress_is_read(text: str, kind: str) -> None:
     assert (parsed.values, parsed.repair_kind) == ({"label": "positive"}, kind)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"not": "positive"}', '{"error": "positive"}', '{"example": {"label": "positive"}}', "[{}]", '{"answer": {}}'],
+)
+def test_what_stands_under_another_name_is_not_taken_for_the_answer(text: str) -> None:
+    assert labels("positive", "negative").read(text, is_complete=True).error is not None
+    assert Contract({"type": "object", "properties": {"a": {}}}).read("[{}]", is_complete=True).error is not None
+
+
+def test_thoughts_behind_an_answer_do_not_hide_it() -> None:
+    parsed = labels("positive", "negative").read('{"label": "positive"}\n<reasoning>Why?</reasoning>', is_complete=True)
+    assert parsed.values == {"label": "positive"}
+
+
+def test_broken_json_of_an_answer_that_may_have_been_cut_is_not_mended() -> None:
+    read = labels("positive", "negative").read
+    assert read("{'label': 'positive'}", is_complete=True).repair_kind == "json-repair"
+    assert read("{'label': 'positive'}", is_complete=True, is_mended=False).error is not None
+
+
 def test_labels_that_differ_only_in_case_are_different_labels() -> None:
     contract = labels("us", "US", "etc.")
     assert [contract.read(text, is_complete=True).values.get("label") for text in ("us", "US.", "Us", "Etc")] == [

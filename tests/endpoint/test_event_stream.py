@@ -98,3 +98,31 @@ def test_a_stream_without_any_object_is_no_reply() -> None:
     assert put_together(b"data: [DONE]\n\n") is None
     assert put_together(b": nothing\n\ndata: hello\n\ndata: [1]\n\n") is None
     assert put_together(b'data: {"id":\ndata: "x"}\n\n') == {"id": "x"}
+
+
+def test_a_last_chunk_that_repeats_the_whole_message_doubles_nothing() -> None:
+    whole = {"choices": [{"message": {"content": "positive"}, "finish_reason": "stop"}]}
+    answer = read(stream(*USUAL[:2], whole))
+    assert isinstance(answer, Answer)
+    assert answer.text == "positive"
+
+
+def test_a_tool_call_without_a_function_or_an_index_is_read() -> None:
+    begun = {"tool_calls": [{"id": "a", "function": None}, {"id": "b", "function": {"name": "f", "arguments": "{"}}]}
+    more = {"tool_calls": [{"id": "a", "function": {"arguments": "1"}}, {"id": "b", "function": {"arguments": "}"}}]}
+    whole = put_together(stream(chunk(begun), chunk(more, "tool_calls")))
+    assert whole is not None
+    calls = whole["choices"][0]["message"]["tool_calls"]
+    assert [call["function"]["arguments"] for call in calls] == ["1", "{}"]
+
+
+def test_events_with_one_line_end_between_them_are_read_one_by_one() -> None:
+    body = "".join(f"data: {json.dumps(each)}\n" for each in USUAL).encode() + b"data: [DONE]\n"
+    answer = read(body)
+    assert isinstance(answer, Answer)
+    assert answer.text == "positive"
+
+
+def test_a_stream_that_is_complete_is_an_answer_though_its_connection_stayed_open() -> None:
+    assert isinstance(read_reply(Reply(200, {}, stream(*USUAL), 0.1, "timeout", "nothing came")), Answer)
+    assert isinstance(read_reply(Reply(200, {}, stream(*USUAL, end=""), 0.1, "timeout", "nothing came")), Rejection)

@@ -22,7 +22,7 @@ SPELLINGS = {
     ),
     "content_filter": ("SAFETY", "content-filter", "sensitive", "PROHIBITED_CONTENT", "guardrail_intervened", "SPII"),
     "tool_calls": ("tool_calls", "TOOL_CALL", "tool_use", "function_call"),
-    "error": ("error", "ERROR", "abort", "network_error", "insufficient_system_resource", "CANCELLED", "OTHER"),
+    "error": ("error", "ERROR", "abort", "network_error", "insufficient_system_resource", "CANCELLED"),
 }
 
 

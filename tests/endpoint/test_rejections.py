@@ -119,7 +119,7 @@ def test_the_limit_that_a_too_large_answer_is_reported_with_is_the_one_in_force(
     ("status", "message", "is_likely"),
     [
         (400, "odd", True),
-        (404, "no such path", True),
+        (404, "no such path", False),
         (422, "odd", True),
         (500, "grammar could not be compiled", True),
         (500, "unknown field: response_format", True),

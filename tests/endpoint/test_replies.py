@@ -29,6 +29,9 @@ from pipeline.records import Answer, Rejection, Usage
 # (row of the table of meanings, message, finish_reason) → (text, status)
 ANSWERS: list[tuple[str, dict[str, Any], str | None, str, str]] = [
     ("plain", {"content": "yes"}, "stop", "yes", "ok"),
+    ("its own JSON", {"content": {"label": "a", "type": "spam"}}, "stop", '{"label":"a","type":"spam"}', "ok"),
+    ("its own text", {"content": {"text": "a", "label": "b"}}, "stop", '{"text":"a","label":"b"}', "ok"),
+    ("a number", {"content": 4}, "stop", "4", "ok"),
     ("no finish reason", {"content": " yes\n"}, None, " yes\n", "ok"),
     ("parts", {"content": [{"type": "text", "text": "y"}, {"text": "es"}]}, "stop", "yes", "ok"),
     ("thinking", {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}]}, "stop", "a", "ok"),

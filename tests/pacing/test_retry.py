@@ -134,9 +134,12 @@ def test_a_gateways_time_out_is_paid_for_a_few_times_and_is_an_outage_only_if_ma
     assert all(isinstance(decision, RetryAfter) for decision in again)
     assert isinstance(last, Failure)
     assert not last.lasting
-    policy, rows = policy_with(answered=True), [Attempts() for _ in range(OUTAGE_ROWS_MIN)]
-    made = [policy.decide(rejection("gateway_timeout"), row, 1.0) for _ in range(6) for row in rows]
-    assert all(isinstance(decision, RetryAfter) for decision in made)
+    policy, rows, made = policy_with(answered=True), [Attempts() for _ in range(OUTAGE_ROWS_MIN)], []
+    for row in [row for _ in range(8) for row in rows]:
+        row.sent += 1
+        made.append(policy.decide(rejection("gateway_timeout"), row, 1.0))
+    assert all(isinstance(decision, RetryAfter) for decision in made[: 5 * OUTAGE_ROWS_MIN])
+    assert all(isinstance(decision, Failure) for decision in made[-OUTAGE_ROWS_MIN:])
 
 
 def test_an_endpoint_that_was_never_reached_stops_the_job_after_three_attempts_to_be_tried_later() -> None:

@@ -66,7 +66,12 @@ class FormatFallback:
             return
         if any(f'"{name}"' in answer.text for name in self._contract.shapes):
             self._has_effect = True
-        elif answer.status == "ok" and self._contract.read(answer.text, is_complete=True).error is not None:
+        elif (
+            answer.status == "ok"
+            and not answer.taken_from
+            and answer.finish_reason != "tool_calls"
+            and self._contract.read(answer.text, is_complete=True).error is not None
+        ):
             self._index, self._is_ignored = len(self._formats) - 1, True
 
     def report(self) -> str:

@@ -51,7 +51,7 @@ class Parameters:
             return False
         raise Stopped(
             f"the endpoint does not take the parameter {name} as it is. The endpoint replied: HTTP {rejection.status}: "
-            f"{rejection.message}\n{_remedy(name)}\nIt is not left out unasked, as the answers would be others."
+            f"{rejection.message}\n{_remedy(name)}\nIt is not left out automatically, because the answers would change."
         )
 
     def report(self) -> str:

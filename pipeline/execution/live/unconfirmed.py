@@ -39,7 +39,7 @@ class Unconfirmed:
             raise Stopped(REFUSALS["auth"].format(f"The endpoint replied: {refused[-1].reason}"))
 
     def is_model_in_doubt(self) -> bool:
-        """Whether it is open if rows name a model that does not exist, or the whole job has a wrong address.
+        """Whether it is unknown which is wrong: the models that rows name, or the job's address.
 
         Another model's answer shows that it is the rows. Raises Stopped if none can come any more.
         """
