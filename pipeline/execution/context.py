@@ -65,8 +65,8 @@ class RunContext(Protocol):
         """
         ...
 
-    def uncount(self, outcome: Outcome) -> None:
-        """Take a recorded outcome out of the counts, as its request is asked again."""
+    def uncount(self, request: Request, outcome: Outcome) -> None:
+        """Take a recorded outcome out of the counts, as its request is asked again. A large one may lack its text."""
         ...
 
     def count_attempt(self, cost: float | None, *, held: float = 0.0, broke_off: bool = False) -> None:

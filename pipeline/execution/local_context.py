@@ -34,7 +34,7 @@ from ..records import (
     add_costs,
 )
 from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
-from ..text import in_thread_if, one_line
+from ..text import BODY_BYTES_AT_ONCE, in_thread_if, one_line
 from .context import Clocks, StopState, lane_id
 
 _encoder = msgspec.json.Encoder()
@@ -101,6 +101,8 @@ class LocalContext(StopState):
         self._is_one_lane = len(job.models) == 1
         self._is_verbose = job.this_run.verbosity > 0
         self._pause_shown = NO_PAUSE
+        self._large_statuses: dict[str, Status] = {}
+        """The status of each large answer that this run recorded, by its request's key: its text is not kept."""
         self._told: set[str] = set()
         """The words that `_tell_of` has told of."""
         self._status: RunStatus | None = None
@@ -173,6 +175,8 @@ class LocalContext(StopState):
             outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
         is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
         status, following = await in_thread_if(is_long, self._judged, request, outcome)
+        if isinstance(outcome, Answer) and len(outcome.text) > BODY_BYTES_AT_ONCE:
+            self._large_statuses[request.key] = status
         counted = _tally_of(request, outcome)
         if following is None:
             counted = counted.plus(status)
@@ -213,9 +217,9 @@ class LocalContext(StopState):
                 self._told.add(word)
                 self.say(text)
 
-    def uncount(self, outcome: Outcome) -> None:
-        """Take a recorded outcome out of the counts, as its request is asked again."""
-        status, _ = self._checker.check(outcome)
+    def uncount(self, request: Request, outcome: Outcome) -> None:
+        """Take a recorded outcome out of the counts, as its request is asked again. A large one may lack its text."""
+        status = self._large_statuses.get(request.key) or self._checker.check(outcome)[0]
         self.asked = self.asked.plus(status, -1)
         self.ledger = self.ledger.plus(status, -1)
         self._note_ledger()

@@ -31,6 +31,7 @@ from pipeline.store.notes import read_learned_limits, read_ledger
 from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
+from pipeline.text import BODY_BYTES_AT_ONCE
 
 LABELS = {"answer.labels": ["yes", "no"], "answer.repairs": 0}
 YES = Answer(
@@ -284,3 +285,21 @@ def test_each_long_pause_is_logged_once_and_learned_limits_when_they_change(stor
         "learned: 598 requests/min, window 24",
         "learned: 600 requests/min, window 24",
     ]
+
+
+@pytest.mark.parametrize("characters", [10, BODY_BYTES_AT_ONCE + 1])
+def test_an_outcome_is_taken_out_of_the_counts_also_if_its_large_text_is_gone(store: Store, characters: int) -> None:
+    context, answer = context_for(store), Answer(text="x" * characters, finish_reason="length")
+    record(context, answer)
+    assert (context.asked.truncated, context.ledger.truncated) == (1, 1)
+    kept = answer if characters < BODY_BYTES_AT_ONCE else msgspec.structs.replace(answer, text="")
+    context.uncount(request("a"), kept)
+    assert (context.asked.rows, context.ledger.rows) == (0, 0)
+
+
+def test_a_large_answer_that_does_not_fit_is_taken_out_as_invalid(store: Store) -> None:
+    context, answer = context_for(store, **LABELS), Answer(text="x" * (BODY_BYTES_AT_ONCE + 1), finish_reason="stop")
+    record(context, answer)
+    assert context.asked.invalid == 1
+    context.uncount(request("a"), msgspec.structs.replace(answer, text=""))
+    assert context.asked.rows == 0

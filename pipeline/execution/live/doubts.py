@@ -64,4 +64,4 @@ class Doubts:
             last = last.following
             last.is_superseded = True
         if last.outcome is not None:
-            context.uncount(last.outcome)
+            context.uncount(last.request, last.outcome)

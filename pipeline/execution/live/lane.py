@@ -367,10 +367,10 @@ class Lane:
         # urgent if no other outcome can come to share this one's commit: no reply is awaited, no request can be sent
         is_last = not self.in_flight and (not self._waiting_workers or self._source.is_over(self._model))
         following = await self._context.record(item.request, outcome, is_urgent=is_last, replaces=item.replaces)
-        item.outcome = outcome
+        item.keep(outcome)
         if item.is_superseded:
             if following is None:
-                self._context.uncount(outcome)
+                self._context.uncount(item.request, outcome)
         elif following is not None:
             item.following = OpenRequest(following)
             self._delayed.add(item.following, self._context.clock())

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from ...pacing import Attempts, InFlight
 from ...records import Answer, Failure, Outcome, Request
+from ...text import BODY_BYTES_AT_ONCE
 
 Ended = TypeVar("Ended", Answer, Failure)
 
@@ -43,7 +44,7 @@ class OpenRequest:
         self.is_withdrawn = False
         """The attempt in flight was given up, and the request is to be sent again."""
         self.outcome: Outcome | None = None
-        """What was recorded for it."""
+        """What was recorded for it; a large text is left out."""
         self.following: OpenRequest | None = None
         """The follow-up that came of its outcome, or the same request asked again."""
         self.replaces: Outcome | None = None
@@ -52,6 +53,11 @@ class OpenRequest:
         """The reply to its last attempt may have been another request's."""
         self.is_superseded = False
         """What it follows is asked again, so its own outcome does not count."""
+
+    def keep(self, outcome: Outcome) -> None:
+        """Keep what was recorded, without a large text: a request is held as long as its answer may be doubtful."""
+        is_large = isinstance(outcome, Answer) and len(outcome.text) > BODY_BYTES_AT_ONCE
+        self.outcome = replace(outcome, text="") if is_large else outcome
 
     def completed(self, outcome: Ended, asked_at: datetime, seconds: float) -> Ended:
         """The outcome with the number of attempts, the time of the last one, and the cost of all."""

@@ -133,7 +133,7 @@ class ActorContext(StopState):
         await waiting
         return None
 
-    def uncount(self, outcome: Outcome) -> None:
+    def uncount(self, request: Request, outcome: Outcome) -> None:
         """Never called: an actor asks nothing again."""
         raise NotImplementedError
 
