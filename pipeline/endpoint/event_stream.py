@@ -85,12 +85,11 @@ class _StreamedAnswer:
         whole = chunk.get("message")
         if isinstance(whole, dict) and whole.get("content"):  # the last chunk of some servers repeats the whole message
             self._message, self._texts, self._calls, self._arguments = {}, {}, {}, {}
+        self._add_to_message(whole if isinstance(whole, dict) else chunk.get("delta"))
         for name, value in chunk.items():
-            if name == "message" or (name == "delta" and not isinstance(whole, dict)):
-                self._add_to_message(value)
-            elif name == "delta":
+            if name in ("delta", "message"):
                 continue
-            elif name == "logprobs":
+            if name == "logprobs":
                 tokens = value.get("content") if isinstance(value, dict) else None
                 self._logprobs += tokens if isinstance(tokens, list) else []
             elif name == "text" and isinstance(value, str):  # older servers

@@ -6,6 +6,7 @@ The words are those of the providers' API references and of issues about clients
 import re
 
 from ..records import FINISH_REASONS
+from .error_bodies import plain_code
 
 STOP, LENGTH, FILTERED, TOOL_CALLS, BROKEN = FINISH_REASONS
 
@@ -40,14 +41,13 @@ WORDS: dict[str, str] = {
 PREFIX = re.compile(r"(?:finish|stop)(?:ed)?reason[._: -]?")
 """What enums put before the word, as `FinishReason.STOP` and `FINISH_REASON_STOP`."""
 
-SEPARATORS = str.maketrans("", "", "_- .")
 STOP_TOKEN = re.compile(r"(?:<[|\uff5c]?|\[)?[\w\u2581|\uff5c/]{1,40}(?:[|\uff5c]?>|\])")
 """A model's own stop token, as `<|eot_id|>` and `</s>`."""
 
 WORD_CHARACTERS_MAX = 60
 """A longer word is none of these, and is not looked up."""
 
-_REASONS = {word.translate(SEPARATORS): reason for reason, words in WORDS.items() for word in words.split()}
+_REASONS = {plain_code(word): reason for reason, words in WORDS.items() for word in words.split()}
 
 
 def finish_reason_of(word: object) -> str | None:
@@ -62,6 +62,6 @@ def finish_reason_of(word: object) -> str | None:
         return known
     if len(word) > WORD_CHARACTERS_MAX:
         return word
-    plain = word.strip().casefold().translate(SEPARATORS)
+    plain = plain_code(word.strip())
     plain = PREFIX.sub("", plain, count=1) or plain
     return _REASONS.get(plain) or (STOP if STOP_TOKEN.fullmatch(word.strip()) else word)

@@ -281,6 +281,7 @@ QUOTA_PAUSE_SECONDS = 10.0
 """The shortest wait after a quota's refusal: some gateways report a quota when they are busy, so it is tried again."""
 
 _PLAIN_CODE_KINDS = {plain_code(code): kind for code, kind in CODE_KINDS.items()}
+_PLAIN_CODE_STATUS = {plain_code(code): status for code, status in CODE_STATUS.items()}
 _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -332,7 +333,7 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
 
 def status_of_codes(codes: frozenset[str]) -> int:
     """Find the HTTP status that an error sent with status 200 stands for; 500 if its codes name none."""
-    return next((status for code, status in CODE_STATUS.items() if plain_code(code) in codes), 500)
+    return next((status for code, status in _PLAIN_CODE_STATUS.items() if code in codes), 500)
 
 
 def describe_status(status: int, kind: str, reply: Reply) -> str:

@@ -60,11 +60,7 @@ def read_reply(reply: Reply) -> Answer | Rejection:
         if 200 <= reply.status < 300:
             return _read_success(reply)
         document = error_document(reply.body)
-        details = read_error_details(document)
-        if (text := _failed_generation(document)) is not None:
-            finish = LENGTH if CUT_GENERATION.search(details.message) else STOP
-            return Answer(text=text, finish_reason=finish, usage=read_usage(_usage_beside(document)))
-        return _read_error(reply, reply.status, document, details)
+        return _failed_generation(document) or _read_error(reply, reply.status, document, read_error_details(document))
     except RecursionError:  # JSON nested so deep that it can be read but not written
         return reject(reply, "garbled", "the body is nested too deeply")
 
@@ -133,15 +129,17 @@ def _read_error(reply: Reply, status: int, document: object, details: ErrorDetai
     return reject(reply, kind, message or describe_status(status, kind, reply), details, usage)
 
 
-def _failed_generation(document: object) -> str | None:
+def _failed_generation(document: object) -> Answer | None:
     """What the model wrote where a provider reports as an error that it does not fit the schema (Groq).
 
     It may be empty if the answer was cut.
     """
-    errors = [error for error in error_objects(document) if isinstance(error.get("failed_generation"), str)]
-    found = [str(error["failed_generation"]) for error in errors]
-    is_cut = any(CUT_GENERATION.search(str(error.get("message"))) for error in errors)
-    return next((text for text in found if text.strip() or is_cut), None)
+    for error in error_objects(document):
+        text, is_cut = error.get("failed_generation"), CUT_GENERATION.search(str(error.get("message")))
+        if isinstance(text, str) and (text.strip() or is_cut):
+            finish = LENGTH if is_cut else STOP
+            return Answer(text=text, finish_reason=finish, usage=read_usage(_usage_beside(document)))
+    return None
 
 
 def _usage_beside(document: object) -> object:

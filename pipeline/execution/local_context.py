@@ -49,6 +49,8 @@ LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""
 
 KNOWN_REASONS = (None, *FINISH_REASONS)
+"""The finish reasons that need no word to the user."""
+
 TOLD_MAX = 20
 """How many unusual words of an endpoint are told of: it might send a new one each time."""
 

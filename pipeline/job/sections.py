@@ -4,7 +4,6 @@ The command line (`--set`, flags and their help), the table of keys, and the JSO
 A help text says what the setting is, in lower case and without a full stop; units and limits belong into it.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -132,7 +131,7 @@ class Endpoint(Section):
     def secrets(self) -> list[str]:
         """All secrets of the endpoint: those in the headers, and the key as far as it is set. Never raises."""
         variables = [*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values()]
-        keys = [*(os.environ.get(name, "").strip() for name in variables), self.api_key_default]
+        keys = [*map(variable_value, variables), self.api_key_default]
         return [*self.secret_headers, *filter(None, keys)]
 
     @property
