@@ -11,6 +11,8 @@ from .file import JobFile
 
 SECRET_KEYS = ("endpoint.headers", "endpoint.api_key_default")
 """Keys that hold secrets; other users of the machine can see command lines in its list of processes."""
+NAMES_OF_VARIABLES = "endpoint.headers_env"
+"""A key that begins like one of these, and holds names of variables only."""
 TYPE_WORDS = {
     "array": "list",
     "boolean": "true or false",
@@ -69,7 +71,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     if not equals or "." not in name:
         shown = hidden_in_text(text, is_command=True)
         raise BadJob(f"--set {shown}: write it as section.key=value, such as --set limits.max_cost=5")
-    if name.startswith(SECRET_KEYS):
+    if name.startswith(SECRET_KEYS) and name != NAMES_OF_VARIABLES:
         raise BadJob(f"--set {name}: other users can see command lines; set it in the job file")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]

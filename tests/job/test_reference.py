@@ -45,3 +45,7 @@ def test_the_table_of_keys_says_types_and_defaults_in_words() -> None:
     assert table["answer.schema"][1:3] == ("text or table", "")
     assert table["parameters.*"].kind == "any"
     assert table["limits.max_cost"] == Setting("limits.max_cost", "number", "", setting_help("limits.max_cost"))
+
+
+def test_the_names_of_variables_that_hold_headers_may_stand_in_a_command_line() -> None:
+    assert parse_setting('endpoint.headers_env={api-key="MY_KEY"}') == ("endpoint.headers_env", {"api-key": "MY_KEY"})
