@@ -1,11 +1,12 @@
 """What a job asks for: the settings of its job file, checked before anything is sent."""
 
 from .added_columns import ADDED_COLUMNS
+from .endpoint import LOOPBACK, Endpoint
 from .file import OUTPUT_CAPS, JobFile
 from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from .load import uses_of
 from .reference import parse_setting, setting_help
-from .sections import AUTO_WINDOW, LOOPBACK, AnswerSection, Endpoint, Limits, Prompt
+from .sections import AUTO_WINDOW, AnswerSection, Limits, Prompt
 from .values import duration_seconds
 
 __all__ = [

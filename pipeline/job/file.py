@@ -8,17 +8,17 @@ from pydantic import Field, field_validator, model_validator
 from ..secrecy import HIDDEN, hidden_in_setting
 from ..text import did_you_mean
 from .added_columns import ADDED_COLUMNS
+from .endpoint import Endpoint
+from .prices import Prices
 from .sections import (
     AnswerSection,
     Columns,
-    Endpoint,
     Limits,
     OutputSection,
-    Prices,
     Prompt,
     RunSection,
-    Section,
 )
+from .values import Section
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
 """Parts of a request's body that the program sets itself."""

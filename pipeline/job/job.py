@@ -14,7 +14,7 @@ from ..paths import check_name
 from ..records import BadJob, Status
 from .file import JobFile
 from .load import SettingsSource
-from .sections import Section
+from .values import Section
 
 
 class ThisRun(Section):

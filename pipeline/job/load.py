@@ -17,7 +17,7 @@ from ..records import BadJob
 from ..text import did_you_mean, near_name
 from .examples import read_examples
 from .file import JobFile
-from .sections import ModelPrices
+from .prices import ModelPrices
 
 PYDANTIC_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """A schema named as `module:Class`."""

@@ -1,4 +1,6 @@
-"""The sections of a job file: every setting is declared once, here, with its type, default, check and help.
+"""The sections of a job file: every setting is declared once, with its type, default, check and help.
+
+Those of the endpoint and the prices have files of their own.
 
 The command line (`--set`, flags and their help), the table of keys, and the JSON schema for editors read it from here.
 A help text says what the setting is, in lower case and without a full stop; units and limits belong into it.
@@ -6,160 +8,14 @@ A help text says what the setting is, in lower case and without a full stop; uni
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..records import BadJob
-from ..secrecy import is_secret, secrets_of_header
-from .values import (
-    Duration,
-    Price,
-    VariableName,
-    variable_not_set,
-    variable_value,
-    without_duplicates,
-)
+from .values import Duration, Section, without_duplicates
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AUTO_WINDOW = 8
 """Requests in flight at the start of a run with `concurrency = "auto"`."""
-
-
-class Section(BaseModel):
-    """One table of the job file. Unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class Endpoint(Section):
-    """The endpoint and the model that are asked."""
-
-    base_url: str = Field(
-        description="the API's address, up to and with `/v1`; or a model on this machine, as `local:smollm2-135m` or "
-        "`local:path/to.gguf`"
-    )
-    model: str = Field(default="", description="the model's name at the endpoint; not needed with `local:`")
-    api_key_env: VariableName = Field(
-        default="", description="the name of the environment variable that holds the API key; never the key itself"
-    )
-    api_key_default: str = Field(
-        default="",
-        repr=False,
-        description="the API key to use where that variable is not set; only for a key that its owner has made public",
-    )
-    name: str = Field(
-        default="",
-        description="the name that answers are stored under, so that a server can move to another address; "
-        "default: the base URL",
-    )
-    revision: str = Field(
-        default="", description="any text; change it when the weights behind the model's name have changed"
-    )
-    headers: dict[str, str] = Field(default={}, repr=False, description="more HTTP headers, sent with every request")
-    headers_env: dict[str, VariableName] = Field(
-        default={},
-        description="headers whose values are secrets: from each header to the name of the environment variable that "
-        'holds its value, as `{ api-key = "AZURE_API_KEY" }`',
-    )
-    query: dict[str, str] = Field(
-        default={}, description="added to the address of every request, as Azure's `api-version`; never a key"
-    )
-    stream: bool = Field(
-        default=False,
-        description="have answers sent in pieces: for models that only stream, and gateways that cut off long silence",
-    )
-    timeout_seconds: float = Field(
-        default=600,
-        gt=0,
-        description="the most seconds that one attempt may take in all; with `stream`, the longest silence",
-    )
-    plain_http: bool = Field(default=False, description="allow the key to be sent over http:// to another machine")
-
-    @field_validator("base_url")
-    @classmethod
-    def _check_address(cls, url: str) -> str:
-        if url.startswith("local:"):
-            return url
-        parts = urlsplit(url)
-        # checked first: the message below quotes the address, which may hold a key
-        if "@" in url.rpartition("://")[2].partition("/")[0] or parts.query or parts.fragment:
-            raise ValueError(
-                "a key or a query does not belong in the address; name the key's variable in endpoint.api_key_env,\n"
-                "and give the query in endpoint.query"
-            )
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a web address; it must begin with https://, http:// or local:")
-        return url.rstrip("/").removesuffix("/chat/completions")
-
-    @field_validator("query")
-    @classmethod
-    def _check_query(cls, query: dict[str, str]) -> dict[str, str]:
-        for name, value in query.items():
-            if secrets_of_header(name, value):
-                raise ValueError(f"{name!r} looks like a key; give it in a header, with endpoint.headers_env")
-        return query
-
-    @model_validator(mode="after")
-    def _check_model_and_encryption(self) -> Self:
-        if not self.model and not self.is_local:
-            raise ValueError("endpoint.model is missing; set it in the job file (-c) or with -m")
-        parts = urlsplit(self.base_url)
-        has_key = self.api_key_env or self.api_key_default or self.secret_headers or self.headers_env
-        if parts.scheme == "http" and has_key and not self.plain_http and parts.hostname not in LOOPBACK:
-            raise ValueError(
-                "the key would be sent unencrypted over http://; use https://, or set endpoint.plain_http = true"
-            )
-        return self
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the model runs on this machine, started by this program."""
-        return self.base_url.startswith("local:")
-
-    @property
-    def secret_headers(self) -> list[str]:
-        """The secrets in the headers: what their names say are secrets, and in the others what looks like one."""
-        return [secret for name, value in self.headers.items() for secret in secrets_of_header(name, value)]
-
-    @property
-    def address_secrets(self) -> list[str]:
-        """The parts of the address's path that look like a secret, as some gateways take the key there."""
-        return [part for part in urlsplit(self.base_url).path.split("/") if is_secret(part)]
-
-    @property
-    def secrets(self) -> list[str]:
-        """All secrets of the endpoint: those in the headers, and the key as far as it is set. Never raises."""
-        variables = [*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values()]
-        keys = [*map(variable_value, variables), self.api_key_default]
-        return [*self.secret_headers, *filter(None, keys)]
-
-    @property
-    def filed_under(self) -> str:
-        """The name that answers are stored under; it is part of their keys."""
-        return self.name or self.base_url
-
-    @property
-    def host(self) -> str:
-        """Where the data goes, for a person: `api.openai.com`, or `this machine`."""
-        return "this machine" if self.is_local else urlsplit(self.base_url).netloc
-
-    def key(self) -> SecretStr | None:
-        """The API key, masked; None if the job names none. Raises BadJob if its environment variable is not set."""
-        if not self.api_key_env and not self.api_key_default:
-            return None
-        key = (variable_value(self.api_key_env) if self.api_key_env else "") or self.api_key_default
-        if not key:
-            raise variable_not_set(self.api_key_env, "the key", "endpoint.api_key_env")
-        return SecretStr(key)
-
-    def all_headers(self) -> dict[str, str]:
-        """The job's own headers with their values. Raises BadJob if the environment variable of one is not set."""
-        found = {header: variable_value(name) for header, name in self.headers_env.items()}
-        for header, value in found.items():
-            if not value:
-                raise variable_not_set(self.headers_env[header], f"the header {header}", "endpoint.headers_env")
-        return {**self.headers, **found}
 
 
 class Prompt(Section):
@@ -329,39 +185,6 @@ class Limits(Section):
             messages = {str(each["loc"][0]): each["msg"] for each in error.errors()}
             lines = [f"limits.{name}: {message}" for name, message in messages.items()]
             raise BadJob("\n".join([*lines, "Nothing was changed."])) from None
-
-
-class ModelPrices(Section):
-    """The prices of one model, in US dollars per million tokens."""
-
-    input: Price | None = Field(default=None, description="US dollars per million prompt tokens")
-    cached_input: Price | None = Field(
-        default=None,
-        description="US dollars per million prompt tokens that the endpoint read from its cache; default: `input`",
-    )
-    output: Price | None = Field(
-        default=None, description="US dollars per million completion tokens, hidden reasoning included"
-    )
-
-    @model_validator(mode="after")
-    def _check_both_or_none(self) -> Self:
-        if (self.input is None) != (self.output is None):
-            raise ValueError("give both prices.input and prices.output, or neither")
-        if self.cached_input is not None and self.input is None:
-            raise ValueError("prices.cached_input is given, but not prices.input and prices.output")
-        return self
-
-
-class Prices(ModelPrices):
-    """Prices that count instead of those of the price list, in US dollars per million tokens."""
-
-    models: dict[str, ModelPrices] = Field(
-        default={}, description='the prices of single models, with the same keys: `[prices.models."gpt-x"]`'
-    )
-
-    def of(self, model: str) -> ModelPrices:
-        """The prices that the job file gives for a model; they are None where it gives none."""
-        return self.models.get(model, self)
 
 
 class OutputSection(Section):

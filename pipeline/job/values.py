@@ -1,15 +1,21 @@
-"""The values that need a check of their own: durations, names of environment variables, prices, lists of words."""
+"""What a section is, and the values that need a check of their own: durations, names of variables, prices, words."""
 
 import os
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..records import BadJob
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+class Section(BaseModel):
+    """One table of the job file. Unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def duration_seconds(text: str) -> float:

@@ -10,7 +10,7 @@ from chat_server import Canned, ChatServer
 from pydantic import SecretStr
 
 from pipeline.endpoint.client import Client
-from pipeline.job.sections import Endpoint
+from pipeline.job.endpoint import Endpoint
 from pipeline.records import Reply, Request
 
 KEY = "sk-test-4f9c81d2"
