@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..job import Job
 from ..records import Request, Usage
-from .prices import PriceList, text_and_images
+from .prices import LONG_CACHE, PriceList, text_and_images
 
 IMAGE_TOKENS_MAX = 50_000
 """The most prompt tokens that an image can use, independent of its size in bytes.
@@ -67,8 +67,6 @@ class Bounds:
         """The longest answer that the job's settings allow; None if nothing bounds it."""
         self._prompt: defaultdict[str, Excess] = defaultdict(Excess)
         self._output: defaultdict[str, Excess] = defaultdict(Excess)
-        self._token_prices: dict[str, tuple[float, float]] = {}
-        """By model: the price of a prompt token and of an output token in US dollars; 0 if it is unknown."""
 
     def tokens(self, request: Request) -> TokenBounds:
         """What the request itself bounds.
@@ -84,23 +82,8 @@ class Bounds:
     def cost(self, request: Request) -> float | None:
         """The most that one attempt can cost in US dollars, by all that is known; None if the price is unknown."""
         prompt, output = self._learned_tokens(request)
-        return self._prices.worst_cost(prompt, output, request.model)
-
-    def rough_cost(self, request: Request) -> float:
-        """Nearly the same, at a hundredth of the time where prices are looked up in a list; 0 if the price is unknown.
-
-        It takes the price of a token as that of a large request.
-        """
-        model = request.model
-        if model not in self._token_prices:
-            each = 100_000
-            of_prompt, of_output = (self._prices.worst_cost(*tokens, model) for tokens in ((each, 0), (0, each)))
-            self._token_prices[model] = (of_prompt or 0.0) / each, (of_output or 0.0) / each
-        prompt_price, output_price = self._token_prices[model]
-        if not prompt_price and not output_price:
-            return 0.0
-        prompt, output = self._learned_tokens(request)
-        return prompt * prompt_price + output * output_price
+        has_long_writes = any(mark in request.body for mark in LONG_CACHE)
+        return self._prices.worst_cost(prompt, output, request.model, has_long_writes=has_long_writes)
 
     def learn(self, request: Request, usage: Usage) -> str:
         """Learn from what an attempt at this request, as it was sent, used.

@@ -5,7 +5,10 @@ from typing import NamedTuple
 from ..job import Job
 from ..records import Answer, BadJob, Exit, Rejection, Request, Stopped, Usage
 from .bounds import Bounds
-from .prices import PriceList
+from .prices import PriceList, text_and_images
+
+TOKEN_BYTES_MAX = 512
+"""The longest token, in bytes: the vocabularies in use have none above 128 characters (long runs of spaces)."""
 
 
 class Charge(NamedTuple):
@@ -40,6 +43,7 @@ class Budget:
         self._prices = prices
         self._bounds = Bounds(job, prices)
         self._endpoint = job.endpoint
+        self._has_told_of_counts = False
         try:
             self.change_cap(job.limits.max_cost)
         except BadJob as error:
@@ -81,7 +85,8 @@ class Budget:
 
         What no number in the request limits, as hidden reasoning beyond `max_tokens`, counts once it was seen.
         """
-        return self._bounds.rough_cost(request) if self.cap is None else self._bounds.cost(request)
+        most = self._bounds.cost(request)
+        return most if self.cap is not None else most or 0.0
 
     def charge(self, sent: Request, result: Answer | Rejection, reserved: float | None = None) -> Charge:
         """What an attempt cost, whatever its reply says or leaves out; later reservations learn from it.
@@ -92,18 +97,29 @@ class Budget:
         dollars; None for the most that it can be now.
         """
         usage = result.usage or Usage()
-        if _is_credible(usage, result):
+        untrue = _untrue_count(usage, sent, result)
+        if not untrue and usage.prompt_tokens is not None and usage.billed_output_tokens is not None:
             said, paid = self.learn(sent, usage), self._prices.cost(usage, sent.model)
             return Charge(paid, self._most(sent, reserved) if paid is None else 0.0, said=said)
         if isinstance(result, Rejection) and result.is_turned_away:
             return Charge(0.0)
-        most = self._most(sent, reserved)
+        most, said = self._most(sent, reserved), self._said_of(untrue)
         if isinstance(result, Answer):
-            prompt_tokens = usage.prompt_tokens or self._bounds.tokens(sent).prompt
+            prompt_tokens = max(usage.prompt_tokens or 0, self._bounds.tokens(sent).prompt)
             least = self._prices.worst_cost(prompt_tokens, len(result.text.encode()), sent.model)
             paid = self._prices.cost(Usage(), sent.model)
-            return Charge(paid, max(most, least or 0.0))
-        return Charge(0.0, most, is_maybe_billed=True)
+            return Charge(paid, max(most, least or 0.0), said=said)
+        return Charge(0.0, most, is_maybe_billed=True, said=said)
+
+    def _said_of(self, untrue: str) -> str:
+        """The line for the screen about a count that cannot be true, the first time."""
+        if not untrue or self._has_told_of_counts:
+            return ""
+        self._has_told_of_counts = True
+        return (
+            f"The endpoint reports token counts that cannot be true: {untrue}. The cost of such attempts is not known; "
+            "against limits.max_cost each of them counts at the most that it can have cost."
+        )
 
     def _most(self, sent: Request, reserved: float | None) -> float:
         return (self.worst(sent) or 0.0) if reserved is None else reserved
@@ -113,7 +129,12 @@ class Budget:
 
         Returns a line for the screen where that happens for the first time; else "".
         """
-        return self._bounds.learn(sent, usage)
+        said = self._bounds.learn(sent, usage)
+        if self._prices.see_tier(usage.tier):
+            said += (
+                f"\nThe endpoint uses the service tier {usage.tier}, which costs more. The cost cap reserves for it."
+            )
+        return said.lstrip()
 
     @property
     def is_passed(self) -> bool:
@@ -141,8 +162,17 @@ class Budget:
         )
 
 
-def _is_credible(usage: Usage, result: Answer | Rejection) -> bool:
-    """Whether reported tokens can be true: every prompt has some, and every text of an answer."""
-    has_text = isinstance(result, Answer) and bool(result.text)
+def _untrue_count(usage: Usage, sent: Request, result: Answer | Rejection) -> str:
+    """A reported count that cannot be true, in words; empty if all can.
+
+    Every prompt has tokens, and every text of an answer; and no token is longer than TOKEN_BYTES_MAX.
+    """
+    if usage.untrue:
+        return usage.untrue
+    text = result.text if isinstance(result, Answer) else ""
     output = usage.billed_output_tokens
-    return bool(usage.prompt_tokens) and output is not None and (output > 0 or not has_text)
+    if usage.prompt_tokens is not None and usage.prompt_tokens * TOKEN_BYTES_MAX < text_and_images(sent.body)[0]:
+        return f"{usage.prompt_tokens:,} prompt tokens for a request of {len(sent.body):,} bytes"
+    if output is not None and output * TOKEN_BYTES_MAX < len(text):
+        return f"{output:,} completion tokens for an answer of {len(text):,} characters"
+    return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import polars as pl
+from msgspec.structs import replace
 
 from ..job import Job, Limits
 from ..records import USABLE, Answer, LearnedLimits, Record, Tally, Usage
@@ -19,6 +20,10 @@ BYTES_PER_TOKEN_MOST, BYTES_PER_TOKEN_LEAST = 5.0, 2.0
 
 COMPLETION_TOKENS_MOST = 500
 """The longest likely answer, in tokens, to a request that sets no limit; assumed before the first answer."""
+
+CACHED_TOKENS_MIN = 1024
+"""The shortest prompt that OpenAI writes to its cache, at a higher price, without being asked. Before the first answer
+it is not known whether an endpoint does so."""
 
 PERCENTILES = (0.1, 0.5, 0.9)
 """The percentiles of token counts that a PilotResult gives."""
@@ -56,7 +61,7 @@ def make_forecast(job: Job, known: ForecastInputs, request_bytes: int, requests:
     usage = expected_usage(ledger, request_bytes, requests, max(job.output_caps.values(), default=None))
     latency = ledger.seconds / ledger.answers if ledger.answers else None
     seconds = forecast_seconds(job.limits, known.lanes, requests, usage, latency)
-    return Forecast(usage, known.prices.expected_cost(usage), seconds)
+    return Forecast(usage, known.prices.expected_cost(usage, requests), seconds)
 
 
 def forecast_seconds(
@@ -105,9 +110,12 @@ def usage_range(
     else:
         output = Interval(requests, requests * (output_tokens_max or COMPLETION_TOKENS_MOST))
         prompt = Interval(request_bytes / BYTES_PER_TOKEN_MOST, request_bytes / BYTES_PER_TOKEN_LEAST)
-    low = Usage(round(prompt.low), round(output.low))
-    high = Usage(round(prompt.high), round(output.high))
-    return UsageRange(low, high, known.prices.expected_cost(low), known.prices.expected_cost(high))
+    low = replace(expected, prompt_tokens=round(prompt.low), completion_tokens=round(output.low))
+    high = replace(expected, prompt_tokens=round(prompt.high), completion_tokens=round(output.high))
+    if not known.ledger.answers and prompt.high >= CACHED_TOKENS_MIN * requests:
+        high = replace(high, cache_write_tokens=round(prompt.high))
+    prices = (known.prices.expected_cost(end, requests) for end in (low, high))
+    return UsageRange(low, high, *prices)
 
 
 def predict_total(sample: Sequence[float], rest: int) -> Interval:
@@ -151,7 +159,8 @@ def summarize_pilot(job: Job, lanes: Sequence[LearnedLimits | None], cells: pl.D
     costs = cells["cost"].drop_nulls().to_list()
     hidden = cells["total_tokens"] - cells["prompt_tokens"]
     output = cells.select(pl.max_horizontal("completion_tokens", hidden.alias("hidden"))).to_series()
-    usage = Usage(*(round(rest * _mean(column)) for column in (cells["prompt_tokens"], output)))
+    prompt_tokens, output_tokens = (round(rest * _mean(column)) for column in (cells["prompt_tokens"], output))
+    usage = Usage(prompt_tokens, output_tokens)
     ends: list[float | None] = []
     if len(latency) > 1 and rest:
         requests = rest * job.samples_per_row

@@ -1,11 +1,13 @@
 """Prices of a job's models, and the number of tokens that requests are expected to use."""
 
+import math
 import re
+import time
+from collections.abc import Callable
 
 from ..job import Job
 from ..records import Tally, Usage
-
-PER_MILLION = 1e-6
+from .token_prices import CostParts, PriceSteps, listed_prices, own_prices
 
 BYTES_PER_TOKEN = 4.0
 """Bytes of text per token, assumed before the first answer. English prose has about 4.7, Chinese about 2."""
@@ -52,80 +54,152 @@ def expected_usage(known: Tally, request_bytes: int, requests: int, output_token
     if not known.answers or not prompt_tokens or output_tokens is None:
         assumed = min(COMPLETION_TOKENS, output_tokens_max or COMPLETION_TOKENS)
         return Usage(round(request_bytes / BYTES_PER_TOKEN), requests * assumed)
-    return Usage(
-        round(request_bytes * prompt_tokens / known.request_bytes), round(requests * output_tokens / known.answers)
+    per_byte = request_bytes / known.request_bytes
+    cached, written, long = (
+        None if count is None else round(per_byte * count)
+        for count in (known.usage.cached_tokens, known.usage.cache_write_tokens, known.usage.long_cache_write_tokens)
     )
+    return Usage(
+        round(per_byte * prompt_tokens),
+        round(requests * output_tokens / known.answers),
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        long_cache_write_tokens=long,
+    )
+
+
+TIER_FACTORS = {"flex": 0.5, "priority": 2.0, "fast": 2.0, "ultrafast": 6.0}
+"""What the service tiers of OpenAI and Google cost, as a multiple of the standard one, where no price says it. Others,
+such as `default`, `auto` or Groq's `on_demand`, cost the same."""
+
+LISTED_SECONDS = 60.0
+"""How long a listed price is used before it is looked up again: a few depend on the time of day."""
+
+LONG_CACHE = (b'"ttl":"1h"', b'"ttl":"12h"')
+"""How requests ask for a cache that lasts an hour or more, and costs more to write (Anthropic, OpenAI)."""
 
 
 class PriceList:
     """The prices of a job's models: those in `[prices]`, else those listed by genai-prices; a local model is free.
 
-    For a job that runs in batches, the listed batch prices count. Prices in `[prices]` count as they are given, for
-    batches too.
+    A listed price depends on the service tier that a reply names, on the length of the prompt, and on whether the job
+    runs in batches. Prices in `[prices]` count as they are given, for batches too. A dearer tier without a listed price
+    counts at TIER_FACTORS; a cheaper one counts at the standard price, so that a cost is rather too high.
 
     Listed prices count only if the base URL is that of a provider that genai-prices knows: another server may give a
     model any name. All costs are estimates of what the provider will bill.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._endpoint, self._own, self._models = job.endpoint, job.prices, job.models
-        self._context = {"processing": "batch"} if job.run.how == "batch" else None
+    def __init__(self, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds: listed prices are looked up again after LISTED_SECONDS."""
+        self._endpoint, self._own, self._models, self._clock = job.endpoint, job.prices, job.models, clock
+        self._processing = {"processing": "batch"} if job.run.how == "batch" else {}
+        asked = "flex" if job.run.how == "flex" else job.parameters.get("service_tier")
+        self._asked_tier = asked if isinstance(asked, str) else ""
         self._free = job.endpoint.is_local
         self._unlisted: set[str] = set()
         """Models that genai-prices does not know."""
+        self._found: dict[tuple[str, str], tuple[float, PriceSteps | None]] = {}
+        """By model and tier: when the prices were looked up, and what they are; None if they are unknown."""
+        self._tiers = {"", self._asked_tier}
+        """The tiers that requests may be billed by: the standard one, the one that is asked for, and those seen."""
         self.unknown = next((model for model in job.models if not self.knows(model)), None)
         """The first of the job's models without a known price; None if all prices are known."""
 
     def knows(self, model: str) -> bool:
         """Whether the price of a model is known."""
-        return self.cost(Usage(1, 1), model) is not None
+        return self._free or self._prices_of(model, "") is not None
 
     def cost(self, usage: Usage, model: str = "") -> float | None:
         """Cost of some usage in US dollars; None if the price or a token count is unknown.
 
         `model`: whose prices count; the job's first model if empty.
         """
+        if self._free or not usage.is_billed:
+            return 0.0
+        prices = self._prices_of(model or self._models[0], usage.tier)
+        parts = None if prices is None else prices.parts(usage)
+        return None if parts is None else sum(parts)
+
+    def parts(self, usage: Usage, model: str) -> CostParts:
+        """The same by kind of token; all 0 if it is unknown."""
+        prices = self._prices_of(model, usage.tier) if usage.is_billed else None
+        return (None if prices is None else prices.parts(usage)) or CostParts(0.0, 0.0, 0.0, 0.0)
+
+    def expected_cost(self, usage: Usage, requests: int) -> float | None:
+        """Cost in US dollars if the job's models share the usage of this number of requests equally.
+
+        It is taken at the service tier that the job asks for. None if one model's price is unknown.
+        """
         if self._free:
             return 0.0
-        prompt_tokens, output_tokens = usage.prompt_tokens, usage.billed_output_tokens
-        if prompt_tokens is None or output_tokens is None:
-            return None
-        cached_tokens = min(usage.cached_tokens or 0, prompt_tokens)
-        model = model or self._models[0]
+        found = [self._prices_of(model, self._asked_tier) for model in self._models]
+        parts = [prices.parts(usage, max(1, requests)) for prices in found if prices is not None]
+        known = [sum(each) for each in parts if each is not None]
+        return sum(known) / len(found) if len(known) == len(found) else None
+
+    def worst_cost(
+        self, prompt_tokens: int, output_tokens: int, model: str = "", *, has_long_writes: bool = False
+    ) -> float | None:
+        """The most that a request with these tokens can cost in US dollars; None if the price is unknown.
+
+        It may be any share of its prompt that is read from a cache or written to one, and any tier that is asked for or
+        was seen. `has_long_writes`: it asks for a cache that lasts an hour or more.
+        """
+        if self._free:
+            return 0.0
+        found = [self._prices_of(model or self._models[0], tier) for tier in self._tiers]
+        most = [
+            prices.most(prompt_tokens, output_tokens, has_long_writes=has_long_writes)
+            for prices in found
+            if prices is not None
+        ]
+        return max(most, default=None)
+
+    def see_tier(self, tier: str) -> bool:
+        """Take note of the tier of a reply; True if it is dearer than what was expected so far, for the first time."""
+        if not tier or tier in self._tiers or tier not in {**TIER_FACTORS, **self._own.tiers}:
+            return False
+        before = [self._factor(known) for known in self._tiers]
+        self._tiers.add(tier)
+        return self._factor(tier) > max(before)
+
+    def _factor(self, tier: str) -> float:
+        return self._own.tiers.get(tier, TIER_FACTORS.get(tier, 1.0))
+
+    def _prices_of(self, model: str, tier: str) -> PriceSteps | None:
+        """The prices of a model in a service tier; None if they are unknown."""
         own = self._own.of(model)
-        # the section of the job file requires both or neither
-        if own.input is None or own.output is None:
-            return self._listed_cost(prompt_tokens, cached_tokens, output_tokens, model)
-        cached_price = own.input if own.cached_input is None else own.cached_input
-        fresh_tokens = prompt_tokens - cached_tokens
-        return PER_MILLION * (fresh_tokens * own.input + cached_tokens * cached_price + output_tokens * own.output)
+        known_tier = tier if tier in TIER_FACTORS or tier in own.tiers else ""
+        found = self._found.get((model, known_tier))
+        if found is None or found[0] <= self._clock():
+            prices = own_prices(own)
+            if prices is not None:
+                factor = own.tiers.get(known_tier, TIER_FACTORS.get(known_tier, 1.0))
+                found = math.inf, prices.times(factor)
+            else:
+                found = self._clock() + LISTED_SECONDS, self._listed_prices(model, known_tier)
+            self._found[model, known_tier] = found
+        return found[1]
 
-    def expected_cost(self, usage: Usage) -> float | None:
-        """Cost in US dollars if the job's models share the usage equally; None if one model's price is unknown."""
-        costs = [self.cost(usage, model) for model in self._models]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known) / len(costs) if len(known) == len(costs) else None
-
-    def worst_cost(self, prompt_tokens: int, output_tokens: int, model: str = "") -> float | None:
-        """The most that these tokens can cost in US dollars, for any share of cached prompt tokens; None if unknown."""
-        fresh = self.cost(Usage(prompt_tokens, output_tokens), model)
-        if fresh is None or self._own.of(model or self._models[0]).cached_input is None:
-            return fresh  # no listed price of a cached token is above that of a fresh one
-        return max(fresh, self.cost(Usage(prompt_tokens, output_tokens, cached_tokens=prompt_tokens), model) or 0.0)
-
-    def _listed_cost(self, prompt_tokens: int, cached_tokens: int, output_tokens: int, model: str) -> float | None:
-        if model in self._unlisted:
+    def _listed_prices(self, model: str, tier: str) -> PriceSteps | None:
+        if self._free or model in self._unlisted:
             return None
         import genai_prices  # noqa: PLC0415 - takes a second to import, and many jobs do not need it
 
-        used = genai_prices.Usage(
-            input_tokens=prompt_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
-        )
+        context = {**self._processing, **({"service_tier": tier} if tier else {})}
         try:
             found = genai_prices.calc_price(
-                used, model, provider_api_url=self._endpoint.base_url, price_context=self._context
+                genai_prices.Usage(input_tokens=1, output_tokens=1),
+                model,
+                provider_api_url=self._endpoint.base_url,
+                price_context=context,
             )
         except LookupError:
             self._unlisted.add(model)
             return None
-        return float(found.total_price)
+        prices = listed_prices(found.model_price)
+        is_listed = any(variant.when.get("service_tier") == tier for variant in found.model.price_variants or ())
+        if prices is None or is_listed or not tier:
+            return prices
+        return prices.times(max(1.0, TIER_FACTORS[tier]))

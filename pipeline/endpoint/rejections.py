@@ -49,6 +49,9 @@ KINDS: dict[str, Kind] = {
         "retry", "rate", "the endpoint's limit of requests or tokens per minute was reached", is_turned_away=True
     ),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
+    "capacity": Kind(
+        "retry", "window", "the service tier that was asked for has no capacity at present", is_turned_away=True
+    ),
     "gateway_timeout": Kind(
         "retry", "window", "a gateway stopped waiting for the answer: endpoint.stream = true may help", maybe_paid=True
     ),
@@ -95,7 +98,8 @@ STATUS_KINDS: dict[int, str] = {
     413: "too_long",
     429: "rate",
     **dict.fromkeys((504, 524), "gateway_timeout"),  # the model's server may go on, and bill its answer
-    **dict.fromkeys((498, 502, 503, 520, 521, 522, 523, 529), "overload"),
+    498: "capacity",  # Groq, flex
+    **dict.fromkeys((502, 503, 520, 521, 522, 523, 529), "overload"),
 }
 """The kind of a status where no code or phrase decides. Any other 3xx is not_found, 4xx bad_request, 5xx server."""
 
@@ -138,6 +142,8 @@ CODE_KINDS: dict[str, str] = {
     "base_resp_1041": "overload",
     "base_resp_2013": "bad_request",
     "base_resp_2056": "quota",
+    "resource_unavailable": "capacity",  # OpenAI, flex
+    "capacity_exceeded": "capacity",  # Groq, flex
     "throttling_exception": "rate",  # Bedrock
     "throttling": "rate",  # DashScope
     "throttling_rate_quota": "rate",
@@ -225,6 +231,11 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
             r"|\u654f\u611f|\u4e0d\u5b89\u5168|\u8fdd\u89c4",  # sensitive, unsafe, against the rules
             re.IGNORECASE,
         ),
+    ),
+    (
+        "capacity",
+        frozenset({429, 498, 503}),
+        re.compile(r"resource unavailable|\bflex\b.{0,60}capacity|capacity.{0,60}\bflex\b", re.IGNORECASE),
     ),
     (
         "rate",

@@ -21,6 +21,7 @@ from .event_stream import is_event_stream, put_together
 from .finish_reasons import BROKEN, FILTERED, LENGTH, STOP, finish_reason_of
 from .lenient_json import find_objects, parse_json
 from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject, status_of_codes
+from .usage import read_usage
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 """Where servers put a model's reasoning; some put the whole answer there (vLLM with a reasoning parser)."""
@@ -35,9 +36,6 @@ PART_NAMES = frozenset({"type", "text", "thinking", "refusal", "annotations", "s
 STREAM_END = b"data: [DONE]"
 CUT_GENERATION = re.compile(r"max(?:imum)? (?:completion |output )?tokens", re.IGNORECASE)
 """The words by which Groq says that an answer was cut before it fitted its schema."""
-
-COUNT = re.compile(r"[0-9]{1,16}(?:\.0{1,9})?")
-"""A number of tokens as text."""
 
 LOGPROB_MIN = -9999.0
 """The lowest log probability that is kept; infinity cannot be stored as JSON."""
@@ -65,40 +63,6 @@ def read_reply(reply: Reply) -> Answer | Rejection:
         return reject(reply, "garbled", "the body is nested too deeply")
 
 
-def read_usage(reported: object) -> Usage:
-    """Read the token counts of a `usage` object, also under the names of OpenAI's other interface and Anthropic's.
-
-    A missing, negative, fractional or boolean count is None, not 0. "12" and 12.0 are 12.
-    """
-    if not isinstance(reported, dict):
-        return Usage()
-    prompt = _details(reported, "prompt_tokens_details", "input_tokens_details")
-    completion = _details(reported, "completion_tokens_details", "output_tokens_details")
-    cached = _first_count(
-        prompt.get("cached_tokens"),
-        reported.get("prompt_cache_hit_tokens"),  # DeepSeek
-        reported.get("cache_read_input_tokens"),  # Anthropic
-    )
-    return Usage(
-        prompt_tokens=_first_count(reported.get("prompt_tokens"), _input_tokens(reported)),
-        completion_tokens=_first_count(reported.get("completion_tokens"), reported.get("output_tokens")),
-        reasoning_tokens=_first_count(completion.get("reasoning_tokens"), reported.get("reasoning_tokens")),
-        cached_tokens=cached,
-        total_tokens=_count(reported.get("total_tokens")),
-    )
-
-
-def _input_tokens(reported: dict[str, object]) -> int | None:
-    """All input tokens: Anthropic counts those of a cache apart."""
-    tokens = _count(reported.get("input_tokens"))
-    cached = (_count(reported.get(name)) for name in ("cache_read_input_tokens", "cache_creation_input_tokens"))
-    return None if tokens is None else tokens + sum(count or 0 for count in cached)
-
-
-def _details(reported: dict[str, object], *names: str) -> dict[str, object]:
-    return next((value for name in names if isinstance(value := reported.get(name), dict)), {})
-
-
 def _read_success(reply: Reply) -> Answer | Rejection:
     """Read a reply of status 2xx, which may hold an error all the same."""
     document = put_together(reply.body) if is_event_stream(reply.body) else parse_json(reply.body)
@@ -115,7 +79,7 @@ def _read_success(reply: Reply) -> Answer | Rejection:
     status = details.status or status_of_codes(details.codes)
     if is_error or kind_of_error(status, details, reply.headers) != STATUS_KINDS.get(status, "server"):
         return _read_error(reply, status, document, details)
-    return reject(reply, "no_choices", clean_message(details.message), usage=read_usage(document.get("usage")))
+    return reject(reply, "no_choices", clean_message(details.message), usage=_usage_in(document))
 
 
 def _read_error(reply: Reply, status: int, document: object, details: ErrorDetails) -> Rejection:
@@ -125,7 +89,7 @@ def _read_error(reply: Reply, status: int, document: object, details: ErrorDetai
     if 300 <= status < 400:
         place = clean_message(reply.headers.get("location", "")) or "an address it does not name"
         message = f"HTTP {status}: redirected to {place}; redirects are never followed: check base_url"
-    usage = read_usage(_usage_beside(document))
+    usage = _usage_in(document)
     return reject(reply, kind, message or describe_status(status, kind, reply), details, usage)
 
 
@@ -138,12 +102,12 @@ def _failed_generation(document: object) -> Answer | None:
         text, is_cut = error.get("failed_generation"), CUT_GENERATION.search(str(error.get("message")))
         if isinstance(text, str) and (text.strip() or is_cut):
             finish = LENGTH if is_cut else STOP
-            return Answer(text=text, finish_reason=finish, usage=read_usage(_usage_beside(document)))
+            return Answer(text=text, finish_reason=finish, usage=_usage_in(document))
     return None
 
 
-def _usage_beside(document: object) -> object:
-    return document.get("usage") if isinstance(document, dict) else None
+def _usage_in(document: object) -> Usage:
+    return read_usage(document.get("usage"), document.get("service_tier")) if isinstance(document, dict) else Usage()
 
 
 def _first_choice(document: dict[str, object]) -> dict[str, object] | None:
@@ -171,7 +135,7 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
     message = choice.get("message") or choice.get("delta")
     if not isinstance(message, dict):
         message = {"content": choice.get("text")}  # older servers
-    finish, usage = finish_reason_of(choice.get("finish_reason")), read_usage(document.get("usage"))
+    finish, usage = finish_reason_of(choice.get("finish_reason")), _usage_in(document)
     if choice.get("error") or finish == BROKEN:
         details = read_error_details({"error": choice.get("error") or document.get("error")})
         return reject(reply, "broken", clean_message(details.message), details, usage)
@@ -262,16 +226,3 @@ def _read_logprob(token: object) -> tuple[str, float] | None:
     if not isinstance(text, str) or isinstance(logprob, bool) or not isinstance(logprob, (int, float)):
         return None
     return text, round(float(min(0.0, max(LOGPROB_MIN, logprob))), 4)
-
-
-def _first_count(*values: object) -> int | None:
-    return next((count for value in values if (count := _count(value)) is not None), None)
-
-
-def _count(value: object) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    elif isinstance(value, str) and COUNT.fullmatch(value):
-        value = int(value.partition(".")[0])
-    # 2**53 is where JSON numbers stop being exact; no honest count is near it, and sums stay storable
-    return value if type(value) is int and 0 <= value < 2**53 else None

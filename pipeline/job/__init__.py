@@ -5,6 +5,7 @@ from .endpoint import LOOPBACK, Endpoint
 from .file import OUTPUT_CAPS, JobFile
 from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from .load import uses_of
+from .prices import ModelPrices
 from .reference import parse_setting, setting_help
 from .sections import AUTO_WINDOW, AnswerSection, Limits, Prompt
 from .values import duration_seconds
@@ -19,6 +20,7 @@ __all__ = [
     "Job",
     "JobFile",
     "Limits",
+    "ModelPrices",
     "Prompt",
     "ThisRun",
     "default_job_folder",

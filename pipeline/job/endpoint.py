@@ -51,7 +51,8 @@ class Endpoint(Section):
     timeout_seconds: float = Field(
         default=600,
         gt=0,
-        description="the most seconds that one attempt may take in all; with `stream`, the longest silence",
+        description="the most seconds that one attempt may take in all; with `stream`, the longest silence; with "
+        '`run.how = "flex"` the default is 900',
     )
     plain_http: bool = Field(default=False, description="allow the key to be sent over http:// to another machine")
 

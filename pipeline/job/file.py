@@ -22,6 +22,30 @@ from .values import Section
 
 OWN_PARAMETERS = ("model", "messages", "stream", "n")
 """Parts of a request's body that the program sets itself."""
+UNSEEN_PARAMETERS = frozenset(
+    {
+        "cache_salt",  # vLLM
+        "metadata",
+        "priority",  # vLLM
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "provider",  # OpenRouter's routing
+        "request_id",  # vLLM
+        "safety_identifier",
+        "service_tier",
+        "session_id",  # OpenRouter
+        "store",
+        "stream_options",
+        "trace",  # OpenRouter
+        "usage",  # OpenRouter's accounting
+        "user",
+    }
+)
+"""The parameters that the model does not see: routing, caches, tiers, accounting. They are no part of a key, so that
+after a change in one nothing is asked again."""
+FLEX_TIMEOUT_SECONDS = 900.0
+"""How long an answer at half price may take: OpenAI advises 15 minutes."""
 OUTPUT_CAPS = ("max_completion_tokens", "max_tokens")
 """The parameters that bound an answer's length."""
 
@@ -42,6 +66,15 @@ class JobFile(Section):
     prices: Prices = Prices()
     output: OutputSection = OutputSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_to_longer_timeout(cls, values: Any) -> Any:  # noqa: ANN401 - not checked yet
+        """Set `endpoint.timeout_seconds` to FLEX_TIMEOUT_SECONDS in a job at half price, where it is not given."""
+        endpoint, run = (values.get(name) if isinstance(values, dict) else None for name in ("endpoint", "run"))
+        if not isinstance(endpoint, dict) or not isinstance(run, dict) or run.get("how") != "flex":
+            return values
+        return {**values, "endpoint": {"timeout_seconds": FLEX_TIMEOUT_SECONDS, **endpoint}}
 
     @field_validator("parameters")
     @classmethod
@@ -73,8 +106,11 @@ class JobFile(Section):
             raise ValueError("columns.model: one model runs on this machine at a time, and endpoint.base_url names it")
         if self.answer.models is not None and self.columns.model is not None:
             raise ValueError("give answer.models or columns.model, not both")
-        if self.endpoint.is_local and self.run.how == "batch":
-            raise ValueError('run.how: a model on this machine has no Batch API; use run.how = "live"')
+        if self.endpoint.is_local and self.run.how in ("batch", "flex"):
+            what = "Batch API" if self.run.how == "batch" else "half-price tier"
+            raise ValueError(f'run.how: a model on this machine has no {what}; use run.how = "live"')
+        if self.run.how == "flex" and "service_tier" in self.parameters:
+            raise ValueError('give run.how = "flex" or parameters.service_tier, not both')
         return self
 
     @model_validator(mode="after")
@@ -107,6 +143,11 @@ class JobFile(Section):
         given = {name: self.parameters.get(name) for name in OUTPUT_CAPS}
         # some servers take -1 for "no limit", and True is an int in Python
         return {name: cap for name, cap in given.items() if type(cap) is int and cap > 0}
+
+    @property
+    def seen_parameters(self) -> dict[str, Any]:
+        """The parameters that the model sees."""
+        return {name: value for name, value in self.parameters.items() if name not in UNSEEN_PARAMETERS}
 
     def capped(self, max_tokens: int) -> dict[str, int]:
         """Parameters that bound an answer's length to `max_tokens`, by the name that the job uses for it."""
@@ -179,7 +220,7 @@ class JobFile(Section):
             "prompt.template": self.prompt.template,
             "prompt.column": self.prompt.column if self.prompt.template is None else None,
             "prompt.system": self.prompt.system,
-            "parameters": self.parameters,
+            "parameters": self.seen_parameters,
             "answer": self.answer.contract,
             "answer.models": self.answer.models,
             "answer.logprobs": self.answer.logprobs or None,

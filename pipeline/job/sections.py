@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..records import BadJob
-from .values import Duration, Section, without_duplicates
+from .values import Duration, Patience, Section, without_duplicates
 
 AUTO_WINDOW = 8
 """Requests in flight at the start of a run with `concurrency = "auto"`."""
@@ -205,9 +205,14 @@ class OutputSection(Section):
 class RunSection(Section):
     """How requests are sent."""
 
-    how: Literal["live", "batch", "ray"] = Field(
+    how: Literal["live", "flex", "batch", "ray"] = Field(
         default="live",
-        description="`live`: by this process; `batch`: by the provider's Batch API, within a day; `ray`: by Ray actors",
+        description="`live`: by this process; `flex`: likewise, at the provider's half-price service tier; `batch`: by "
+        "the provider's Batch API, within a day; `ray`: by Ray actors",
+    )
+    flex_patience: Patience = Field(
+        default="10m",
+        description="`flex`: after this long without capacity at half price, ask at the standard price; `never` waits",
     )
     batch_requests: int = Field(default=50_000, ge=1, description="`batch`: the most requests in one batch")
     poll_seconds: float = Field(

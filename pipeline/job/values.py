@@ -49,7 +49,13 @@ def _check_variable_name(text: str) -> str:
     return text
 
 
+def _check_patience(text: str) -> str:
+    return text if text == "never" else _check_duration(text)
+
+
 Duration = Annotated[str, AfterValidator(_check_duration)]
+Patience = Annotated[str, AfterValidator(_check_patience)]
+"""A duration, or `never`."""
 VariableName = Annotated[str, AfterValidator(_check_variable_name)]
 Price = Annotated[float, Field(ge=0)]
 

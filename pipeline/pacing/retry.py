@@ -25,7 +25,7 @@ ATTEMPTS_OF_KIND = {
 TEMPORARY_KINDS = frozenset({"gateway_timeout"})
 """Those of them after which the next run asks again; after the others the row fails for good."""
 
-UNCOUNTED_KINDS = frozenset({"rate", "quota"})
+UNCOUNTED_KINDS = frozenset({"rate", "quota", "capacity"})
 """Rejections that never count as an attempt of the row."""
 
 OUTAGE_KINDS = frozenset({"connect", "overload", "gateway_timeout"})
@@ -117,17 +117,19 @@ class RetryPolicy:
         give_up_after_seconds: float = math.inf,
         waits: bool = False,
         is_proven: bool = False,
+        patient_kinds: frozenset[str] = frozenset(),
     ) -> None:
         """`rng` returns numbers from 0 to 1, as random.random does.
 
         `give_up_after_seconds`: stop after this time without a single answer.
         `waits`: wait for an endpoint that is down, and as long as it asks (`--wait-for-endpoint`).
+        `patient_kinds`: rejections after which the endpoint is waited for, however long there is no answer.
         `is_proven`: the same key, model and address have answered in an earlier run of the job.
         """
         self.answers = 0
         """The number of answers so far."""
         self._give_up_after_seconds, self._waits, self._is_proven = give_up_after_seconds, waits, is_proven
-        self._rng = rng
+        self._rng, self._patient_kinds = rng, patient_kinds
         self._last_answer_at = now
         self._in_a_row: dict[str, int] = {}
         """Rejections since the last answer, by kind."""
@@ -217,7 +219,8 @@ class RetryPolicy:
         if reason is not None:
             return Stopped(f"HTTP {rejection.status}: {reason}" if rejection.status else reason)
         silent_seconds = now - self._last_answer_at
-        if rejection.verdict == "retry" and silent_seconds > self._give_up_after_seconds:
+        is_patient = rejection.kind in self._patient_kinds
+        if rejection.verdict == "retry" and silent_seconds > self._give_up_after_seconds and not is_patient:
             return Stopped(
                 f"No answer for {silent_seconds / 60:,.0f} minutes (limits.give_up_after). "
                 f"The last rejection: {rejection.message}",

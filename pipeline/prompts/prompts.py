@@ -1,7 +1,8 @@
 """A row becomes its requests: the messages, the body that carries them, and the key of the answer.
 
 The key is the sha256 of canonical JSON of what the model sees and who it is: the endpoint's name and revision, the
-model, the messages (an image by the hash of its bytes), the parameters, the answer's contract, and the sample's number.
+model, the messages (an image by the hash of its bytes), the parameters that the model sees (`job.UNSEEN_PARAMETERS` are
+the others), the answer's contract, and the sample's number.
 Canonical means: sorted keys, no spaces, UTF-8, and a whole number without a fraction, however it was written (as in RFC
 8785). Headers, limits and URLs are not part of it.
 """
@@ -74,13 +75,15 @@ class Prompts:
         self._identity: dict[str, Any] = {
             "answer": job.answer.contract,
             "endpoint": job.endpoint.filed_under,
-            "parameters": _without_zero_fractions(job.parameters),
+            "parameters": _without_zero_fractions(job.seen_parameters),
             "revision": job.endpoint.revision,
         }
         self._parameters = dict(job.parameters)
         # some servers stream unless a request says that it wants no stream
         streamed = job.endpoint.stream and job.run.how != "batch"
         self._how: dict[str, Any] = STREAMED if streamed else {"stream": False}
+        if job.run.how == "flex":
+            self._how = {**self._how, "service_tier": "flex"}
         if job.answer.logprobs:
             self._identity["logprobs"] = self._parameters["logprobs"] = True
         self._samples = [(sample, model) for sample in range(job.answer.samples) for model in job.answer.models or [""]]

@@ -11,13 +11,23 @@ from ..records import Answer, Record, Usage
 FOLLOW_UPS = "Follow-ups of invalid or truncated answers"
 
 
+PARTS = (
+    "prompt",
+    "prompt, cached by the endpoint",
+    "prompt, written to its cache",
+    "answers",
+    "reasoning, not shown",
+)
+"""The kinds of tokens that a model's cost has a line for."""
+
+
 class SpendingLine(Record, frozen=True):
     """One line of the table: what tokens or money were spent on."""
 
     what: str
     tokens: int | None
     per_million: float | None
-    """Price in US dollars per million tokens; None if it is unknown, or if there is more than one."""
+    """Mean price in US dollars per million tokens; None if it is unknown, or for tokens of several kinds."""
     cost: float | None
     """US dollars; None if the price is unknown."""
 
@@ -28,8 +38,10 @@ class Spending:
     def __init__(self, prices: PriceList, model: str) -> None:
         """`model`: the job's model, which is meant where a request names none."""
         self._prices, self._default = prices, model
-        self._used: defaultdict[str, Usage] = defaultdict(Usage)
-        self._reasoning: defaultdict[str, int] = defaultdict(int)
+        self._used: defaultdict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(PARTS, 0))
+        """The tokens of each model by kind."""
+        self._costs: defaultdict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(PARTS, 0.0))
+        """What they cost, in US dollars."""
         self._follow_ups, self._follow_up_cost = Usage(), 0.0
         self.cost = 0.0
         """US dollars of all requests whose cost is known."""
@@ -44,10 +56,17 @@ class Spending:
             return
         name = model or self._default
         # endpoints may report more cached tokens than the prompt has, or more reasoning than output: they bill no more
-        cached = min(usage.cached_tokens or 0, usage.prompt_tokens or 0)
-        output = usage.billed_output_tokens or 0
-        self._used[name] += Usage(usage.prompt_tokens or 0, output, cached_tokens=cached)
-        self._reasoning[name] += min(usage.reasoning_tokens or 0, output)
+        prompt, output = usage.prompt_tokens or 0, usage.billed_output_tokens or 0
+        cached = min(usage.cached_tokens or 0, prompt)
+        written = min(usage.cache_write_tokens or 0, prompt - cached)
+        reasoning = min(usage.reasoning_tokens or 0, output)
+        parts = self._prices.parts(usage, name)
+        of_reasoning = parts.output * reasoning / max(1, output)
+        tokens = (prompt - cached - written, cached, written, output - reasoning, reasoning)
+        costs = (*parts[:3], parts.output - of_reasoning, of_reasoning)
+        for kind, count, cost in zip(PARTS, tokens, costs, strict=True):
+            self._used[name][kind] += count
+            self._costs[name][kind] += cost
 
     @property
     def unpriced(self) -> list[str]:
@@ -76,24 +95,22 @@ class Spending:
     @property
     def tokens(self) -> int:
         """Prompt and output tokens of all answers."""
-        return _tokens(self._follow_ups) + sum(_tokens(usage) for usage in self._used.values())
+        return _tokens(self._follow_ups) + sum(sum(used.values()) for used in self._used.values())
 
     def _of(self, model: str, prefix: str) -> Iterator[SpendingLine]:
-        usage, reasoning = self._used[model], self._reasoning[model]
-        prompt, cached, output = usage.prompt_tokens or 0, usage.cached_tokens or 0, usage.completion_tokens or 0
-        parts = {
-            "prompt": (prompt - cached, Usage(1_000, 0)),
-            "prompt, cached by the endpoint": (cached, Usage(1_000, 0, cached_tokens=1_000)),
-            "answers": (output - reasoning, Usage(0, 1_000)),
-            "reasoning, not shown": (reasoning, Usage(0, 1_000)),
-        }
-        for what, (tokens, thousand) in parts.items():
+        is_known = self._prices.knows(model)
+        for what, tokens in self._used[model].items():
             if not tokens and what not in ("prompt", "answers"):
                 continue
-            price = self._prices.cost(thousand, model)
+            cost = self._costs[model][what]
             name = prefix + what if prefix else what.capitalize()
-            per_million, cost = (None, None) if price is None else (1_000 * price, tokens * price / 1_000)
-            yield SpendingLine(name, tokens, per_million, cost)
+            per_million = 1e6 * cost / tokens if tokens else self._price_of(model, what)
+            yield SpendingLine(name, tokens, per_million if is_known else None, cost if is_known else None)
+
+    def _price_of(self, model: str, what: str) -> float:
+        """US dollars per million tokens of a kind that no request has used."""
+        parts = self._prices.parts(Usage(1, 1), model)
+        return 1e6 * (parts.fresh_prompt if what == "prompt" else parts.output)
 
 
 def _tokens(usage: Usage) -> int:

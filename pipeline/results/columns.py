@@ -13,7 +13,7 @@ import polars as pl
 from ..answers import ParsedAnswer, column_dtype, column_shapes, typed_cells
 from ..job import ADDED_COLUMNS, Job
 from ..planning import Chain, Chains, Step, samples_per_row
-from ..records import Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
+from ..records import TOKEN_COUNTS, Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
 from ..store import Reader
 from ..tables import Table, read_slices
 from ..version import __version__
@@ -162,7 +162,7 @@ class OutputTable:
         outcomes = [None if step is None else step.outcome for step in steps]
         answers = [outcome if isinstance(outcome, Answer) else None for outcome in outcomes]
         usages = _field(answers, "usage")
-        cells = {name: _field(usages, name) for name in Usage.__struct_fields__}
+        cells = {name: _field(usages, name) for name in TOKEN_COUNTS}
         cells |= {name: _field(answers, name) for name in ("finish_reason", "model")}
         cells |= {name: _field(outcomes, name) for name in ("latency_seconds", "asked_at")}
         cells["answer"] = _field(answers, "text")
@@ -238,10 +238,10 @@ def _cost(outcomes: list[Outcome]) -> float | None:
 def _tally(cells: dict[str, list[Any]], paid: list[list[Outcome] | None], used: list[Step | None]) -> Tally:
     """The tally of the rows of a slice: `paid` outcomes of each row, and the shown steps `used` whose tokens count."""
     usages = [step.outcome.usage for step in used if step is not None and isinstance(step.outcome, Answer)]
-    columns = [[count for count in _field(usages, name) if count is not None] for name in Usage.__struct_fields__]
+    columns = [[count for count in _field(usages, name) if count is not None] for name in TOKEN_COUNTS]
     return Tally(
         **Counter(cells["status"]),
-        usage=Usage(*[sum(counts) if counts else None for counts in columns]),
+        usage=Usage.of([sum(counts) if counts else None for counts in columns]),
         cost=math.fsum(cost or 0.0 for cost in cells["cost"]),
         unpriced=sum(cost is None and bool(outcomes) for cost, outcomes in zip(cells["cost"], paid, strict=True)),
         attempts=sum(attempts or 0 for attempts in cells["attempts"]),

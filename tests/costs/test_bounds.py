@@ -67,7 +67,11 @@ def test_hidden_reasoning_beyond_the_limit_is_learned_from_the_total() -> None:
     assert known.cost(asking()) == pytest.approx((100 * 1 + MARGIN * 300 * 10) / 1e6)
 
 
-def test_the_rough_cost_is_the_cost_where_a_token_has_one_price_and_nothing_where_it_is_unknown() -> None:
-    known = bounds(**PRICED)
-    assert known.rough_cost(asking()) == pytest.approx(known.cost(asking()))
-    assert bounds(parameters__max_tokens=10).rough_cost(asking()) == 0.0
+@pytest.mark.parametrize(
+    ("body", "per_prompt_token"),
+    [(b"x" * 511, 1.0), (b"x" * 2000, 1.25), (b'{"cache_control":{"ttl":"1h"}}' + b"x" * 2000, 2.0)],
+)
+def test_a_prompt_that_a_cache_may_take_is_reserved_at_the_price_of_writing_it(
+    body: bytes, per_prompt_token: float
+) -> None:
+    assert bounds(**PRICED).cost(asking(body)) == pytest.approx((len(body) * per_prompt_token + 10 * 10) / 1e6)

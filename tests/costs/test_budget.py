@@ -10,7 +10,7 @@ from priced_jobs import LOOPBACK, OWN, body_of, image, job_at
 from pipeline.costs.budget import Budget
 from pipeline.costs.prices import PriceList
 from pipeline.job.job import Job
-from pipeline.records import BadJob, Exit, Request, Usage
+from pipeline.records import Answer, BadJob, Exit, Request, Usage
 
 
 def capped(cap: float, *, max_tokens: int = 10, spent: float = 0.0, **prices: float) -> Budget:
@@ -118,8 +118,64 @@ def test_spending_never_passes_the_cap(
     "url", ["data:image/png;base64," + "A" * 3_000_000, "data:image/png;base64,AA", "https://h.example/a"]
 )
 def test_an_image_is_reserved_at_its_highest_price_for_any_size(url: str) -> None:
-    budget, plain = capped(10.0), reserve(capped(10.0), Request("k", body_of()))
+    prices = {"prices.input": 1.0, "prices.output": 4.0, "prices.cache_write": 1.0}
+    budget, plain = capped(10.0, **prices), reserve(capped(10.0, **prices), Request("k", body_of()))
     reserved = reserve(budget, Request("k", body_of(image(url), image(url, detail="high"))))
     assert reserved is not None
     assert plain is not None
     assert 2 * 50_000 <= round((reserved - plain) * 1e6) < 2 * (50_000 + 100)
+
+
+def charged(usage: Usage, text: str = "fine", size: int = 2000) -> tuple[float, str]:
+    budget = capped(1.0)
+    charge = budget.charge(request_of(size), Answer(text=text, usage=usage), 0.5)
+    return charge.against_cap, charge.said
+
+
+@pytest.mark.parametrize(
+    ("usage", "text", "words"),
+    [
+        (Usage(0, 5), "fine", "0 prompt tokens for a request of 2,000 bytes"),
+        (Usage(3, 5), "fine", "3 prompt tokens for a request of 2,000 bytes"),
+        (Usage(400, 0), "fine", "0 completion tokens for an answer of 4 characters"),
+        (Usage(400, 1), "fine " * 200, "1 completion tokens for an answer of 1,000 characters"),
+        (Usage(None, 5, untrue="prompt_tokens: -7"), "fine", "prompt_tokens: -7"),
+        (Usage(400, None, untrue="completion_tokens: 1e+300"), "fine", "completion_tokens: 1e+300"),
+    ],
+)
+def test_counts_that_cannot_be_true_are_told_and_free_no_money_under_the_cap(
+    usage: Usage, text: str, words: str
+) -> None:
+    against_cap, said = charged(usage, text)
+    assert against_cap == 0.5
+    assert words in said
+
+
+def test_more_tokens_than_a_request_can_explain_are_told_and_cost_what_they_say() -> None:
+    against_cap, said = charged(Usage(400, 1_000_000))
+    assert against_cap == pytest.approx((400 + 4 * 1_000_000) / 1e6)
+    assert "1,000,000 output tokens where 10 was the most expected" in said
+
+
+def test_counts_that_are_missing_are_no_lie_and_are_not_told() -> None:
+    assert charged(Usage()) == (0.5, "")
+
+
+def test_counts_that_cannot_be_true_are_told_once() -> None:
+    budget = capped(1.0)
+    said = [budget.charge(request_of(2000), Answer(text="a", usage=Usage(0, 5)), 0.1).said for _ in range(3)]
+    assert [bool(each) for each in said] == [True, False, False]
+
+
+def test_a_dearer_tier_than_was_asked_for_is_told_and_reserved_for() -> None:
+    budget = capped(1.0)
+    before = budget.worst(request_of(100))
+    charge = budget.charge(request_of(100), Answer(text="a", usage=Usage(90, 5, tier="priority")), 0.1)
+    assert charge.paid == pytest.approx(2 * (90 + 5 * 4) / 1e6)
+    assert "service tier priority, which costs more" in charge.said
+    assert budget.worst(request_of(100)) == pytest.approx(2 * (before or 0.0))
+    assert not budget.charge(request_of(100), Answer(text="a", usage=Usage(90, 5, tier="priority")), 0.1).said
+
+
+def test_tokens_that_are_reported_and_not_billed_cost_nothing() -> None:
+    assert charged(Usage(400, 0, is_billed=False), text="") == (0.0, "")

@@ -116,6 +116,60 @@ def test_before_the_first_answer_an_image_is_assumed_to_be_a_thousand_tokens() -
     assert 1_000 <= estimated[0] - estimated[1] < 1_030
 
 
+def test_the_tier_that_a_reply_names_decides_its_price() -> None:
+    own, listed = PriceList(job_at(LOOPBACK, **OWN)), PriceList(job_at(OPENAI, "gpt-6-luna"))
+    for prices in (own, listed):
+        standard, flex, priority, other = (
+            prices.cost(Usage(1000, 100, tier=tier)) for tier in ("default", "flex", "priority", "on_demand")
+        )
+        assert standard
+        assert flex == pytest.approx(standard / 2)
+        assert priority == pytest.approx(2 * standard)
+        assert other == standard
+
+
+def test_a_dearer_tier_without_a_listed_price_is_never_counted_too_low() -> None:
+    prices = PriceList(job_at(OPENAI, "gpt-4o-mini"))
+    standard, ultra = (prices.cost(Usage(1000, 100, tier=tier)) for tier in ("", "ultrafast"))
+    assert ultra == pytest.approx(6 * (standard or 0.0))
+
+
+def test_the_job_file_may_say_what_a_tier_costs() -> None:
+    prices = PriceList(job_at(LOOPBACK, **OWN, **{"prices.tiers": {"flex": 1.0, "turbo": 3.0}}))
+    costs = [prices.cost(Usage(1_000_000, 0, tier=tier)) for tier in ("flex", "turbo")]
+    assert costs == pytest.approx([1.0, 3.0])
+
+
+def test_a_job_that_asks_for_a_tier_expects_its_price_and_reserves_the_dearest() -> None:
+    plain, flex, priority = (
+        PriceList(job_at(OPENAI, "gpt-6-luna", **settings))
+        for settings in ({}, {"run.how": "flex"}, {"parameters.service_tier": "priority"})
+    )
+    usage = Usage(1_000_000, 0)
+    standard = plain.expected_cost(usage, 1000)
+    assert standard
+    assert flex.expected_cost(usage, 1000) == pytest.approx(standard / 2)
+    assert priority.expected_cost(usage, 1000) == pytest.approx(2 * standard)
+    assert flex.worst_cost(1000, 10) == plain.worst_cost(1000, 10)  # it may fall back to the standard tier
+    assert priority.worst_cost(1000, 10) == pytest.approx(2 * (plain.worst_cost(1000, 10) or 0.0))
+
+
+def test_listed_prices_are_looked_up_again_as_some_depend_on_the_time() -> None:
+    now = [0.0]
+    prices = PriceList(job_at(OPENAI, "gpt-6-luna"), lambda: now[0])
+    before = prices.cost(Usage(1000, 100))
+    now[0] += 3600
+    assert prices.cost(Usage(1000, 100)) == before
+
+
+def test_the_shares_from_and_to_a_cache_are_expected_to_stay() -> None:
+    used = Usage(1000, 60, cached_tokens=200, cache_write_tokens=500, long_cache_write_tokens=100)
+    known = Tally(ok=2, answers=2, request_bytes=1_000, usage=used)
+    assert expected_usage(known, 10_000, 20) == Usage(
+        10_000, 600, cached_tokens=2_000, cache_write_tokens=5_000, long_cache_write_tokens=1_000
+    )
+
+
 def test_a_listed_price_of_a_job_in_batches_is_the_batch_price() -> None:
     costs = [PriceList(job_at(OPENAI, **{"run.how": how})).cost(Usage(1000, 1000)) for how in ("live", "batch")]
     assert costs[0] is not None

@@ -23,7 +23,7 @@ from seen_replies import (
 )
 
 from pipeline.endpoint.rejections import CODE_KINDS, KINDS
-from pipeline.endpoint.replies import read_reply, read_usage
+from pipeline.endpoint.replies import read_reply
 from pipeline.records import Answer, Rejection, Usage
 
 # (row of the table of meanings, message, finish_reason) → (text, status)
@@ -73,28 +73,6 @@ def test_an_answer_after_a_gateways_comment_lines_is_not_lost() -> None:
 
 def test_an_answer_cut_off_under_200_is_cut_even_if_what_came_looks_whole() -> None:
     assert rejected(200, AMETHYST_GOOD, fault="cut").kind == "cut"
-
-
-@pytest.mark.parametrize(
-    ("reported", "usage"),
-    [
-        (None, Usage()),
-        ([], Usage()),
-        ({"prompt_tokens": None, "completion_tokens": 0}, Usage(completion_tokens=0)),
-        ({"prompt_tokens": True, "completion_tokens": -1, "total_tokens": 1.5}, Usage()),
-        ({"prompt_tokens": "7 tokens", "total_tokens": 10**30}, Usage()),
-        ({"prompt_tokens": 7.0, "completion_tokens": "4", "total_tokens": "11.0"}, Usage(7, 4, total_tokens=11)),
-        ({"input_tokens": 7, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 2}}, Usage(7, 4, None, 2)),
-        ({"input_tokens": 7, "output_tokens": 4, "cache_read_input_tokens": 20}, Usage(27, 4, None, 20)),
-        ({"prompt_tokens": None, "input_tokens": 7, "reasoning_tokens": 3}, Usage(7, None, 3)),
-        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 0}}, Usage(prompt_tokens=9, cached_tokens=0)),
-        ({"prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 5}, Usage(cached_tokens=4)),
-        ({"prompt_tokens_details": None, "cache_read_input_tokens": 4}, Usage(cached_tokens=4)),
-        ({"completion_tokens_details": {"reasoning_tokens": 3}}, Usage(reasoning_tokens=3)),
-    ],
-)
-def test_usage_is_kept_as_reported_and_unknown_is_never_zero(reported: Any, usage: Usage) -> None:
-    assert read_usage(reported) == usage
 
 
 def test_a_rejection_carries_the_usage_that_its_body_reports() -> None:

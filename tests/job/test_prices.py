@@ -9,6 +9,11 @@ from job_files import complaint_of
     [
         ({"prices.input": 1.0}, "both prices.input and prices.output"),
         ({"prices.cached_input": 1.0}, "not prices.input and prices.output"),
+        ({"prices.cache_write": 1.0}, "prices.cache_write is given, but not prices.input"),
+        (
+            {"prices.input": 1.0, "prices.output": 1.0, "prices.long_input": 1.0},
+            "prices.long_input is given, but not prices.long_prompt_tokens",
+        ),
         ({"prices.models.m": {"output": 1.0}}, "both prices.input and prices.output"),
     ],
 )

@@ -17,6 +17,7 @@ from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
 from .delayed import Delayed
 from .doubts import Doubts
+from .flex import NEVER, PATIENT_KINDS, FlexTier
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
 from .parameters import Parameters
@@ -60,7 +61,9 @@ class Lane:
             give_up_after_seconds=duration_seconds(job.limits.give_up_after),
             waits=job.this_run.wait_for_endpoint,
             is_proven=learned is not None,
+            patient_kinds=PATIENT_KINDS if job.run.flex_patience == NEVER else frozenset(),
         )
+        self._tier = FlexTier(job)
         known = learned or LearnedLimits()
         self._format, self._parameters = FormatFallback(job, known.response_format), Parameters(job, known.respelled)
 
@@ -180,6 +183,7 @@ class Lane:
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
                     item.sent = self._parameters.encode(self._format.encode(item.request))
+                    item.sent = self._tier.encode(item.sent, self._context.clock())
                     worst = self._context.budget.worst(item.sent)
                     if await self._context.note_reservation(worst or 0.0):
                         continue  # that took time: there may be a stop or a pause now
@@ -248,6 +252,7 @@ class Lane:
             self._new = None
         else:
             self._delayed.remove_first()
+        self._tier.on_sent(item.sent, self._context.clock())
         item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
 
     async def _wait_for_change(self, seconds: float) -> bool:
@@ -287,6 +292,7 @@ class Lane:
         now = self._context.clock()
         item.cost = add_costs(item.cost, settle(self._context, item.sent, result, item.reserved))
         item.reserved = 0.0
+        self._tier.on_result(item.sent, result, now)
         item.sent = item.request
         if item.is_doubtful:
             item.is_doubtful = False
@@ -298,7 +304,7 @@ class Lane:
             self._retry_policy.answered(now)
             confirmed = self._unconfirmed.take()
             self._format.look_at(result)
-            for line in filter(None, (self._format.report(), self._parameters.report())):
+            for line in filter(None, (self._format.report(), self._parameters.report(), self._tier.report())):
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
@@ -377,10 +383,6 @@ class Lane:
             self.changed.set()
         if item.is_doubtful:
             self.doubt(item, item.tries.sent)
-
-    async def _record_unconfirmed(self) -> None:
-        unconfirmed = self._unconfirmed.take()
-        await self._record_all(unconfirmed)
 
     async def _record_all(self, failed: list[tuple[OpenRequest, Failure]]) -> None:
         for item, failure in failed:

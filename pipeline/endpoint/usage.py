@@ -1,0 +1,92 @@
+"""The token counts that a reply reports, under the names of every provider and gateway, as one neutral Usage."""
+
+import re
+
+from ..records import Usage
+from .error_bodies import clean_message
+
+COUNT = re.compile(r"[0-9]{1,16}(?:\.0{1,9})?")
+"""A number of tokens as text."""
+
+COUNT_BELOW = 2**53
+"""Where JSON numbers stop being exact: no honest count is near it, and sums stay storable."""
+
+TIER_CHARACTERS_MAX = 40
+
+PROMPT_NAMES = ("prompt_tokens", "input_tokens")
+COMPLETION_NAMES = ("completion_tokens", "output_tokens")
+CACHED_NAMES = ("cached_tokens", "cache_read_tokens", "cache_read_input_tokens", "cacheReadInputTokens")
+WRITE_NAMES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens")
+LONG_WRITE_NAMES = ("ttl_12h_tokens", "ephemeral_1h_input_tokens", "ttl_1h_tokens")
+"""The names of the tokens written to a cache that lasts an hour or more; they stand in an object of their own."""
+
+
+def read_usage(reported: object, tier: object = None) -> Usage:
+    """Read the token counts of a `usage` object. `tier`: the service tier that stands beside it.
+
+    A missing, negative, fractional or boolean count is None, not 0. "12" and 12.0 are 12.
+
+    Some servers leave cached tokens out of the prompt's (Anthropic's own interface, Bedrock); they are added, as a part
+    is never more than the whole.
+    """
+    if not isinstance(reported, dict):
+        return Usage(tier=_tier(tier))
+    prompt_details = _details(reported, "prompt_tokens_details", "input_tokens_details", "prompt_cache_details")
+    completion_details = _details(reported, "completion_tokens_details", "output_tokens_details")
+    cached = _first_count(prompt_details, CACHED_NAMES)
+    if cached is None:
+        cached = _first_count(reported, ("prompt_cache_hit_tokens", *CACHED_NAMES))  # the first is DeepSeek's
+    written = _first_count(prompt_details, WRITE_NAMES)
+    if written is None:
+        written = _first_count(reported, WRITE_NAMES)
+    prompt = _first_count(reported, PROMPT_NAMES)
+    in_cache = (cached or 0) + (written or 0)
+    is_apart = _count(reported.get("prompt_tokens")) is None and not prompt_details  # Anthropic's names, not OpenAI's
+    if prompt is not None and (is_apart or in_cache > prompt):
+        prompt += in_cache
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=_first_count(reported, COMPLETION_NAMES),
+        reasoning_tokens=_first_count({**reported, **completion_details}, ("reasoning_tokens", "thinking_tokens")),
+        cached_tokens=cached,
+        total_tokens=_count(reported.get("total_tokens")),
+        cache_write_tokens=written,
+        long_cache_write_tokens=_long_writes(reported, prompt_details),
+        tier=_tier(tier) or _tier(reported.get("service_tier")),
+        untrue=_untrue(reported),
+    )
+
+
+def _long_writes(*holders: dict[str, object]) -> int | None:
+    """The tokens written to a cache that lasts an hour or more; they stand in an object of their own."""
+    found = (_details(holder, "cache_write_tokens_details", "cache_creation") for holder in holders)
+    return next((count for each in found if (count := _first_count(each, LONG_WRITE_NAMES)) is not None), None)
+
+
+def _tier(reported: object) -> str:
+    return clean_message(reported[:TIER_CHARACTERS_MAX]).casefold() if isinstance(reported, str) else ""
+
+
+def _untrue(reported: dict[str, object]) -> str:
+    """A count that no number of tokens can be, in words; empty if there is none."""
+    for name in (*PROMPT_NAMES, *COMPLETION_NAMES, "total_tokens"):
+        value = reported.get(name)
+        if value is not None and _count(value) is None:
+            return f"{name}: {str(value)[:40]}"
+    return ""
+
+
+def _details(reported: dict[str, object], *names: str) -> dict[str, object]:
+    return next((value for name in names if isinstance(value := reported.get(name), dict)), {})
+
+
+def _first_count(reported: dict[str, object], names: tuple[str, ...]) -> int | None:
+    return next((count for name in names if (count := _count(reported.get(name))) is not None), None)
+
+
+def _count(value: object) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    elif isinstance(value, str) and COUNT.fullmatch(value):
+        value = int(value.partition(".")[0])
+    return value if type(value) is int and 0 <= value < COUNT_BELOW else None
