@@ -7,6 +7,7 @@ from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
 from .load import uses_of
 from .prices import ModelPrices
 from .reference import parse_setting, setting_help
+from .retirements import is_listed, retirement_note
 from .sections import AUTO_WINDOW, AnswerSection, Limits, Prompt
 from .values import duration_seconds
 
@@ -25,7 +26,9 @@ __all__ = [
     "ThisRun",
     "default_job_folder",
     "duration_seconds",
+    "is_listed",
     "parse_setting",
+    "retirement_note",
     "seen_hash",
     "setting_help",
     "settings_id",

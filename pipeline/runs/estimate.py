@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..answers import contract_of
@@ -18,6 +19,7 @@ from ..store import Reader, Store, read_learned_limits, read_ledger, read_outcom
 from ..tables import check_row_count, open_table
 from ..text import duration, money, one_line, short_count
 from .local_server import name_by_weights
+from .retirements import retirement_notes
 
 ANSWERS_READ = 1_000
 """How many of the job folder's answers are read to see how long answers are."""
@@ -31,6 +33,8 @@ class JobEstimate(Record, frozen=True):
     between: UsageRange
     ledger: Tally
     """The ledger of the job folder; empty if there is none yet."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of models that have ended or end soon."""
 
 
 def estimate_job(job: Job) -> JobEstimate:
@@ -59,7 +63,8 @@ def estimate_job(job: Job) -> JobEstimate:
         known = ForecastInputs(prices, ledger, [None if lane is None else lane.aged for lane in lanes])
         asked = plan.request_bytes, plan.to_ask
         between = usage_range(known, *asked, _answers(reader), max(filed.output_caps.values(), default=None))
-        return JobEstimate(plan, make_forecast(filed, known, *asked), between, ledger)
+        notes = retirement_notes(filed, table, datetime.now(UTC).date())
+        return JobEstimate(plan, make_forecast(filed, known, *asked), between, ledger, tuple(notes))
 
 
 def _reader(job: Job, folder: Path) -> Reader:
@@ -108,6 +113,7 @@ def estimate_text(job: Job, found: JobEstimate) -> Iterator[str]:
         yield "  time      not known before the first answers: run a pilot (pipeline run … --sample 50)"
     else:
         yield f"  time      about {duration(expected.seconds)}, at the limits that are set or were learned"
+    yield from found.notes
 
 
 def _money(job: Job, found: JobEstimate) -> str:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +25,7 @@ from ..tables import Table, check_output, check_row_count, open_table, remove_le
 from ..text import money
 from .control import remove_orders
 from .local_server import name_by_weights
+from .retirements import retirement_notes
 from .texts import forecast_inputs, plan_line
 
 Confirm = Callable[[str], bool]
@@ -92,7 +94,8 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         draft = open_things.enter_context(_draft_folder(job.folder))
         with progress.counting("planning", table.rows) as seen:
             plan = make_plan(filed, table, prompts, reader, draft, seen)
-        progress.say(plan_line(job, plan, context))
+        notes = retirement_notes(job, table, datetime.now(UTC).date()) if plan.to_ask else []
+        progress.say("\n".join([plan_line(job, plan, context), *notes]))
         earlier = read_earlier(job.folder)
         if plan.stored and not earlier.is_own and not earlier.shares:
             progress.say("The answers in this job folder are not known to be yours. They are used as they are.")
