@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -30,8 +32,12 @@ from generate import (
     with_settings_table,
 )
 
+from pipeline import Job
 from pipeline.cli.group import main
+from pipeline.costs import PriceList
+from pipeline.job.retirements import find_retirement
 from pipeline.records import STATUSES, Exit
+from pipeline.runs.init import guess_columns, job_text
 
 README, REFERENCE = ROOT / "README.md", ROOT / "configs" / "README.md"
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
@@ -41,6 +47,8 @@ ENDPOINT = '[endpoint]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n\n'
 
 RUN_BY_A_TEST = {"sh", "console", "toml", "python"}
 README_BYTES, CONTRIBUTING_LINES = 12_000, 60
+LAST_DAY_SERVED = date(2027, 12, 31)
+"""Every model that is named here is served until then, as far as its provider has told."""
 PARAGRAPH = 60
 """Shorter ones, such as a single command, may well be written twice."""
 
@@ -300,3 +308,50 @@ def test_the_line_at_the_top_of_each_example_can_be_typed(config: Path, monkeypa
         told = typed("preview", *asked)
         assert '"messages"' in told, table
         assert "cannot be asked" not in told
+
+
+def shipped_models() -> Iterator[tuple[str, str, str]]:
+    """Each model that the repository's job files, blocks and command lines name: its file, the address, the name."""
+    texts = [(document_id(path), path.read_text("utf-8")) for path in examples()]
+    texts += [(document_id(block.document), block.text) for block in BLOCKS if block.language == "toml"]
+    texts.append(
+        ("pipeline init", job_text(["review"], guess_columns(pl.DataFrame({"review": ["Lovely."]})), None, None))
+    )
+    for name, text in texts:
+        job = tomllib.loads(text)
+        endpoint, answer = job.get("endpoint", {}), job.get("answer", {})
+        models = [*filter(None, [endpoint.get("model")]), *answer.get("models", [])]
+        yield from ((name, endpoint.get("base_url", OPENAI), model) for model in models)
+    for document in DOCUMENTS:
+        for line in code_of(document):
+            if found := re.search(r"--base-url (\S+) -m (\S+)", line):
+                yield document_id(document), found[1], found[2]
+
+
+@pytest.mark.parametrize("day", [date.today(), LAST_DAY_SERVED], ids=["today", "2027"])  # noqa: DTZ011 - of whoever tests
+def test_no_shipped_job_file_names_a_model_that_has_ended(day: date) -> None:
+    named = list(shipped_models())
+    assert len({name for name, *_ in named}) > len(examples())
+    ends = [(name, model, find_retirement(address, model)) for name, address, model in named]
+    ended = [
+        f"{name}: {end.provider} ends {model} on {end.day}; its successor: {end.successor or 'not known'}"
+        for name, model, end in ends
+        if end is not None and end.day <= day
+    ]
+    assert ended == []
+
+
+REFUSED = {
+    "gpt-": {"temperature", "top_p", "logprobs", "max_tokens", "stop"},
+    "gemini-": {"temperature", "top_p", "top_k"},
+}
+"""Parameters that the models of these names refuse or ignore, also where they are told not to reason."""
+
+
+@pytest.mark.parametrize("config", examples(), ids=lambda path: path.stem)
+def test_an_example_sends_what_its_model_takes_and_its_budget_can_be_kept(config: Path) -> None:
+    job = Job.load([ROOT / "sample_data" / "reviews.csv"], config=config)
+    family = next((name for name in REFUSED if job.endpoint.model.startswith(name)), "")
+    assert not REFUSED.get(family, set()) & set(job.parameters)
+    assert job.output_caps or job.limits.max_cost is None
+    assert job.limits.max_cost is None or PriceList(job).unknown is None

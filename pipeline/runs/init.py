@@ -17,6 +17,7 @@ ROWS_READ = 1_000
 """How many rows are read to guess what the columns hold."""
 GOLD_NAMES = ("gold", "label", "labels", "class", "category", "target", "truth", "sentiment")
 LABELS_MOST, LABEL_CHARACTERS_MOST = 20, 40
+DEFAULT_MODEL = "gpt-6-luna"
 IMAGE_ENDINGS = r"(?i)\.(png|jpe?g|gif|webp)(\?.*)?$|^data:image/"
 CHAT = r'^\s*\[\s*\{.*"role"'
 
@@ -81,8 +82,7 @@ def job_text(columns: Sequence[str], guess: Guess, base_url: str | None, model: 
             *_prompt(guess),
             "",
             "[parameters]                    # copied into the request as they are",
-            "temperature = 0                 # leave it out for reasoning models: many reject it",
-            "max_tokens = 256                # the longest answer; some models want max_completion_tokens",
+            *_parameters(base_url, model),
             "",
             *_answer(guess),
             "",
@@ -106,13 +106,30 @@ def _endpoint(base_url: str | None, model: str | None) -> list[str]:
         "[endpoint]",
         f"base_url = {_toml(base_url or 'https://api.openai.com/v1')}   # or any that speaks OpenAI's chat format, or",
         '                                # "local:smollm2-135m", a small model on this machine',
-        f"model = {_toml(model or 'gpt-4.1-mini')}",
+        f"model = {_toml(model or DEFAULT_MODEL)}",
     ]
     if base_url is None:
         lines.append('api_key_env = "OPENAI_API_KEY"   # the NAME of the variable that holds the key, never the key')
     else:
         lines.append('# api_key_env = "MY_KEY"         # the NAME of the variable that holds the key, never the key')
     return lines
+
+
+def _parameters(base_url: str | None, model: str | None) -> list[str]:
+    if base_url is None and model in (None, DEFAULT_MODEL):
+        return [
+            'reasoning_effort = "none"       # "low" reasons first: allow some thousand tokens then',
+            "max_completion_tokens = 256     # the longest answer, with all reasoning; max_cost needs it",
+        ]
+    if base_url is not None and base_url.startswith("local:"):
+        return [
+            "temperature = 0                 # always the most likely answer",
+            "max_tokens = 256                # the longest answer",
+        ]
+    return [
+        "# temperature = 0               # many models that reason reject it",
+        "max_tokens = 256                # the longest answer; a model that reasons needs some thousands",
+    ]
 
 
 def _prompt(guess: Guess) -> list[str]:

@@ -98,3 +98,22 @@ def test_nothing_is_written_over_and_a_wrong_input_leaves_nothing(tmp_path: Path
         write_job_file([str(tmp_path / "nothing.csv")], tmp_path / "other.toml")
     assert not (tmp_path / "other.toml").exists()
     assert open_table([str(REVIEWS)], tmp_path).rows == 60
+
+
+def test_a_model_gets_the_parameters_that_it_takes(tmp_path: Path) -> None:
+    given: list[dict[str, str]] = [
+        {},
+        {"model": "gpt-x"},
+        {"base_url": "http://127.0.0.1:9/v1"},
+        {"base_url": "local:m"},
+    ]
+    jobs = []
+    for number, asked in enumerate(given):
+        (folder := tmp_path / str(number)).mkdir()
+        jobs.append(made(folder, pl.DataFrame({"review": ["Lovely."]}), **asked))
+    assert [(job.endpoint.model, job.parameters) for job in jobs] == [
+        ("gpt-6-luna", {"reasoning_effort": "none", "max_completion_tokens": 256}),
+        ("gpt-x", {"max_tokens": 256}),
+        ("gpt-6-luna", {"max_tokens": 256}),
+        ("", {"temperature": 0, "max_tokens": 256}),
+    ]
