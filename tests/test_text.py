@@ -1,6 +1,8 @@
 """Text for people is clean, short and in units; JSON is strict, and the same value gives the same bytes."""
 
 import json
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -121,3 +123,44 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys_and_compact_json_ke
 def test_a_very_long_name_is_near_to_none() -> None:
     assert near_name("x" * 100_000, ["x" * 100_001]) is None
     assert near_name("promt", ["prompt", "promt" * 100_000]) == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\nof two lines", "plain\ttext\nof two lines"),
+        ("好 \U0001f642 naïve Donau\u00addampf", "好 \U0001f642 naïve Donau\u00addampf"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u06dd",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u06dd",
+        ),
+        ("\U0001f469\u200d\U0001f52c", "\U0001f469\u200d\U0001f52c"),
+        ("\x1b[2Jgone", "�gone"),
+        ("\x1b[1;31mred\x1b[0m", "�red�"),
+        ("\x1b]0;title\x07", "�"),
+        ("\x1b]8;;https://evil.invalid\x1b\\link\x1b]8;;\x1b\\", "�link�"),
+        ("\x1b]0;without end", "�]0;without end"),
+        ("\x1bc reset, \x1b(0 lines", "�c reset, �(0 lines"),
+        ("over\rwritten", "over�written"),
+        ("back\x08space\x7f", "back�space�"),
+        ("\x9b31mred", "�31mred"),
+        ("\u202eright to left\u202c", "�right to left�"),
+        ("\u2066isolated\u2069", "�isolated�"),
+        ("half \ud800", "half �"),
+        ("hid\U000e0041den\u200b", "hid�den�"),
+        ("\x00", "�"),
+    ],
+)
+def test_what_could_move_the_cursor_or_turn_a_line_is_replaced(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_of_all_characters_those_that_are_not_seen_are_replaced_but_for_the_harmless() -> None:
+    unseen = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Cs")]
+    harmless = {letter for letter in unseen if printable(letter) == letter}
+    assert harmless - {*"\n\t\u00ad\u200c\u200d"} == {*"\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u0890\u0891\u08e2"}
+
+
+def test_one_line_is_one_line_whatever_it_holds() -> None:
+    assert one_line(" m\n\x1b[2JDone:\r\n 5 ok\u2028\u202e ") == "m Done: 5 ok"
+    assert one_line("\x1b]0;a\nb\x07c") == "c"

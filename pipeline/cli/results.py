@@ -15,14 +15,15 @@ from .screen import exact_json, json_text, print_lines, print_message, terminal_
 @click.option("--status", metavar="STATUS", help="only rows of this status, such as failed")
 @click.option("--row", type=click.IntRange(1), help="one row, counted from 1")
 @click.option("-n", "most", type=click.IntRange(1), default=20, show_default=True, help="how many rows")
-def show(job: str, status: str | None, row: int | None, most: int) -> None:
+@click.option("--reasoning", is_flag=True, help="also what the model thought, where it shows that")
+def show(job: str, status: str | None, row: int | None, most: int, reasoning: bool) -> None:
     """Show prompts, answers and errors as text. JOB: an output, or its job folder."""
     from ..records import STATUSES, BadJob
     from ..results import show_rows
 
     if status is not None and status not in STATUSES:
         raise BadJob(f"--status {status}: there are {', '.join(STATUSES)}.")
-    print_lines(show_rows(job, status=status, row=row, most=most))
+    print_lines(show_rows(job, status=status, row=row, most=most, reasoning=reasoning))
 
 
 @main.command()

@@ -7,7 +7,9 @@ its error message.
 import json
 import re
 
-from ..records import Answer, Rejection, Reply, Usage
+from msgspec.structs import replace
+
+from ..records import REASONING_FIELDS, THOUGHT_TYPES, Answer, Rejection, Reply, Usage, pack_message
 from .error_bodies import (
     ErrorDetails,
     body_preview,
@@ -23,13 +25,15 @@ from .lenient_json import find_objects, parse_json
 from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject, status_of_codes
 from .usage import read_usage
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
-"""Where servers put a model's reasoning; some put the whole answer there (vLLM with a reasoning parser)."""
-
-THOUGHT_TYPES = frozenset({"thinking", "reasoning", "reasoning_text", "redacted_thinking", "refusal"})
+NO_TEXT_TYPES = THOUGHT_TYPES | {"redacted_thinking", "refusal"}
 """The types of parts of a message that are no part of its text."""
 
-PART_TYPES = THOUGHT_TYPES | {"text", "output_text", "image_url", "input_text", "tool_use", "tool_call", "reference"}
+SERVED_BY_HEADERS = ("x-inference-provider", "x-bifrost-provider", "x-portkey-provider", "ngrok-aig-model")
+"""Headers by which gateways tell who answered: Hugging Face, Bifrost, Portkey, ngrok."""
+
+SERVED_BY_CHARACTERS = 100
+
+PART_TYPES = NO_TEXT_TYPES | {"text", "output_text", "image_url", "input_text", "tool_use", "tool_call", "reference"}
 PART_NAMES = frozenset({"type", "text", "thinking", "refusal", "annotations", "signature", "id", "index", "logprobs"})
 """The types of the parts of a message, and the names that parts of other types have."""
 
@@ -44,8 +48,8 @@ LOGPROB_MIN = -9999.0
 def read_reply(reply: Reply) -> Answer | Rejection:
     """Read the answer in a reply, or classify the reply as a rejection. Pure, and never raises.
 
-    An Answer has text, finish_reason, model, usage, refusal, logprobs and taken_from; its other fields are for the
-    caller to fill. Its text is the tool calls as compact JSON where the model sent nothing else, the refusal where it
+    An Answer has what the reply itself says; attempts, time, cost and settings are for the caller to fill.
+    Its text is the tool calls as compact JSON where the model sent nothing else, the refusal where it
     only refused, and its reasoning where that is all there is.
     A Rejection's verdict is its kind's in `KINDS`, and its wait is in seconds, as the endpoint gave it, not clamped.
     """
@@ -136,6 +140,8 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
     if not isinstance(message, dict):
         message = {"content": choice.get("text")}  # older servers
     finish, usage = finish_reason_of(choice.get("finish_reason")), _usage_in(document)
+    if choice.get("native_finish_reason", choice.get("finish_reason")) == "refusal" and usage.completion_tokens == 0:
+        usage = replace(usage, is_billed=False)  # Claude, also through gateways: tokens are reported all the same
     if choice.get("error") or finish == BROKEN:
         details = read_error_details({"error": choice.get("error") or document.get("error")})
         return reject(reply, "broken", clean_message(details.message), details, usage)
@@ -164,7 +170,27 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
         refusal=refusal,
         logprobs=_read_logprobs(choice.get("logprobs")),
         taken_from=taken_from,
+        message=pack_message(message, document, text),
+        served_by=_served_by(reply, document, message),
     )
+
+
+def _served_by(reply: Reply, document: dict[str, object], message: dict[str, object]) -> str:
+    """Who answered, where a gateway tells it: OpenRouter, Bifrost and Vercel in the reply, others in a header."""
+    found = document.get("provider") or next((reply.headers[n] for n in SERVED_BY_HEADERS if n in reply.headers), None)
+    if not found and "extra_fields" in document:
+        found = _inside(document, "extra_fields", "provider")
+    for holder in (message, document):
+        if not found and "provider_metadata" in holder:
+            found = _inside(holder, "provider_metadata", "gateway", "routing", "finalProvider")
+    return clean_message(found)[:SERVED_BY_CHARACTERS] if isinstance(found, str) else ""
+
+
+def _inside(value: object, *names: str) -> object:
+    """The value under these names, one inside the other; None if there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _text_of(content: object) -> str:
@@ -192,7 +218,7 @@ def _is_part(value: dict[str, object]) -> bool:
 
 def _part_text(part: object, key: str) -> str | None:
     """The text under a key of a part of a message; None for a part of another kind, as of thinking."""
-    if not isinstance(part, dict) or (key == "text" and part.get("type") in THOUGHT_TYPES):
+    if not isinstance(part, dict) or (key == "text" and part.get("type") in NO_TEXT_TYPES):
         return None
     text = part.get(key)
     return text if isinstance(text, str) else None

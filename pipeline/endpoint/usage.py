@@ -1,6 +1,7 @@
 """The token counts that a reply reports, under the names of every provider and gateway, as one neutral Usage."""
 
 import re
+from functools import lru_cache
 
 from ..records import Usage
 from .error_bodies import clean_message
@@ -14,7 +15,9 @@ COUNT_BELOW = 2**53
 TIER_CHARACTERS_MAX = 40
 
 PROMPT_NAMES = ("prompt_tokens", "input_tokens")
+REASONING_NAMES = ("reasoning_tokens", "thinking_tokens")
 COMPLETION_NAMES = ("completion_tokens", "output_tokens")
+TOTAL_NAMES = (*PROMPT_NAMES, *COMPLETION_NAMES, "total_tokens")
 CACHED_NAMES = ("cached_tokens", "cache_read_tokens", "cache_read_input_tokens", "cacheReadInputTokens")
 WRITE_NAMES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens")
 LONG_WRITE_NAMES = ("ttl_12h_tokens", "ephemeral_1h_input_tokens", "ttl_1h_tokens")
@@ -30,7 +33,7 @@ def read_usage(reported: object, tier: object = None) -> Usage:
     is never more than the whole.
     """
     if not isinstance(reported, dict):
-        return Usage(tier=_tier(tier))
+        return Usage(tier=_tier_of(tier))
     prompt_details = _details(reported, "prompt_tokens_details", "input_tokens_details", "prompt_cache_details")
     completion_details = _details(reported, "completion_tokens_details", "output_tokens_details")
     cached = _first_count(prompt_details, CACHED_NAMES)
@@ -44,15 +47,16 @@ def read_usage(reported: object, tier: object = None) -> Usage:
     is_apart = _count(reported.get("prompt_tokens")) is None and not prompt_details  # Anthropic's names, not OpenAI's
     if prompt is not None and (is_apart or in_cache > prompt):
         prompt += in_cache
+    reasoning = _first_count(completion_details, REASONING_NAMES)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=_first_count(reported, COMPLETION_NAMES),
-        reasoning_tokens=_first_count({**reported, **completion_details}, ("reasoning_tokens", "thinking_tokens")),
+        reasoning_tokens=_first_count(reported, REASONING_NAMES) if reasoning is None else reasoning,
         cached_tokens=cached,
         total_tokens=_count(reported.get("total_tokens")),
         cache_write_tokens=written,
-        long_cache_write_tokens=_long_writes(reported, prompt_details),
-        tier=_tier(tier) or _tier(reported.get("service_tier")),
+        long_cache_write_tokens=None if written is None else _long_writes(reported, prompt_details),
+        tier=_tier_of(tier) or _tier_of(reported.get("service_tier")),
         untrue=_untrue(reported),
     )
 
@@ -63,13 +67,18 @@ def _long_writes(*holders: dict[str, object]) -> int | None:
     return next((count for each in found if (count := _first_count(each, LONG_WRITE_NAMES)) is not None), None)
 
 
-def _tier(reported: object) -> str:
-    return clean_message(reported[:TIER_CHARACTERS_MAX]).casefold() if isinstance(reported, str) else ""
+def _tier_of(reported: object) -> str:
+    return _tier_word(reported[:TIER_CHARACTERS_MAX]) if isinstance(reported, str) else ""
+
+
+@lru_cache(100)
+def _tier_word(reported: str) -> str:
+    return clean_message(reported).casefold()
 
 
 def _untrue(reported: dict[str, object]) -> str:
     """A count that no number of tokens can be, in words; empty if there is none."""
-    for name in (*PROMPT_NAMES, *COMPLETION_NAMES, "total_tokens"):
+    for name in TOTAL_NAMES:
         value = reported.get(name)
         if value is not None and _count(value) is None:
             return f"{name}: {str(value)[:40]}"
@@ -77,14 +86,23 @@ def _untrue(reported: dict[str, object]) -> str:
 
 
 def _details(reported: dict[str, object], *names: str) -> dict[str, object]:
-    return next((value for name in names if isinstance(value := reported.get(name), dict)), {})
+    for name in names:
+        value = reported.get(name)
+        if isinstance(value, dict):
+            return value
+    return {}
 
 
 def _first_count(reported: dict[str, object], names: tuple[str, ...]) -> int | None:
-    return next((count for name in names if (count := _count(reported.get(name))) is not None), None)
+    for name in names if reported else ():
+        if name in reported and (count := _count(reported[name])) is not None:
+            return count
+    return None
 
 
 def _count(value: object) -> int | None:
+    if type(value) is int:
+        return value if 0 <= value < COUNT_BELOW else None
     if type(value) is float and value.is_integer():
         value = int(value)
     elif isinstance(value, str) and COUNT.fullmatch(value):

@@ -121,9 +121,9 @@ def _copied(opened: OpenJob, name: str | None, prefix: str) -> pl.Expr:
         return pl.lit(None, dtype=pl.String)
     if name in opened.table.schema:
         return pl.col(name)
-    if name not in opened.job.added_columns:
-        columns = [*opened.table.schema, *opened.job.added_columns]
-        raise BadJob(f"--by {name}: there is no such column{did_you_mean(name, columns)}")
+    added = (*opened.job.added_columns, *opened.job.reported_columns)
+    if name not in added:
+        raise BadJob(f"--by {name}: there is no such column{did_you_mean(name, [*opened.table.schema, *added])}")
     return pl.col(prefix + name)
 
 

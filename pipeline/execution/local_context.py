@@ -33,9 +33,22 @@ from ..records import (
     Tally,
     add_costs,
 )
-from ..store import LEARNED_LIMITS, LEDGER, RUN_STATUS, LearnedNote, OrderResult, Reader, RunStatus, Store, read_outcome
+from ..store import (
+    LEARNED_LIMITS,
+    LEDGER,
+    REPORTED,
+    RUN_STATUS,
+    LearnedNote,
+    OrderResult,
+    Reader,
+    RunStatus,
+    Store,
+    read_outcome,
+    read_reported,
+)
 from ..text import BODY_BYTES_AT_ONCE, in_thread_if, one_line
 from .context import Clocks, StopState, lane_id
+from .reported import ReportedColumns
 
 _encoder = msgspec.json.Encoder()
 
@@ -110,6 +123,7 @@ class LocalContext(StopState):
         self._status: RunStatus | None = None
         self._status_noted_at = -math.inf
         self._store, self._reader, self._checker = store, reader, AnswerChecker(job)
+        self._reported = ReportedColumns(read_reported(reader))
 
     def begin(self, to_ask: int, limits: Limits, progress: Progress) -> None:
         """Start to ask `to_ask` requests under these limits; shown on this screen and in other terminals."""
@@ -171,10 +185,8 @@ class LocalContext(StopState):
         A sample is counted once: when its last outcome is recorded, from which nothing follows. See `RunContext`.
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
-        if isinstance(outcome, Answer) and (outcome.taken_from or outcome.finish_reason not in KNOWN_REASONS):
-            self._tell_of(outcome)
-        if isinstance(outcome, Answer) and outcome.logprobs and not self._job.answer.logprobs:
-            outcome = msgspec.structs.replace(outcome, logprobs=())  # some servers send them although nobody asked
+        if isinstance(outcome, Answer):
+            outcome = self._looked_at(outcome)
         is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
         status, following = await in_thread_if(is_long, self._judged, request, outcome)
         if isinstance(outcome, Answer) and len(outcome.text) > BODY_BYTES_AT_ONCE:
@@ -200,6 +212,16 @@ class LocalContext(StopState):
         self._stop_at_failures()
         self.show_progress()
         return following
+
+    def _looked_at(self, answer: Answer) -> Answer:
+        """Tell of what is unusual about an answer, note the columns that it fills, and return what is stored of it."""
+        if answer.taken_from or answer.finish_reason not in KNOWN_REASONS:
+            self._tell_of(answer)
+        if self._reported.see(answer):
+            self._store.note(REPORTED, _encoder.encode(sorted(self._reported.names)))
+        # some servers send log probabilities although nobody asked for them
+        is_asked = self._job.answer.logprobs or not answer.logprobs
+        return answer if is_asked else msgspec.structs.replace(answer, logprobs=())
 
     def _tell_of(self, answer: Answer) -> None:
         """Say once for each word what is unusual about an answer: where its text stood, or why it ended."""

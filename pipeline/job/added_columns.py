@@ -6,8 +6,9 @@ from ..records import Record
 
 Kind = Literal["text", "integer", "number", "datetime", "list"]
 """What a column holds, in the words of `answers.Shape`; a list holds texts."""
-When = Literal["always", "samples", "logprobs", "contract"]
-"""In which outputs a column is: in all, or with several samples or models, `answer.logprobs`, or a contract."""
+When = Literal["always", "samples", "logprobs", "contract", "reported"]
+"""In which outputs a column is: in all, or with several samples or models, `answer.logprobs`, or a contract; or where
+an answer fills it and neither the input nor the answer's own columns have its name."""
 
 
 class AddedColumn(Record, frozen=True):
@@ -55,6 +56,17 @@ ADDED_COLUMNS = (
     AddedColumn("asked_at", "datetime", "when the last attempt for the shown answer was sent, in UTC"),
     AddedColumn(
         "settings", "text", "a short code of the settings that the answer was asked for with: 8 hexadecimal digits"
+    ),
+    AddedColumn("reasoning", "text", "the model's visible thoughts, from whatever field they came in", when="reported"),
+    AddedColumn("tool_calls", "text", "the answer's tool calls as JSON", when="reported"),
+    AddedColumn("citations", "list", "the addresses of the answer's sources", when="reported"),
+    AddedColumn("tier", "text", "the service tier that answered, as `flex`", when="reported"),
+    AddedColumn("served_by", "text", "who answered, where a gateway tells it", when="reported"),
+    AddedColumn(
+        "cache_write_tokens",
+        "integer",
+        "prompt tokens that the endpoint wrote to its cache, at a higher price",
+        when="reported",
     ),
 )
 """All of them, in the output's order. The typed columns of the answer stand after `answer`."""

@@ -119,9 +119,10 @@ class JobFile(Section):
         if taken:
             where = "answer.name" if self.answer.labels is not None else "answer.schema"
             raise ValueError(f"{where}: {', '.join(taken)}: a column of this name is added anyway; choose another name")
-        wrong = [name for name in self.output.columns or () if name not in self.added_columns]
+        known = (*self.added_columns, *self.reported_columns)
+        wrong = [name for name in self.output.columns or () if name not in known]
         if wrong:
-            near = did_you_mean(wrong[0], self.added_columns)
+            near = did_you_mean(wrong[0], known)
             raise ValueError(f"output.columns: the output has no added column {wrong[0]!r}{near}")
         if self.answer.contract is not None and "response_format" in self.parameters:
             raise ValueError("give [answer] or parameters.response_format, not both")
@@ -166,9 +167,18 @@ class JobFile(Section):
 
     @property
     def added_columns(self) -> tuple[str, ...]:
-        """The names of all columns that the output can add, in order, without prefix."""
+        """The names of all columns that the output adds, in order, without prefix; after them `reported_columns`."""
         answer, *others = self._columns_beside_typed
         return (answer, *self.typed_columns, *others)
+
+    @property
+    def reported_columns(self) -> tuple[str, ...]:
+        """The names of the columns that the output adds where an answer fills them, in order, without prefix."""
+        return tuple(
+            column.name
+            for column in ADDED_COLUMNS
+            if column.when == "reported" and column.name not in self.typed_columns
+        )
 
     @property
     def _columns_beside_typed(self) -> tuple[str, ...]:
@@ -177,6 +187,7 @@ class JobFile(Section):
             "samples": self.samples_per_row > 1,
             "logprobs": self.answer.logprobs,
             "contract": self.answer.contract is not None,
+            "reported": False,
         }
         return tuple(column.name for column in ADDED_COLUMNS if has[column.when])
 

@@ -1,6 +1,6 @@
 """The results of a job, readable at any time: its table, its rows as text, its status and its runs."""
 
-from .columns import OutputTable, output_metadata, output_schema, with_all_columns
+from .columns import OutputTable, output_metadata, output_schema, with_all_columns, with_reported_columns
 from .export import export_table
 from .open_job import OpenJob, check_own_output, open_job
 from .runs import history_text, job_history
@@ -22,4 +22,5 @@ __all__ = [
     "show_rows",
     "status_text",
     "with_all_columns",
+    "with_reported_columns",
 ]

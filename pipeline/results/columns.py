@@ -13,8 +13,20 @@ import polars as pl
 from ..answers import ParsedAnswer, column_dtype, column_shapes, typed_cells
 from ..job import ADDED_COLUMNS, Job
 from ..planning import Chain, Chains, Step, samples_per_row
-from ..records import TOKEN_COUNTS, Answer, BadJob, Failure, Outcome, Record, Request, Tally, Usage
-from ..store import Reader
+from ..records import (
+    TOKEN_COUNTS,
+    Answer,
+    BadJob,
+    Failure,
+    MessageParts,
+    Outcome,
+    Record,
+    Request,
+    Tally,
+    Usage,
+    message_parts,
+)
+from ..store import Reader, read_reported
 from ..tables import Table, read_slices
 from ..version import __version__
 from .certainty import compared_properties, confidence, majority_vote
@@ -54,7 +66,24 @@ def output_schema(job: Job, table: Table) -> pl.Schema:
 def with_all_columns(job: Job, table: Table) -> Job:
     """The job with every added column in its output, under a prefix (`output.prefix`) that the input does not use."""
     prefix = max(table.schema, key=len, default="") + "."
-    return job.model_copy(update={"output": job.output.model_copy(update={"columns": None, "prefix": prefix})})
+    return _with_columns(job, [*job.added_columns, *job.reported_columns], prefix=prefix)
+
+
+def with_reported_columns(job: Job, table: Table, reader: Reader) -> Job:
+    """The job with those columns in its output, too, that stand in it only where an answer fills them.
+
+    They give way to columns of the input that have their names. A job that lists its columns has those.
+    """
+    filled = set(read_reported(reader))
+    taken = {name for name in job.reported_columns if job.output.prefix + name in table.schema}
+    reported = [name for name in job.reported_columns if name in filled - taken]
+    if job.output.columns is not None or not reported:
+        return job
+    return _with_columns(job, [*job.added_columns, *reported])
+
+
+def _with_columns(job: Job, columns: list[str], **more: str) -> Job:
+    return job.model_copy(update={"output": job.output.model_copy(update={"columns": columns, **more})})
 
 
 def output_metadata(job: Job) -> dict[str, str]:
@@ -163,12 +192,16 @@ class OutputTable:
         answers = [outcome if isinstance(outcome, Answer) else None for outcome in outcomes]
         usages = _field(answers, "usage")
         cells = {name: _field(usages, name) for name in TOKEN_COUNTS}
+        cells |= {"tier": _texts(usages, "tier"), "served_by": _texts(answers, "served_by")}
+        if not self._dtypes.keys().isdisjoint(MessageParts.__struct_fields__):
+            parts = [None if answer is None else message_parts(answer) for answer in answers]
+            cells |= {name: _field(parts, name) for name in MessageParts.__struct_fields__}
         cells |= {name: _field(answers, name) for name in ("finish_reason", "model")}
         cells |= {name: _field(outcomes, name) for name in ("latency_seconds", "asked_at")}
         cells["answer"] = _field(answers, "text")
         cells["status"] = ["pending" if step is None else step.status for step in steps]
         cells["error"] = [None if step is None else _error(step) for step in steps]
-        cells["settings"] = [settings or None for settings in _field(outcomes, "settings")]
+        cells["settings"] = _texts(outcomes, "settings")
         cells["repaired"] = [None if step is None else _repaired(step) for step in steps]
         if "confidence" in self._dtypes:
             cells["confidence"] = [None if step is None else self._confidence(step) for step in steps]
@@ -206,6 +239,11 @@ class OutputTable:
 def _field(records: Sequence[Record | None], name: str) -> list[Any]:
     """One field of each record, as a column."""
     return [None if record is None else getattr(record, name) for record in records]
+
+
+def _texts(records: Sequence[Record | None], name: str) -> list[str | None]:
+    """One field of each record, as a column of texts; an empty one is null."""
+    return [text or None for text in _field(records, name)]
 
 
 def _series(name: str, cells: list[Any], dtype: pl.DataType) -> pl.Series:

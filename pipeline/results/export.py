@@ -7,7 +7,7 @@ from ..planning import keys_path
 from ..progress import Progress
 from ..records import Tally
 from ..tables import NO_OPTIONS, SpreadsheetOptions, check_output, check_row_count, write_table
-from .columns import OutputTable, output_metadata, output_schema
+from .columns import OutputTable, output_metadata, output_schema, with_reported_columns
 from .open_job import check_own_output, open_job
 
 
@@ -24,8 +24,9 @@ def export_table(name: str | Path, output: Path | None, options: SpreadsheetOpti
     path = output or job.output_path
     check_output(path, inputs, options)
     check_row_count(path, table.rows)
-    cells = OutputTable(job, table, keys_path(job.folder), reader)
+    wide = with_reported_columns(job, table, reader)
+    cells = OutputTable(wide, table, keys_path(job.folder), reader)
     with contextlib.closing(reader), Progress().counting("writing", table.rows) as on_rows:
-        schema, facts = output_schema(job, table), output_metadata(job)
+        schema, facts = output_schema(wide, table), output_metadata(job)
         write_table(cells.frames(on_rows), schema, path, facts, options=options, row_bytes=cells.row_bytes)
     return path, cells.tally

@@ -15,8 +15,12 @@ from .columns import OutputTable, with_all_columns
 from .open_job import open_job
 
 
-def show_rows(name: str | Path, *, status: Status | None, row: int | None, most: int) -> Iterator[str]:
+def show_rows(
+    name: str | Path, *, status: Status | None, row: int | None, most: int, reasoning: bool = False
+) -> Iterator[str]:
     """The text of each selected row, up to `most`: those of one status, one row by its number (from 1), or the first.
+
+    `reasoning`: with the model's visible thoughts, where it sent any.
 
     `name` is the path of the job's output or folder. If no row is selected, the only text says so. Raises BadJob as
     `open_job` does.
@@ -32,7 +36,8 @@ def show_rows(name: str | Path, *, status: Status | None, row: int | None, most:
             if row in (None, number) and status in (None, cells[prefix + "status"]):
                 added = {key.removeprefix(prefix): cells[key] for key in cells}
                 typed = {name: added[name] for name in job.typed_columns if added[name] is not None}
-                yield _row_text(number, prompts.shown(cells), typed, added)
+                thoughts = added["reasoning"] if reasoning and "reasoning" not in job.typed_columns else None
+                yield _row_text(number, prompts.shown(cells), typed, added, thoughts)
                 shown += 1
             if number == row or shown == most:
                 break
@@ -53,8 +58,8 @@ def _nothing_text(rows: int, status: Status | None, row: int | None) -> str:
     return f"There is no row {row:,}: the table has {rows:,}." if row > rows else f"Row {row:,} is not {status}."
 
 
-def _row_text(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any]) -> str:
-    """A row as text: a line of facts, its prompt, its typed values or raw answer, and its error."""
+def _row_text(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, Any], reasoning: str | None) -> str:
+    """A row as text: a line of facts, its prompt, its reasoning, its typed values or raw answer, and its error."""
     facts = [f"row {number:,}", cells["status"]]
     if cells["total_tokens"] is not None:
         facts.append(f"{cells['total_tokens']:,} tokens")
@@ -63,6 +68,8 @@ def _row_text(number: int, prompt: str, typed: dict[str, Any], cells: dict[str, 
     if cells["latency_seconds"] is not None:
         facts.append(f"{cells['latency_seconds']:.1f} s")
     lines = [" · ".join(facts), _indented(prompt)]
+    if reasoning is not None:
+        lines.append(_indented(reasoning, "  ~ "))
     if typed:
         lines.append(_indented(", ".join(f"{name}: {value}" for name, value in typed.items()), "  → "))
     elif cells["answer"] is not None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import polars as pl
-
 from ..costs import make_forecast
 from ..execution import LocalContext
 from ..files import make_private_folder, sync
@@ -46,8 +44,6 @@ class PreparedRun:
     table: Table
     input_rows: int
     """Rows of the whole input; a pilot's `table` has fewer."""
-    schema: pl.Schema
-    """The schema of the output."""
     prompts: Prompts
     plan: Plan
     context: LocalContext
@@ -80,7 +76,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
             whole = open_table(job.inputs, job.folder)
         table = select_rows(job.this_run, whole)
         check_row_count(job.output_path, table.rows)
-        schema = output_schema(job, table)
+        output_schema(job, table)
         prompts = Prompts(filed, list(table.schema))
         store = open_store(job.folder, lambda what: _is_agreed(job, what, confirm, progress))
         open_things.callback(store.close)
@@ -107,9 +103,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
         keys_path(draft).replace(keys_path(job.folder))
         sync(job.folder)  # before the first request leaves: without these two, no answer could be shown
         remove_old_snapshots(job.folder, whole)
-        ready = PreparedRun(
-            filed, table, whole.rows, schema, prompts, plan, context, store, reader, progress, command, began
-        )
+        ready = PreparedRun(filed, table, whole.rows, prompts, plan, context, store, reader, progress, command, began)
         try:
             yield ready
         except (BadJob, Stopped) as end:  # before `finish` could write a summary

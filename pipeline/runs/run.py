@@ -14,7 +14,7 @@ from ..folder import record_end
 from ..job import Job
 from ..planning import Chains, keys_path, pending_requests, tally_statuses
 from ..records import BadJob, Exit, Stopped, Summary, Tally
-from ..results import OutputTable, output_metadata
+from ..results import OutputTable, output_metadata, output_schema, with_reported_columns
 from ..tables import write_table
 from .control import obeying_orders
 from .local_server import served
@@ -115,11 +115,12 @@ def finish(ready: PreparedRun, stop: Stopped | None) -> Summary:
 
 def _write_output(ready: PreparedRun) -> Tally:
     """Write the output's rows; returns their tally. Raises Stopped if it cannot be written."""
-    job = ready.job
-    output = OutputTable(job, ready.table, keys_path(job.folder), ready.reader)
+    job, wide = ready.job, with_reported_columns(ready.job, ready.table, ready.reader)
+    output = OutputTable(wide, ready.table, keys_path(job.folder), ready.reader)
     with ready.progress.counting("writing", ready.table.rows) as seen:
         facts, row_bytes = output_metadata(job), output.row_bytes
-        write_table(output.frames(seen), ready.schema, job.output_path, facts, row_bytes=row_bytes)
+        schema = output_schema(wide, ready.table)
+        write_table(output.frames(seen), schema, job.output_path, facts, row_bytes=row_bytes)
     return output.tally
 
 

@@ -10,6 +10,7 @@ from .notes import (
     BATCHES,
     LEARNED_LIMITS,
     LEDGER,
+    REPORTED,
     RUN_STATUS,
     BatchFile,
     LearnedNote,
@@ -20,6 +21,7 @@ from .notes import (
     read_learned_limits,
     read_ledger,
     read_open_batches,
+    read_reported,
     read_run_status,
 )
 from .outcomes import read_outcome
@@ -31,6 +33,7 @@ __all__ = [
     "BATCHES",
     "LEARNED_LIMITS",
     "LEDGER",
+    "REPORTED",
     "RUN_STATUS",
     "BatchFile",
     "LearnedNote",
@@ -46,6 +49,7 @@ __all__ = [
     "read_ledger",
     "read_open_batches",
     "read_outcome",
+    "read_reported",
     "read_run_status",
     "roll_back",
     "settle_ledger",

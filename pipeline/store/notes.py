@@ -22,6 +22,8 @@ LEARNED_LIMITS = "learnt"
 """The name of the note with the learned limits of each lane."""
 RUN_STATUS = "now"
 """The name of the note with the run's status: the numbers of its progress bar, to be shown in other terminals."""
+REPORTED = "reported"
+"""The name of the note with the added columns that answers fill, of those that stand in an output only then."""
 BATCHES = "batches"
 """The name of the note with the open batches."""
 
@@ -118,6 +120,7 @@ class OpenBatches(Record, frozen=True):
 
 
 _learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])
+_reported_decoder = msgspec.json.Decoder(list[str])
 _run_status_decoder = msgspec.json.Decoder(RunStatus)
 
 
@@ -143,6 +146,15 @@ def read_learned_limits(reader: Reader | None) -> dict[LaneId, LearnedNote]:
         return {learned.lane: learned for learned in _learned_limits_decoder.decode(note or b"[]")}
     except UNREADABLE:  # they are learned anew
         return {}
+
+
+def read_reported(reader: Reader | None) -> list[str]:
+    """Read which added columns answers fill (`AddedColumn.when`); empty if there is no store, or no such note."""
+    note = reader.note(REPORTED) if reader is not None else None
+    try:
+        return _reported_decoder.decode(note or b"[]")
+    except UNREADABLE:  # the columns are left out; the answers have what they would hold
+        return []
 
 
 def latest_learned_limits(reader: Reader) -> LearnedLimits | None:
