@@ -191,7 +191,7 @@ class PriceList:
         try:
             found = genai_prices.calc_price(
                 genai_prices.Usage(input_tokens=1, output_tokens=1),
-                model,
+                model.removeprefix("models/"),  # as Gemini's own interface names its models
                 provider_api_url=self._endpoint.base_url,
                 price_context=context,
             )

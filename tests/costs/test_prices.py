@@ -48,6 +48,7 @@ def test_a_model_on_this_machine_costs_nothing_for_any_usage(usage: Usage) -> No
     ("url", "model", "known"),
     [
         (OPENAI, "gpt-4o-mini", True),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "models/gemini-3.5-flash", True),
         (OPENAI, "no-such-model-9", False),
         (LOOPBACK, "gpt-4o-mini", False),  # a local server may give its model any name
         ("https://llm.example.org/v1", "gpt-4o-mini", False),
