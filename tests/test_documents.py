@@ -57,7 +57,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FILE = re.compile(r"(?<![\w./-])((?:configs|pipeline|sample_data|tests|\.github)/[\w./-]*\w)(?![\w/<*])")
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 PIPELINE_LINE = re.compile(r"(?<!from )\bpipeline +([a-z]+)\b(.*)")
-FOREIGN_FLAGS = {"--force", "--no-deps", "--time"}
+FOREIGN_FLAGS = {"--query", "--resource", "--force", "--no-deps", "--time"}
 """Those of pipx, pip and Slurm."""
 
 

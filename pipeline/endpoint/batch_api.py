@@ -1,5 +1,6 @@
 """Call the endpoint's Batch API, as OpenAI defines it: upload and download files, create and look up batches."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -13,6 +14,7 @@ from ..job import Endpoint
 from ..records import Reply
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
+from .key_renewal import KeyRenewal
 from .transport import AiohttpTransport
 
 FILE_SECONDS = 900.0
@@ -26,6 +28,7 @@ class BatchApi:
     """A client of one endpoint's Batch API: an async context manager, one HTTP exchange for each method.
 
     Each method returns a Reply, as `Client.attempt` does, with JSON in its body. Raises BadJob as Client does.
+    A key from a command is renewed as a Client renews it.
     """
 
     def __init__(self, endpoint: Endpoint, key: SecretStr | None) -> None:
@@ -35,6 +38,12 @@ class BatchApi:
         self._deadline_seconds = max(endpoint.timeout_seconds, FILE_SECONDS)
         proxy = proxy_for(self._base_url)
         self._redactor = redactor_for(endpoint, key, proxy)
+
+        def use(newer: SecretStr) -> None:
+            self._headers["authorization"] = f"Bearer {newer.get_secret_value()}"
+            self._redactor = redactor_for(endpoint, newer, proxy)
+
+        self._renewal = KeyRenewal(endpoint.key_command, use) if endpoint.key_command is not None else None
         transport = AiohttpTransport(httpx.create_ssl_context(), proxy, reuses=False)  # calls are few
         self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
 
@@ -42,6 +51,8 @@ class BatchApi:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._renewal is not None:
+            await self._renewal.close()
         await self._client.aclose()
 
     async def upload(self, path: Path) -> Reply:
@@ -82,6 +93,10 @@ class BatchApi:
         return self._redactor.redact_reply(reply)
 
     async def _call(self, method: str, path: str, *, into: BinaryIO | None = None, **content: Any) -> Reply:  # noqa: ANN401 - httpx's own
+        call = functools.partial(self._exchange, method, path, into, content)
+        return await call() if self._renewal is None else await self._renewal.send(call)
+
+    async def _exchange(self, method: str, path: str, into: BinaryIO | None, content: dict[str, Any]) -> Reply:
         return await exchange(self._send(method, path, **content), self._deadline_seconds, self._redactor, into)
 
     async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own

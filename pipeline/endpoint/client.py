@@ -4,6 +4,7 @@ Requests and responses are httpx's, carried by `transport`. httpx's own client t
 for each request in flight, and a hundred times with one client shared by all, whose pool scans all its connections.
 """
 
+import functools
 import ssl
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from .body_room import BodyRoom, RoomShare
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
 from .kept_alive import OnDoubt
+from .key_renewal import KeyRenewal
 from .transport import AiohttpTransport
 
 
@@ -35,6 +37,12 @@ class Client:
         self._room = BodyRoom()
         proxy = proxy_for(self._url)
         self._redactor = redactor_for(endpoint, key, proxy)
+
+        def use(newer: SecretStr) -> None:
+            self._headers["authorization"] = f"Bearer {newer.get_secret_value()}"
+            self._redactor = redactor_for(endpoint, newer, proxy)
+
+        self._renewal = KeyRenewal(endpoint.key_command, use) if endpoint.key_command is not None else None
         # reading the certificates of the public authorities takes 50 ms, and plain HTTP on this machine needs none
         is_plain_and_local = self._url.host in LOOPBACK and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain_and_local else httpx.create_ssl_context()
@@ -46,6 +54,8 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        if self._renewal is not None:
+            await self._renewal.close()
         await self._transport.aclose()
 
     def on_doubt(self, call: OnDoubt) -> None:
@@ -70,7 +80,15 @@ class Client:
         A failed attempt is a Reply with a `fault`. Redirects are not followed, since the key would go with them. Where
         a reply repeats the key, it is replaced by `***`; in an answer, unless it is a placeholder such as `not-needed`.
         A cancelled attempt closes its connection. `owner`: see `on_doubt`.
+
+        With a key from a command, an attempt whose key has expired is sent again with a new one: see `KeyRenewal`.
+        Raises Stopped if the command fails.
         """
+        if self._renewal is None:
+            return await self._exchange(request, owner, share)
+        return await self._renewal.send(functools.partial(self._exchange, request, owner, share))
+
+    async def _exchange(self, request: Request, owner: object, share: RoomShare | None) -> Reply:
         # with `content` in place of `stream`, httpx spends six times as long on finding the same headers again; the
         # transport adds the length
         message = httpx.Request(

@@ -60,7 +60,7 @@ def request_headers(endpoint: Endpoint, key: SecretStr | None) -> httpx.Headers:
 def redactor_for(endpoint: Endpoint, key: SecretStr | None, proxy: httpx.Proxy | None) -> Redactor:
     """Make the redactor of all secrets that requests to an endpoint carry, and of the proxy's password."""
     own, secrets = endpoint.all_headers(), [*endpoint.secret_headers, *endpoint.address_secrets]
-    secrets += [key.get_secret_value()] if key is not None else []
+    secrets += [*([key.get_secret_value()] if key is not None else []), *endpoint.keys_of_command]
     secrets += [secret for name in endpoint.headers_env for secret in (own[name], *secrets_of_header(name, own[name]))]
     if proxy is not None and proxy.raw_auth is not None:
         secrets += login_secrets(*(part.decode(errors="replace") for part in proxy.raw_auth))

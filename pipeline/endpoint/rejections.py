@@ -66,7 +66,10 @@ KINDS: dict[str, Kind] = {
     "too_long": Kind("row", None, "the request is longer than the model or the limits allow", is_turned_away=True),
     "filtered": Kind("row", None, "the endpoint's content filter rejected the prompt", is_turned_away=True),
     "auth": Kind(
-        "stop", None, "the key was not accepted: check the variable that api_key_env names", is_turned_away=True
+        "stop",
+        None,
+        "the key was not accepted: check the variable that api_key_env names, or api_key_command",
+        is_turned_away=True,
     ),
     "forbidden": Kind(
         "stop",

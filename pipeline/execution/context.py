@@ -180,7 +180,7 @@ class Clocks(NamedTuple):
 
 def lane_id(endpoint: Endpoint, model: str) -> LaneId:
     """The lane of a model: learned limits hold for one endpoint, model and key only."""
-    return LaneId(endpoint.base_url, model, endpoint.api_key_env)
+    return LaneId(endpoint.base_url, model, endpoint.key_origin)
 
 
 def settle(

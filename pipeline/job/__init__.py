@@ -4,6 +4,7 @@ from .added_columns import ADDED_COLUMNS
 from .endpoint import LOOPBACK, Endpoint
 from .file import OUTPUT_CAPS, JobFile
 from .job import Job, ThisRun, default_job_folder, seen_hash, settings_id
+from .key_command import KeyCommand
 from .load import uses_of
 from .prices import ModelPrices
 from .reference import parse_setting, setting_help
@@ -20,6 +21,7 @@ __all__ = [
     "Endpoint",
     "Job",
     "JobFile",
+    "KeyCommand",
     "Limits",
     "ModelPrices",
     "Prompt",

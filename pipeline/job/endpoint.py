@@ -1,11 +1,12 @@
 """The section `[endpoint]`: where requests are sent, which model is asked, and with which secrets."""
 
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ..secrecy import is_secret, secrets_of_header
+from .key_command import KeyCommand, command_words
 from .values import Section, VariableName, variable_not_set, variable_value
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -26,6 +27,11 @@ class Endpoint(Section):
         default="",
         repr=False,
         description="the API key to use where that variable is not set; only for a key that its owner has made public",
+    )
+    api_key_command: list[str] | str = Field(
+        default="",
+        description='a command that prints the API key, as `["gcloud", "auth", "print-access-token"]`; run again when '
+        "the key has expired. No shell reads it",
     )
     name: str = Field(
         default="",
@@ -72,6 +78,19 @@ class Endpoint(Section):
             raise ValueError(f"{url!r} is not a web address; it must begin with https://, http:// or local:")
         return url.rstrip("/").removesuffix("/chat/completions")
 
+    _key_command: KeyCommand | None = None
+
+    def model_post_init(self, _: Any, /) -> None:  # noqa: ANN401 - the signature is pydantic's
+        """Make the command of the key, which all copies of the job share: it is run once for all."""
+        words = command_words(self.api_key_command)
+        self._key_command = KeyCommand(words) if words else None
+
+    @field_validator("api_key_command")
+    @classmethod
+    def _check_command(cls, command: list[str] | str) -> list[str] | str:
+        command_words(command)
+        return command
+
     @field_validator("query")
     @classmethod
     def _check_query(cls, query: dict[str, str]) -> dict[str, str]:
@@ -85,7 +104,10 @@ class Endpoint(Section):
         if not self.model and not self.is_local:
             raise ValueError("endpoint.model is missing; set it in the job file (-c) or with -m")
         parts = urlsplit(self.base_url)
-        has_key = self.api_key_env or self.api_key_default or self.secret_headers or self.headers_env
+        keys = [name for name in ("api_key_env", "api_key_default") if getattr(self, name)]
+        if self.api_key_command and keys:
+            raise ValueError(f"give endpoint.api_key_command or endpoint.{keys[0]}, not both")
+        has_key = keys or self.api_key_command or self.secret_headers or self.headers_env
         if parts.scheme == "http" and has_key and not self.plain_http and parts.hostname not in LOOPBACK:
             raise ValueError(
                 "the key would be sent unencrypted over http://; use https://, or set endpoint.plain_http = true"
@@ -111,8 +133,23 @@ class Endpoint(Section):
     def secrets(self) -> list[str]:
         """All secrets of the endpoint: those in the headers, and the key as far as it is set. Never raises."""
         variables = [*([self.api_key_env] if self.api_key_env else []), *self.headers_env.values()]
-        keys = [*map(variable_value, variables), self.api_key_default]
+        keys = [*map(variable_value, variables), self.api_key_default, *self.keys_of_command]
         return [*self.secret_headers, *filter(None, keys)]
+
+    @property
+    def key_command(self) -> KeyCommand | None:
+        """The command that prints the key; None if the job names none."""
+        return self._key_command
+
+    @property
+    def keys_of_command(self) -> list[str]:
+        """The keys that the command has given so far, in this process."""
+        return [] if self._key_command is None else self._key_command.keys
+
+    @property
+    def key_origin(self) -> str:
+        """Where the key is from, without being one: the name of its variable, or the command as it may be shown."""
+        return self.api_key_env if self._key_command is None else self._key_command.shown
 
     @property
     def filed_under(self) -> str:
@@ -124,8 +161,14 @@ class Endpoint(Section):
         """Where the data goes, for a person: `api.openai.com`, or `this machine`."""
         return "this machine" if self.is_local else urlsplit(self.base_url).netloc
 
-    def key(self) -> SecretStr | None:
-        """The API key, masked; None if the job names none. Raises BadJob if its environment variable is not set."""
+    def key(self, *, is_new_run: bool = False) -> SecretStr | None:
+        """The API key, masked; None if the job names none. Raises BadJob if its environment variable is not set.
+
+        With `api_key_command` it is the latest key; the command is run for the first, and if `is_new_run`. Raises
+        BadJob if it gives none.
+        """
+        if self._key_command is not None:
+            return self._key_command.key(is_new_run=is_new_run)
         if not self.api_key_env and not self.api_key_default:
             return None
         key = (variable_value(self.api_key_env) if self.api_key_env else "") or self.api_key_default

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,12 +97,16 @@ def uses_of(config: Path | None, flags: Mapping[str, Any], directory: Path) -> l
         return value if isinstance(value, str) else ""
 
     schema, url, key = text("answer.schema"), text("endpoint.base_url"), text("endpoint.api_key_env")
-    prompt = source.values.get("prompt")
+    prompt, endpoint = source.values.get("prompt"), source.values.get("endpoint")
     found = []
     if PYDANTIC_MODEL.fullmatch(schema):
         found.append(f"imports the Python code {schema}, looked for in {source.home.absolute()}")
     files = [schema] * (not found) + [text("prompt.examples"), url.removeprefix("local:") * url.startswith("local:")]
     found += [f"reads {(source.home / name).absolute()}" for name in files if name]
+    if isinstance(endpoint, dict) and isinstance(command := endpoint.get("api_key_command"), str | list) and command:
+        # in full: two commands must not look alike here
+        line = command if isinstance(command, str) else shlex.join(map(str, command))
+        found.append(f"runs the command {line} for the key")
     if isinstance(prompt, dict) and prompt.get("images"):
         found.append("reads the pictures that the rows name")
     if not url.startswith("local:"):

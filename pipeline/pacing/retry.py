@@ -75,8 +75,9 @@ TEXT_KINDS = frozenset({"too_long", "filtered", "too_large"})
 
 
 REFUSALS = {
-    "auth": "the key was not accepted. {}\nCheck endpoint.api_key_env.",
-    "forbidden": "the request is refused. {}\nCheck endpoint.api_key_env, and whether the key may use the model.",
+    "auth": "the key was not accepted. {}\nCheck endpoint.api_key_env or endpoint.api_key_command.",
+    "forbidden": "the request is refused. {}\nCheck the key (endpoint.api_key_env or endpoint.api_key_command), and "
+    "whether it may use the model.",
     "not_found": f"no such model or address. {{}}\n{ADDRESS_REMEDY}",
 }
 """The reason to stop and its remedy, with a place for the endpoint's words."""

@@ -76,11 +76,12 @@ class Allowance(Record, frozen=True):
 
 
 class LaneId(Record, frozen=True):
-    """What identifies a lane: endpoint, model, and the name of the variable with the key (never the key itself)."""
+    """What identifies a lane: endpoint, model, and where the key is from (never the key itself)."""
 
     base_url: str
     model: str
     api_key_env: str
+    """The name of the variable that holds the key, or the command that prints it."""
 
 
 class LearnedLimits(Record, frozen=True):

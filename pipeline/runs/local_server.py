@@ -26,6 +26,11 @@ def served(job: Job) -> Iterator[Job]:
     from ..endpoint import find_gguf, serve  # noqa: PLC0415 - as above
 
     with serve(find_gguf(job.endpoint.base_url, job.home), job.limits.width, job.folder / "model.log") as server:
-        update = {"base_url": server.base_url, "api_key_env": "", "api_key_default": server.api_key}
+        update = {
+            "base_url": server.base_url,
+            "api_key_env": "",
+            "api_key_command": "",
+            "api_key_default": server.api_key,
+        }
         limits = job.limits.model_copy(update={"concurrency": job.limits.width})  # the server has as many slots
         yield job.model_copy(update={"endpoint": job.endpoint.model_copy(update=update), "limits": limits})

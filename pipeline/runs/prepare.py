@@ -64,7 +64,7 @@ def prepare_run(job: Job, confirm: Confirm | None, command: Sequence[str] | None
     """
     began = time.monotonic()
     check_output(job.output_path, job.inputs, own_folder=job.folder)
-    job.endpoint.key()
+    job.endpoint.key(is_new_run=True)
     job.endpoint.all_headers()
     with job_folder(job.folder, shared=job.output.shared), contextlib.ExitStack() as open_things:
         remove_leftovers(job.folder, job.output_path)

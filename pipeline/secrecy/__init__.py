@@ -3,7 +3,7 @@
 from .command import hidden_in_command
 from .look import HIDDEN, SECRET_CHARACTERS_MIN, is_secret
 from .sources import SECRET_NAME, login_secrets, secrets_of_header
-from .texts import hidden_in_name, hidden_in_setting, hidden_in_text
+from .texts import hidden_in_name, hidden_in_program, hidden_in_setting, hidden_in_text
 
 __all__ = [
     "HIDDEN",
@@ -11,6 +11,7 @@ __all__ = [
     "SECRET_NAME",
     "hidden_in_command",
     "hidden_in_name",
+    "hidden_in_program",
     "hidden_in_setting",
     "hidden_in_text",
     "is_secret",

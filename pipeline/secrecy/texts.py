@@ -5,7 +5,9 @@ the user part of an address. A variable of the shell (`$NAME`) or of a template 
 """
 
 import re
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +45,7 @@ CODE = re.compile(r"(\{\{[^{}]*\}\}|\{%[^{}]*%\})")
 """An expression or a statement of a template."""
 
 IN_PROMPTS = ("prompt.system", "prompt.template")
+COMMAND = "endpoint.api_key_command"
 PARAMETERS = "parameters"
 IDENTIFYING = re.compile(r"(?:.*\.)?(?:\w*cache_key|user|\w*identifier|\w*_id)")
 """Parameters that are often random and no secrets: the provider files requests under them."""
@@ -62,6 +65,21 @@ def hidden_in_text(text: str, known: Iterable[str] = (), *, is_command: bool = F
     return CHUNK.sub(lambda found: _hide_bare(found[0]), text)
 
 
+def hidden_in_program(command: str | Sequence[str], known: Iterable[str] = ()) -> str:
+    """The line of a program that is started without a shell, without secrets. An option's name tells of its value."""
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError:  # a quote is left open
+        return hidden_in_text(str(command), known, is_command=True)
+    shown = []
+    for before, word in pairwise(["", *words]):
+        option = f"{before} " if before.startswith("-") and not word.startswith("-") else ""
+        hidden = hidden_in_text(option + word, known, is_command=True).removeprefix(option)
+        plain = hidden.replace(HIDDEN, "x")
+        shown.append(hidden if shlex.quote(plain) == plain else shlex.quote(hidden))
+    return " ".join(shown)
+
+
 def hidden_in_name(text: str, known: Iterable[str] = ()) -> str:
     """A path, an address or an identifier without secrets. They may be random: only what is surely one is hidden."""
     for secret in sorted(set(known), key=len, reverse=True):
@@ -75,6 +93,8 @@ def hidden_in_setting(name: str, value: Any, known: Iterable[str] = ()) -> Any: 
     """The value of a setting (`name` is dotted) without secrets; labels, schemas and names of columns as they are."""
     if name.startswith(UNTOUCHED):
         return value
+    if name == COMMAND:
+        return hidden_in_program(value, known)
     if name in IN_PROMPTS and isinstance(value, str):
         parts = CODE.split(value)  # code is every second part; columns are named in it
         return "".join((hidden_in_name if at % 2 else hidden_in_text)(part, known) for at, part in enumerate(parts))

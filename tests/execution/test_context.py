@@ -44,10 +44,18 @@ def test_both_clocks_of_a_run_go_on() -> None:
     assert uptime() - before[1] >= 0.009
 
 
-@pytest.mark.parametrize("setting", [{"endpoint.base_url": "http://127.0.0.1:8/v1"}, {"endpoint.api_key_env": "K"}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"endpoint.base_url": "http://127.0.0.1:8/v1"},
+        {"endpoint.api_key_env": "K"},
+        {"endpoint.api_key_command": "print-key --of me"},
+    ],
+)
 def test_a_lane_is_of_one_endpoint_model_and_key(setting: dict[str, Any]) -> None:
     given = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m"}
     mine, other = (Job.load(["in.csv"], settings=each).endpoint for each in (given, given | setting))
     assert lane_id(mine, "m") == LaneId("http://127.0.0.1:9/v1", "m", mine.api_key_env)
     assert lane_id(mine, "m") == lane_id(mine, "m") != lane_id(mine, "n")
     assert lane_id(mine, "m") != lane_id(other, "m")
+    assert lane_id(other, "m").api_key_env in ("", setting.get("endpoint.api_key_env"), "print-key --of me")

@@ -1,13 +1,14 @@
 """Secrets are hidden in texts that are kept; words, paths, addresses, variables, labels and schemas stay."""
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keys import PLACEHOLDERS, SHAPES, invented_key, invented_token, invented_uuid
 
-from pipeline.secrecy.texts import hidden_in_name, hidden_in_setting, hidden_in_text
+from pipeline.secrecy.texts import hidden_in_name, hidden_in_program, hidden_in_setting, hidden_in_text
 
 KEY = invented_key("Mistral")
 KEYS = [*(invented_key(provider) for provider in SHAPES), invented_token(), invented_uuid()]
@@ -106,3 +107,18 @@ def test_the_time_grows_in_line_with_the_text(part: str) -> None:
         return time.process_time() - began
 
     assert seconds(100_000) < 40 * max(seconds(10_000), 0.005)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["gcloud", "auth", "print-access-token", "--quiet"], "gcloud auth print-access-token --quiet"),
+        ("az account get-access-token --query accessToken", "az account get-access-token --query accessToken"),
+        (["vault", "--token", "hunter2hunter", "two words"], "vault --token *** 'two words'"),
+        (["sh", "-c", "curl -u me:hunter2 $URL | jq -r .key"], "sh -c 'curl -u me:*** $URL | jq -r .key'"),
+        ("print --password='open", "print --password='***"),
+    ],
+)
+def test_the_line_of_a_program_is_shown_without_secrets_and_its_options_stay(command: Any, shown: str) -> None:
+    assert hidden_in_program(command) == shown
+    assert hidden_in_setting("endpoint.api_key_command", command) == shown

@@ -10,7 +10,7 @@ from ...endpoint import Client
 from ...job import Job, Limits
 from ...pacing import WINDOW_MAX
 from ...records import Request
-from ...text import duration
+from ...text import duration, in_thread_if
 from ..context import DRAIN_SECONDS, RunContext
 from ..stream import RequestStream
 from .lane import Lane
@@ -44,7 +44,9 @@ async def answer_all(job: Job, requests: AsyncIterator[Request], context: RunCon
     in flight at a stop may still be answered for DRAIN_SECONDS.
     """
     _raise_open_file_limit(len(job.models), job.limits)
-    async with Client(job.endpoint, job.endpoint.key()) as client:
+    # in a Ray actor the command of the key runs only now
+    key = await in_thread_if(job.endpoint.key_command is not None, job.endpoint.key)
+    async with Client(job.endpoint, key) as client:
         lanes = Lanes(job, requests, context, client)
         context.on_tune = lanes.tune
         working = asyncio.create_task(lanes.work())

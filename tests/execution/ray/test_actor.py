@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from chat_server import Canned, ChatServer, answer_to, problem
+from expiring_keys import ExpiringKeys
 from live_run import make_job, request
 
 from pipeline.execution.ray.actor import (
@@ -113,6 +115,17 @@ def test_a_key_that_is_not_set_is_reported_as_a_bad_job(server: ChatServer, monk
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     events = run_worker(make_job(server.url, endpoint__api_key_env="NO_SUCH_KEY"), three_and_no_more)
     assert [event.exit_code for event in events if isinstance(event, ActorEnded)] == [Exit.USAGE]
+
+
+def test_an_actor_runs_the_command_of_the_key_itself_and_renews_its_key(tmp_path: Path) -> None:
+    keys = ExpiringKeys(tmp_path, uses=2)
+    with ChatServer(keys.reply) as server:
+        job = make_job(server.url, endpoint__api_key_command=keys.command)
+        events = run_worker(job, three_and_no_more)
+    assert events[-1] == ActorEnded()
+    assert keys.runs == 2
+    assert not job.endpoint.keys_of_command
+    assert b"sk-Zq8WvX3kT9bL4mR1" not in encoded(events)
 
 
 def test_limits_that_are_changed_during_the_run_reach_the_lanes(server: ChatServer) -> None:
