@@ -17,7 +17,6 @@ from ..job import Job, Limits, settings_id
 from ..progress import NO_PAUSE, Pause, Progress, learned_text, pause_text
 from ..records import (
     ANSWERED,
-    FINISH_REASONS,
     FOLLOWED_UP,
     TEMPORARY,
     Answer,
@@ -45,10 +44,13 @@ from ..store import (
     Store,
     read_outcome,
     read_reported,
+    read_served_models,
 )
 from ..text import BODY_BYTES_AT_ONCE, in_thread_if, one_line
 from .context import Clocks, StopState, lane_id
 from .reported import ReportedColumns
+from .served_models import ServedModels
+from .unusual import UnusualAnswers
 
 _encoder = msgspec.json.Encoder()
 
@@ -60,12 +62,6 @@ TEXT_CHARACTERS_AT_ONCE = 4_000
 
 LOGGED_PAUSE_SECONDS = 5.0
 """Pauses of at least this length are written to the log."""
-
-KNOWN_REASONS = (None, *FINISH_REASONS)
-"""The finish reasons that need no word to the user."""
-
-TOLD_MAX = 20
-"""How many unusual words of an endpoint are told of: it might send a new one each time."""
 
 ORDERS_NOTED = 20
 """How many results of orders the run status keeps."""
@@ -103,6 +99,7 @@ class LocalContext(StopState):
         # requests in flight when a run was killed may have been billed, which nobody will report
         self.ledger = msgspec.structs.replace(ledger, held=ledger.held + ledger.aside, aside=0.0)
         self.learned_limits = dict(learned or {})
+        self.served = ServedModels(job, read_served_models(reader))
         self.limits = job.limits
         self.on_tune: Callable[[Limits], None] | None = None
         self.asks_again = True
@@ -118,8 +115,7 @@ class LocalContext(StopState):
         self._pause_shown = NO_PAUSE
         self._large_statuses: dict[str, Status] = {}
         """The status of each large answer that this run recorded, by its request's key: its text is not kept."""
-        self._told: set[str] = set()
-        """The words that `_tell_of` has told of."""
+        self._unusual = UnusualAnswers()
         self._status: RunStatus | None = None
         self._status_noted_at = -math.inf
         self._store, self._reader, self._checker = store, reader, AnswerChecker(job)
@@ -186,7 +182,7 @@ class LocalContext(StopState):
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer):
-            outcome = self._looked_at(outcome)
+            outcome = self._looked_at(request, outcome)
         is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
         status, following = await in_thread_if(is_long, self._judged, request, outcome)
         if isinstance(outcome, Answer) and len(outcome.text) > BODY_BYTES_AT_ONCE:
@@ -213,37 +209,22 @@ class LocalContext(StopState):
         self.show_progress()
         return following
 
-    def _looked_at(self, answer: Answer) -> Answer:
-        """Tell of what is unusual about an answer, note the columns that it fills, and return what is stored of it."""
-        if answer.taken_from or answer.finish_reason not in KNOWN_REASONS:
-            self._tell_of(answer)
+    def _looked_at(self, request: Request, answer: Answer) -> Answer:
+        """Tell of what is unusual about an answer, note who answered and what it fills; returns what is stored of it."""
+        self.served.count(request, answer, self._store, self.progress)
+        for line in self._unusual.lines_for(answer):
+            self.say(line)
         if self._reported.see(answer):
             self._store.note(REPORTED, _encoder.encode(sorted(self._reported.names)))
         # some servers send log probabilities although nobody asked for them
         is_asked = self._job.answer.logprobs or not answer.logprobs
         return answer if is_asked else msgspec.structs.replace(answer, logprobs=())
 
-    def _tell_of(self, answer: Answer) -> None:
-        """Say once for each word what is unusual about an answer: where its text stood, or why it ended."""
-        texts: dict[str, str] = {}
-        if answer.taken_from:
-            texts[answer.taken_from] = (
-                f"The endpoint sends answers in the field {answer.taken_from}, with no content beside it. They are "
-                "taken from there.\nIf they are thoughts without an answer, check how the server separates the two."
-            )
-        if answer.finish_reason not in KNOWN_REASONS:
-            word = one_line(answer.finish_reason or "")[:100]
-            texts[word] = (
-                f"The endpoint gives a finish reason that is unknown here: {word}. Such answers are taken as complete."
-            )
-        for word, text in texts.items():
-            if word not in self._told and len(self._told) < TOLD_MAX:
-                self._told.add(word)
-                self.say(text)
-
     def uncount(self, request: Request, outcome: Outcome) -> None:
         """Take a recorded outcome out of the counts, as its request is asked again. A large one may lack its text."""
         status = self._large_statuses.get(request.key) or self._checker.check(outcome)[0]
+        if isinstance(outcome, Answer):
+            self.served.uncount(request, outcome)
         self.asked = self.asked.plus(status, -1)
         self.ledger = self.ledger.plus(status, -1)
         self._note_ledger()

@@ -86,3 +86,6 @@ class Summary(Record, frozen=True, omit_defaults=False):
     """Whether the output was written."""
     elsewhere: float = 0.0
     """The part of `spent` for rows that are not in the table, and for attempts without an outcome."""
+    served: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """Which models answered, by the name that was asked for: their names, and the numbers of their answers over the
+    life of the job folder."""

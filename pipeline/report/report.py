@@ -20,14 +20,14 @@ import polars as pl
 from ..costs import PriceList
 from ..files import new_draft, write_whole
 from ..folder import RunEnd, RunStart, read_history
-from ..job import JobFile
+from ..job import JobFile, is_news, served_text
 from ..paths import special_kind
 from ..planning import keys_path
 from ..progress import Progress
 from ..prompts import Prompts
 from ..records import STATUSES, BadJob, Tally
 from ..results import OpenJob, OutputTable, check_own_output, open_job, output_schema, with_all_columns
-from ..store import read_ledger
+from ..store import read_ledger, read_served_models
 from ..tables import check_place
 from ..text import duration, printable, short_count
 from ..version import __version__
@@ -116,11 +116,12 @@ def _page(
         added = frame.select(pl.col(long).alias(name) for long, name in added_names.items())
         sample.add(frame, added, figures.rows)
         figures.add(added)
-    rows = sample.rows()
+    rows, host = sample.rows(), job.endpoint.host
     return {
         "job": job,
         "table": table,
         "models": " + ".join(job.models),
+        "served": [served_text(*each) for each in read_served_models(opened.reader).items() if is_news(host, *each)],
         "settings": list(_settings(opened)),
         "columns": list(column_summaries(job.typed_columns, figures)),
         "gold": gold,

@@ -104,6 +104,7 @@ def finish(ready: PreparedRun, stop: Stopped | None) -> Summary:
         elsewhere=max(0.0, ledger.cost - rows.cost) if wrote else 0.0,
         seconds=time.monotonic() - ready.began,
         wrote=wrote,
+        served=ready.context.served.counts,
     )
     summary = _record_end(ready, summary)
     rest = ready.input_rows - ready.table.rows

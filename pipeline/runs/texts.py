@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..costs import ForecastInputs, Interval, PilotResult, make_forecast
 from ..execution import LocalContext
-from ..job import Job, default_job_folder
+from ..job import Job, default_job_folder, is_news, served_text
 from ..planning import Plan, headline
 from ..records import RETRYABLE, STATUSES, Summary
 from ..secrecy import hidden_in_command
-from ..text import duration, money
+from ..text import duration, money, one_line
 
 ELSEWHERE_SHARE = 0.001
 """Spending on rows that are not in the table is mentioned above this share of all spending."""
+SERVED_LINES = 5
+"""How many lines tell of models that others answered for."""
 RETRY_HINTED = ("failed", "invalid", "truncated")
 """The statuses for which the summary shows the line that retries them."""
 
@@ -93,15 +95,16 @@ def summary_text(job: Job, summary: Summary) -> str:
     wrote = f"Wrote {summary.output}." if summary.wrote else f"{summary.output} was not written."
     is_default = job.folder == default_job_folder(job.output_path)
     job_name = shlex.quote(str(job.output_path if is_default else job.folder))
+    served = _served(job, summary)
     if not summary.message:
-        text = f"Done in {duration(summary.seconds)}: {rows} {_spending(summary)} {wrote}"
+        text = f"Done in {duration(summary.seconds)}: {rows} {_spending(summary)} {wrote}{served}"
         odd = [name for name in (*RETRY_HINTED, *RETRYABLE) if getattr(summary.rows, name)]
         if odd:
             text += f"\n  Look: pipeline show {job_name} --status {odd[0]}"
         if retry := [name for name in RETRY_HINTED if name in odd]:
             text += f"   Retry: pipeline resume {job_name} --retry {','.join(retry)}"
         return text
-    text = f"Stopped after {duration(summary.seconds)}: {summary.message}\n{rows} {_spending(summary)} {wrote}"
+    text = f"Stopped after {duration(summary.seconds)}: {summary.message}\n{rows} {_spending(summary)} {wrote}{served}"
     text += f"\nEvery answer so far is kept in {job.folder}.\n  Go on: pipeline resume {job_name}"
     return text if summary.wrote else f"{text}   The table so far: pipeline export {job_name} -o OTHER"
 
@@ -116,3 +119,10 @@ def _spending(summary: Summary) -> str:
         most = f" (up to {money(summary.run.held)})" if summary.run.held else ""
         spent += f" {summary.run.maybe_paid:,} attempts gave no answer and may be billed all the same{most}."
     return spent
+
+
+def _served(job: Job, summary: Summary) -> str:
+    """A line for each asked model that another one answered for, or several; empty where there is none."""
+    told = [served_text(*each) for each in summary.served.items() if is_news(job.endpoint.host, *each)]
+    shown = told[:SERVED_LINES]
+    return "".join(f"\n  {one_line(text)}." for text in shown)

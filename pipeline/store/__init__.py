@@ -12,6 +12,7 @@ from .notes import (
     LEDGER,
     REPORTED,
     RUN_STATUS,
+    SERVED_MODELS,
     BatchFile,
     LearnedNote,
     OpenBatches,
@@ -23,6 +24,7 @@ from .notes import (
     read_open_batches,
     read_reported,
     read_run_status,
+    read_served_models,
 )
 from .outcomes import read_outcome
 from .reader import Reader
@@ -35,6 +37,7 @@ __all__ = [
     "LEDGER",
     "REPORTED",
     "RUN_STATUS",
+    "SERVED_MODELS",
     "BatchFile",
     "LearnedNote",
     "OpenBatches",
@@ -51,6 +54,7 @@ __all__ = [
     "read_outcome",
     "read_reported",
     "read_run_status",
+    "read_served_models",
     "roll_back",
     "settle_ledger",
 ]

@@ -24,6 +24,8 @@ RUN_STATUS = "now"
 """The name of the note with the run's status: the numbers of its progress bar, to be shown in other terminals."""
 REPORTED = "reported"
 """The name of the note with the added columns that answers fill, of those that stand in an output only then."""
+SERVED_MODELS = "served"
+"""The name of the note with the names of models in answers: by the name that was asked for, with counts."""
 BATCHES = "batches"
 """The name of the note with the open batches."""
 
@@ -121,6 +123,7 @@ class OpenBatches(Record, frozen=True):
 
 _learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])
 _reported_decoder = msgspec.json.Decoder(list[str])
+_served_models_decoder = msgspec.json.Decoder(dict[str, dict[str, Count]])
 _run_status_decoder = msgspec.json.Decoder(RunStatus)
 
 
@@ -161,6 +164,15 @@ def latest_learned_limits(reader: Reader) -> LearnedLimits | None:
     """Read the limits that were learned last, of any lane; None if there are none."""
     latest = max(read_learned_limits(reader).values(), key=lambda learned: learned.at, default=None)
     return None if latest is None else latest.learnt
+
+
+def read_served_models(reader: Reader | None) -> dict[str, dict[str, int]]:
+    """Read which models answered, by the name that was asked for; empty if nothing is known."""
+    note = reader.note(SERVED_MODELS) if reader is not None else None
+    try:
+        return _served_models_decoder.decode(note or b"{}")
+    except UNREADABLE:  # they are only told of
+        return {}
 
 
 def read_run_status(reader: Reader) -> RunStatus | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from browser import Browser, browser, missing
-from chat_server import Canned, ChatServer, completion, problem
+from chat_server import Canned, ChatServer, Seen, completion, problem
 from report_pages import HOSTILE, PRICES, Page, run_into
 
 from pipeline import BadJob, Summary
@@ -63,6 +63,18 @@ def test_a_table_without_rows_and_one_without_answers_have_a_page(tmp_path: Path
         run_into(tmp_path / "all", server, pl.DataFrame({"prompt": ["a", "b"]}), **PRICES)
     assert "The input has no rows." in write_report(tmp_path / "none" / "out.csv").read_text("utf-8")
     assert Page(write_report(tmp_path / "all" / "out.csv")).row("failed")[:2] == ["2", "100.0 %"]
+
+
+def test_several_models_that_answered_are_listed(job: tuple[Path, Summary], page: Path, tmp_path: Path) -> None:
+    assert "Answered by" not in page.read_text()
+
+    def reply(seen: Seen, _attempt: int) -> Canned:
+        return Canned(body=completion("yes", model="<b>terra" if seen.prompt.endswith("2") else "luna"))
+
+    with ChatServer(reply) as server:
+        run_into(tmp_path, server, pl.DataFrame({"text": ["1", "2", "3"]}), **{"prompt.template": "{{ text }}"})
+    source = write_report(tmp_path / "out.csv").read_text()
+    assert "luna (2 answers), &lt;b&gt;terra (1 answer)" in source
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(

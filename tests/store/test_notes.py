@@ -16,6 +16,7 @@ from pipeline.store.notes import (
     LEARNED_LIMITS,
     LEDGER,
     RUN_STATUS,
+    SERVED_MODELS,
     BatchFile,
     LearnedNote,
     OpenBatches,
@@ -25,6 +26,7 @@ from pipeline.store.notes import (
     read_ledger,
     read_open_batches,
     read_run_status,
+    read_served_models,
 )
 from pipeline.store.outcomes import read_outcome
 from pipeline.store.reader import Reader
@@ -178,3 +180,12 @@ def test_an_outcome_comes_back_as_it_was(outcome: Answer | Failure) -> None:
 def test_a_damaged_outcome_stops_the_job_in_words(damaged: bytes) -> None:
     with pytest.raises(Stopped, match=r"an answer is damaged: .*Put back a copy of the whole job folder"):
         read_outcome(damaged)
+
+
+def test_the_models_that_answered_are_read_and_are_not_worth_a_stop(tmp_path: Path) -> None:
+    assert read_served_models(None) == {}
+    for note, found in ((b'{"m": {"m-2": 3}}', {"m": {"m-2": 3}}), (b'{"m": {"m-2": -3}}', {}), (b"[", {})):
+        with closing(Store(tmp_path / "store")) as store:
+            store.note(SERVED_MODELS, note)
+        with closing(Reader(tmp_path / "store")) as reader:
+            assert read_served_models(reader) == found
