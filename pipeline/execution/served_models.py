@@ -56,7 +56,7 @@ class ServedModels:
 
     def uncount(self, request: Request, answer: Answer) -> None:
         """Take an answer out of the counts."""
-        names = self.counts.get(request.model or self._first_model, {})
+        names = self.counts.get((request.model or self._first_model)[:NAME_CHARACTERS], {})
         served = (answer.model or "")[:NAME_CHARACTERS]
         served = served if served in names else ""
         if names.get(served):
@@ -67,7 +67,7 @@ class ServedModels:
 
     def add(self, asked: str, served: str) -> News | None:
         """Count an answer of the model `served`, which was asked of the model `asked`."""
-        served = served[:NAME_CHARACTERS]
+        asked, served = asked[:NAME_CHARACTERS], served[:NAME_CHARACTERS]
         names = self.counts.get(asked)
         if names is not None and served in names:
             names[served] += 1
@@ -94,7 +94,7 @@ class ServedModels:
         known = [name for name in names if name]
         if is_router(asked) or any(is_same_model(name, served) for name in known):
             return None
-        asked_name, served_name = one_line(asked)[:NAME_CHARACTERS], one_line(served)
+        asked_name, served_name = one_line(asked), one_line(served)
         if known:
             before = one_line(max(known, key=lambda name: names[name])) + (" and others" if len(known) > 1 else "")
             return News(

@@ -72,12 +72,19 @@ def hidden_in_program(command: str | Sequence[str], known: Iterable[str] = ()) -
     except ValueError:  # a quote is left open
         return hidden_in_text(str(command), known, is_command=True)
     shown = []
+    for word in _hidden_words(words, known):
+        plain = word.replace(HIDDEN, "x")
+        shown.append(word if shlex.quote(plain) == plain else shlex.quote(word))
+    return " ".join(shown)
+
+
+def _hidden_words(words: Sequence[str], known: Iterable[str]) -> list[str]:
+    """The words of such a line without secrets."""
+    hidden = []
     for before, word in pairwise(["", *words]):
         option = f"{before} " if before.startswith("-") and not word.startswith("-") else ""
-        hidden = hidden_in_text(option + word, known, is_command=True).removeprefix(option)
-        plain = hidden.replace(HIDDEN, "x")
-        shown.append(hidden if shlex.quote(plain) == plain else shlex.quote(hidden))
-    return " ".join(shown)
+        hidden.append(hidden_in_text(option + word, known, is_command=True).removeprefix(option))
+    return hidden
 
 
 def hidden_in_name(text: str, known: Iterable[str] = ()) -> str:
@@ -94,7 +101,8 @@ def hidden_in_setting(name: str, value: Any, known: Iterable[str] = ()) -> Any: 
     if name.startswith(UNTOUCHED):
         return value
     if name == COMMAND:
-        return hidden_in_program(value, known)
+        # a list stays one: the settings are read again for `export` and `report`
+        return hidden_in_program(value, known) if isinstance(value, str) else _hidden_words(value, known)
     if name in IN_PROMPTS and isinstance(value, str):
         parts = CODE.split(value)  # code is every second part; columns are named in it
         return "".join((hidden_in_name if at % 2 else hidden_in_text)(part, known) for at, part in enumerate(parts))

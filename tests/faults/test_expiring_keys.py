@@ -16,6 +16,7 @@ from expiring_keys import ExpiringKeys
 from pipeline import BadJob, run
 from pipeline.execution.ray.share import job_for_actor
 from pipeline.records import Exit
+from pipeline.results.export import export_table
 from pipeline.runs.estimate import estimate_job
 from pipeline.runs.preview import preview_requests
 
@@ -37,7 +38,10 @@ def test_keys_that_expire_cost_no_row_an_attempt_and_are_in_no_file(tmp_path: Pa
     assert not any(f"9bL4mR{number}".encode() in content for content in kept for number in range(1, 5))
     history = (folder / "out.csv.job" / "history.jsonl").read_text()
     assert "sk-Zq8" not in history
-    assert '"api_key_command":"sh -c ' in history
+    assert '"api_key_command":["sh","-c",' in history
+    (folder / "out.csv").unlink()
+    assert export_table(folder / "out.csv.job", folder / "again.csv")[1].ok == ROWS
+    assert keys.runs == 4
 
 
 def test_a_key_that_is_revoked_stops_the_job_after_one_new_key_and_the_same_line_goes_on(tmp_path: Path) -> None:

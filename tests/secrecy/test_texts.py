@@ -121,4 +121,6 @@ def test_the_time_grows_in_line_with_the_text(part: str) -> None:
 )
 def test_the_line_of_a_program_is_shown_without_secrets_and_its_options_stay(command: Any, shown: str) -> None:
     assert hidden_in_program(command) == shown
-    assert hidden_in_setting("endpoint.api_key_command", command) == shown
+    kept = hidden_in_setting("endpoint.api_key_command", command)
+    assert hidden_in_program(kept) == shown
+    assert type(kept) is type(command)
