@@ -210,7 +210,7 @@ class LocalContext(StopState):
         return following
 
     def _looked_at(self, request: Request, answer: Answer) -> Answer:
-        """Tell of what is unusual about an answer, note who answered and what it fills; returns what is stored of it."""
+        """Tell of what is unusual about an answer, note who gave it and what it fills; returns what is stored of it."""
         self.served.count(request, answer, self._store, self.progress)
         for line in self._unusual.lines_for(answer):
             self.say(line)
