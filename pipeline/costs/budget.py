@@ -130,7 +130,7 @@ class Budget:
         Returns a line for the screen where that happens for the first time; else "".
         """
         said = self._bounds.learn(sent, usage)
-        if self._prices.see_tier(usage.tier):
+        if self._prices.learn_tier(usage.tier, sent.model):
             said += (
                 f"\nThe endpoint uses the service tier {usage.tier}, which costs more. The cost cap reserves for it."
             )

@@ -72,6 +72,12 @@ TIER_FACTORS = {"flex": 0.5, "priority": 2.0, "fast": 2.0, "ultrafast": 6.0}
 """What the service tiers of OpenAI and Google cost, as a multiple of the standard one, where no price says it. Others,
 such as `default`, `auto` or Groq's `on_demand`, cost the same."""
 
+DEAR_TIERS = ("priority", "fast")
+"""What the provider may choose by the project's own setting, where a job asks for `auto`."""
+
+FOUND_MAX = 1000
+"""How many prices are kept: a server may name a new tier in each reply."""
+
 LISTED_SECONDS = 60.0
 """How long a listed price is used before it is looked up again: a few depend on the time of day."""
 
@@ -101,7 +107,7 @@ class PriceList:
         """Models that genai-prices does not know."""
         self._found: dict[tuple[str, str], tuple[float, PriceSteps | None]] = {}
         """By model and tier: when the prices were looked up, and what they are; None if they are unknown."""
-        self._tiers = {"", self._asked_tier}
+        self._tiers = {"", self._asked_tier, *(DEAR_TIERS if self._asked_tier == "auto" else ())}
         """The tiers that requests may be billed by: the standard one, the one that is asked for, and those seen."""
         self.unknown = next((model for model in job.models if not self.knows(model)), None)
         """The first of the job's models without a known price; None if all prices are known."""
@@ -156,33 +162,43 @@ class PriceList:
         ]
         return max(most, default=None)
 
-    def see_tier(self, tier: str) -> bool:
-        """Take note of the tier of a reply; True if it is dearer than what was expected so far, for the first time."""
-        if not tier or tier in self._tiers or tier not in {**TIER_FACTORS, **self._own.tiers}:
+    def learn_tier(self, tier: str, model: str) -> bool:
+        """Reserve for the tier of a reply from now on; True if it is dearer than those that were expected so far."""
+        factors = self._factors(model or self._models[0])
+        if tier in self._tiers or tier not in factors:
             return False
-        before = [self._factor(known) for known in self._tiers]
+        most = max(factors.get(known, 1.0) for known in self._tiers)
         self._tiers.add(tier)
-        return self._factor(tier) > max(before)
+        return factors[tier] > most
 
-    def _factor(self, tier: str) -> float:
-        return self._own.tiers.get(tier, TIER_FACTORS.get(tier, 1.0))
+    def _factors(self, model: str) -> dict[str, float]:
+        """What each tier costs for a model, as a multiple of the standard one."""
+        return {**TIER_FACTORS, **self._own.tiers, **self._own.of(model).tiers}
 
     def _prices_of(self, model: str, tier: str) -> PriceSteps | None:
         """The prices of a model in a service tier; None if they are unknown."""
-        own = self._own.of(model)
-        known_tier = tier if tier in TIER_FACTORS or tier in own.tiers else ""
-        found = self._found.get((model, known_tier))
+        found = self._found.get((model, tier))
         if found is None or found[0] <= self._clock():
-            prices = own_prices(own)
-            if prices is not None:
-                factor = own.tiers.get(known_tier, TIER_FACTORS.get(known_tier, 1.0))
-                found = math.inf, prices.times(factor)
-            else:
-                found = self._clock() + LISTED_SECONDS, self._listed_prices(model, known_tier)
-            self._found[model, known_tier] = found
+            found = self._look_up(model, tier)
+            if len(self._found) < FOUND_MAX:
+                self._found[model, tier] = found
         return found[1]
 
+    def _look_up(self, model: str, tier: str) -> tuple[float, PriceSteps | None]:
+        """The prices, and until when they may be used."""
+        own, factors = self._own.of(model), self._factors(model)
+        prices = own_prices(own)
+        if prices is not None:
+            return math.inf, prices.times(factors.get(tier, 1.0))
+        until = self._clock() + LISTED_SECONDS
+        given = {**self._own.tiers, **own.tiers}.get(tier)
+        if given is None:
+            return until, self._listed_prices(model, tier if tier in factors else "")
+        standard = self._listed_prices(model, "")
+        return until, None if standard is None else standard.times(given)
+
     def _listed_prices(self, model: str, tier: str) -> PriceSteps | None:
+        """The listed prices of a model in one of the tiers of TIER_FACTORS, or in the standard one."""
         if self._free or model in self._unlisted:
             return None
         import genai_prices  # noqa: PLC0415 - takes a second to import, and many jobs do not need it
@@ -200,6 +216,6 @@ class PriceList:
             return None
         prices = listed_prices(found.model_price)
         is_listed = any(variant.when.get("service_tier") == tier for variant in found.model.price_variants or ())
-        if prices is None or is_listed or not tier:
-            return prices
+        if prices is None or is_listed or not tier or found.provider.id == "anthropic":
+            return prices  # Anthropic's priority is capacity that was paid for in advance
         return prices.times(max(1.0, TIER_FACTORS[tier]))

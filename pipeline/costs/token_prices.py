@@ -2,14 +2,20 @@
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ..job import ModelPrices
 from ..records import Record, Usage
 
 PER_MILLION = 1e-6
 
-CACHE_WRITE_FACTOR, LONG_CACHE_WRITE_FACTOR = 1.25, 2.0
-"""The usual price of a token that is written to a cache for minutes, and for an hour or more, as a multiple of that of
-a prompt token (OpenAI since GPT-5.6, Anthropic)."""
+CACHE_WRITE_FACTOR = 1.25
+"""The usual price of a token that is written to a cache for some minutes, as a multiple of that of a prompt token:
+OpenAI's since GPT-5.6, and Anthropic's."""
+
+LONG_CACHE_WRITE_FACTOR = 2.0
+"""The price of a token that is written for an hour or more, as a multiple of that for some minutes: OpenAI's for 12
+hours, and a little more than Anthropic's 1.6 for one."""
 
 
 WRITTEN_TOKENS_MIN = 512
@@ -112,25 +118,27 @@ def own_prices(own: ModelPrices) -> PriceSteps | None:
     """The prices that the job file gives; None if it gives none. What is left out has its usual relation to `input`."""
     if own.input is None or own.output is None:
         return None
+    write = CACHE_WRITE_FACTOR * own.input if own.cache_write is None else own.cache_write
     first = TokenPrices(
         own.input,
         own.output,
         own.input if own.cached_input is None else own.cached_input,
-        CACHE_WRITE_FACTOR * own.input if own.cache_write is None else own.cache_write,
-        LONG_CACHE_WRITE_FACTOR * own.input if own.long_cache_write is None else own.long_cache_write,
+        write,
+        LONG_CACHE_WRITE_FACTOR * write if own.long_cache_write is None else own.long_cache_write,
     )
     steps = [(-1, first)]
     if own.long_prompt_tokens is not None:
-        ratio = own.long_input / own.input if own.long_input is not None and own.input else 1.0
-        output = own.output if own.long_output is None else own.long_output
-        steps.append((own.long_prompt_tokens, TokenPrices(**{**_as_dict(first.times(ratio)), "output": output})))
+        long_input, long_output = own.long_input or 0.0, own.long_output or 0.0
+        of_cache = first.times(long_input / own.input) if own.input else TokenPrices(*[long_input] * 5)
+        steps.append((own.long_prompt_tokens, replace(of_cache, input=long_input, output=long_output)))
     return PriceSteps(tuple(steps))
 
 
 def listed_prices(listed: object) -> PriceSteps | None:
     """The prices of an entry of genai-prices (a `ModelPrice`); None if it has none for tokens.
 
-    As in that library, a kind of token without a price of its own costs as much as the kind that it is a part of.
+    As in that library, a kind of token without a price of its own costs as much as the kind that it is a part of; only
+    writes to a cache for an hour or more cost LONG_CACHE_WRITE_FACTOR times as much as those for some minutes.
     """
     kinds = {name: getattr(listed, f"{key}_mtok", None) for name, key in LISTED_KEYS.items()}
     if kinds["input"] is None and kinds["output"] is None:
@@ -144,8 +152,9 @@ def _listed_at(kinds: dict[str, object], start: int) -> TokenPrices:
     found = {name: _listed_price(price, start) for name, price in kinds.items()}
     fresh, cached, write, long = (found[name] for name in LISTED_KEYS if name != "output")
     fresh = fresh or 0.0
-    write = fresh if write is None else write
-    cached, long = fresh if cached is None else cached, write if long is None else long
+    if write is None:
+        write, long = fresh, fresh
+    cached, long = fresh if cached is None else cached, LONG_CACHE_WRITE_FACTOR * write if long is None else long
     return TokenPrices(fresh, found["output"] or 0.0, cached, write, long)
 
 
@@ -155,7 +164,3 @@ def _listed_price(price: object, start: int) -> float | None:
         return None
     reached = [tier.price for tier in getattr(price, "tiers", ()) if tier.start <= start]
     return float(str(reached[-1] if reached else getattr(price, "base", price)))
-
-
-def _as_dict(prices: TokenPrices) -> dict[str, float]:
-    return {name: getattr(prices, name) for name in TokenPrices.__struct_fields__}

@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     ),
     "overload": Kind("retry", "window", "the endpoint is overloaded"),
     "capacity": Kind(
-        "retry", "window", "the service tier that was asked for has no capacity at present", is_turned_away=True
+        "retry", None, "the service tier that was asked for has no capacity at present", is_turned_away=True
     ),
     "gateway_timeout": Kind(
         "retry", "window", "a gateway stopped waiting for the answer: endpoint.stream = true may help", maybe_paid=True
@@ -101,8 +101,7 @@ STATUS_KINDS: dict[int, str] = {
     413: "too_long",
     429: "rate",
     **dict.fromkeys((504, 524), "gateway_timeout"),  # the model's server may go on, and bill its answer
-    498: "capacity",  # Groq, flex
-    **dict.fromkeys((502, 503, 520, 521, 522, 523, 529), "overload"),
+    **dict.fromkeys((498, 502, 503, 520, 521, 522, 523, 529), "overload"),
 }
 """The kind of a status where no code or phrase decides. Any other 3xx is not_found, 4xx bad_request, 5xx server."""
 
@@ -238,7 +237,9 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
     (
         "capacity",
         frozenset({429, 498, 503}),
-        re.compile(r"resource unavailable|\bflex\b.{0,60}capacity|capacity.{0,60}\bflex\b", re.IGNORECASE),
+        re.compile(
+            r"resource unavailable|capacity_exceeded|\bflex\b.{0,60}capacity|capacity.{0,60}\bflex\b", re.IGNORECASE
+        ),
     ),
     (
         "rate",

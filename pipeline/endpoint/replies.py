@@ -162,6 +162,7 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
                 reason = f"{KINDS['empty'].meaning} (finish_reason {finish or 'missing'})"
                 return reject(reply, "empty", clean_message(reason), usage=usage)
     model = document.get("model")
+    packed, fills = pack_message(message, document, text)
     return Answer(
         text=text,
         finish_reason=finish,
@@ -170,7 +171,8 @@ def _read_choice(reply: Reply, document: dict[str, object], choice: dict[str, ob
         refusal=refusal,
         logprobs=_read_logprobs(choice.get("logprobs")),
         taken_from=taken_from,
-        message=pack_message(message, document, text),
+        message=packed,
+        message_fills=fills,
         served_by=_served_by(reply, document, message),
     )
 
@@ -213,12 +215,13 @@ def _text_of(content: object) -> str:
 def _is_part(value: dict[str, object]) -> bool:
     """Whether an object is a part of a message, and not the model's own JSON."""
     kind = value.get("type")
-    return kind in PART_TYPES or (isinstance(kind, str) and not value.keys() - PART_NAMES) or value.keys() == {"text"}
+    is_named = isinstance(kind, str) and (kind in PART_TYPES or not value.keys() - PART_NAMES)
+    return is_named or value.keys() == {"text"}
 
 
 def _part_text(part: object, key: str) -> str | None:
     """The text under a key of a part of a message; None for a part of another kind, as of thinking."""
-    if not isinstance(part, dict) or (key == "text" and part.get("type") in NO_TEXT_TYPES):
+    if not isinstance(part, dict) or (key == "text" and str(part.get("type")) in NO_TEXT_TYPES):
         return None
     text = part.get(key)
     return text if isinstance(text, str) else None

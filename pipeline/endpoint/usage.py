@@ -20,8 +20,10 @@ COMPLETION_NAMES = ("completion_tokens", "output_tokens")
 TOTAL_NAMES = (*PROMPT_NAMES, *COMPLETION_NAMES, "total_tokens")
 CACHED_NAMES = ("cached_tokens", "cache_read_tokens", "cache_read_input_tokens", "cacheReadInputTokens")
 WRITE_NAMES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens")
+BY_AGE_NAMES = ("cache_write_tokens_details", "cache_creation", "cache_creation_token_details")
+"""Where the writes to a cache are told apart by how long it lasts: OpenAI, Anthropic, LiteLLM."""
 LONG_WRITE_NAMES = ("ttl_12h_tokens", "ephemeral_1h_input_tokens", "ttl_1h_tokens")
-"""The names of the tokens written to a cache that lasts an hour or more; they stand in an object of their own."""
+"""Those that are kept for an hour or more."""
 
 
 def read_usage(reported: object, tier: object = None) -> Usage:
@@ -29,8 +31,7 @@ def read_usage(reported: object, tier: object = None) -> Usage:
 
     A missing, negative, fractional or boolean count is None, not 0. "12" and 12.0 are 12.
 
-    Some servers leave cached tokens out of the prompt's (Anthropic's own interface, Bedrock); they are added, as a part
-    is never more than the whole.
+    Some servers leave the tokens of a cache out of the prompt's (Anthropic's own interface, Bedrock); they are added.
     """
     if not isinstance(reported, dict):
         return Usage(tier=_tier_of(tier))
@@ -42,29 +43,30 @@ def read_usage(reported: object, tier: object = None) -> Usage:
     written = _first_count(prompt_details, WRITE_NAMES)
     if written is None:
         written = _first_count(reported, WRITE_NAMES)
+    by_age = _details(prompt_details, *BY_AGE_NAMES) or _details(reported, *BY_AGE_NAMES)
+    if written is None and by_age:
+        written = sum(_count(value) or 0 for value in by_age.values())
     prompt = _first_count(reported, PROMPT_NAMES)
+    completion, total = _first_count(reported, COMPLETION_NAMES), _count(reported.get("total_tokens"))
     in_cache = (cached or 0) + (written or 0)
-    is_apart = _count(reported.get("prompt_tokens")) is None and not prompt_details  # Anthropic's names, not OpenAI's
-    if prompt is not None and (is_apart or in_cache > prompt):
-        prompt += in_cache
+    if prompt is not None and in_cache:
+        rest = None if total is None else total - (completion or 0)
+        # Anthropic's names without OpenAI's parts, or a part that is more than the whole
+        is_other = _count(reported.get("prompt_tokens")) is None and not prompt_details
+        if rest == prompt + in_cache or (rest != prompt and (is_other or in_cache > prompt)):
+            prompt += in_cache
     reasoning = _first_count(completion_details, REASONING_NAMES)
     return Usage(
         prompt_tokens=prompt,
-        completion_tokens=_first_count(reported, COMPLETION_NAMES),
+        completion_tokens=completion,
         reasoning_tokens=_first_count(reported, REASONING_NAMES) if reasoning is None else reasoning,
         cached_tokens=cached,
-        total_tokens=_count(reported.get("total_tokens")),
+        total_tokens=total,
         cache_write_tokens=written,
-        long_cache_write_tokens=None if written is None else _long_writes(reported, prompt_details),
+        long_cache_write_tokens=_first_count(by_age, LONG_WRITE_NAMES),
         tier=_tier_of(tier) or _tier_of(reported.get("service_tier")),
         untrue=_untrue(reported),
     )
-
-
-def _long_writes(*holders: dict[str, object]) -> int | None:
-    """The tokens written to a cache that lasts an hour or more; they stand in an object of their own."""
-    found = (_details(holder, "cache_write_tokens_details", "cache_creation") for holder in holders)
-    return next((count for each in found if (count := _first_count(each, LONG_WRITE_NAMES)) is not None), None)
 
 
 def _tier_of(reported: object) -> str:

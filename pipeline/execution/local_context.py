@@ -119,7 +119,7 @@ class LocalContext(StopState):
         self._status: RunStatus | None = None
         self._status_noted_at = -math.inf
         self._store, self._reader, self._checker = store, reader, AnswerChecker(job)
-        self._reported = ReportedColumns(read_reported(reader))
+        self._reported = ReportedColumns(read_reported(reader), has_tiers=job.run.how == "flex")
 
     def begin(self, to_ask: int, limits: Limits, progress: Progress) -> None:
         """Start to ask `to_ask` requests under these limits; shown on this screen and in other terminals."""
@@ -182,7 +182,7 @@ class LocalContext(StopState):
         """
         outcome = msgspec.structs.replace(outcome, settings=self._settings)
         if isinstance(outcome, Answer):
-            outcome = self._looked_at(request, outcome)
+            outcome = self._prepared(request, outcome)
         is_long = isinstance(outcome, Answer) and len(outcome.text) > TEXT_CHARACTERS_AT_ONCE
         status, following = await in_thread_if(is_long, self._judged, request, outcome)
         if isinstance(outcome, Answer) and len(outcome.text) > BODY_BYTES_AT_ONCE:
@@ -209,12 +209,12 @@ class LocalContext(StopState):
         self.show_progress()
         return following
 
-    def _looked_at(self, request: Request, answer: Answer) -> Answer:
-        """Tell of what is unusual about an answer, note who gave it and what it fills; returns what is stored of it."""
+    def _prepared(self, request: Request, answer: Answer) -> Answer:
+        """The answer as it is stored. What is unusual is told; who gave it, and which columns it fills, is noted."""
         self.served.count(request, answer, self._store, self.progress)
         for line in self._unusual.lines_for(answer):
             self.say(line)
-        if self._reported.see(answer):
+        if self._reported.add(answer):
             self._store.note(REPORTED, _encoder.encode(sorted(self._reported.names)))
         # some servers send log probabilities although nobody asked for them
         is_asked = self._job.answer.logprobs or not answer.logprobs

@@ -2,42 +2,32 @@
 
 from collections.abc import Iterable
 
-from ..records import Answer, message_parts
+from ..records import Answer, thoughts_in
 
 PLAIN_TIERS = frozenset({"", "default", "standard", "auto", "on_demand"})
-"""Service tiers that need no column: all rows have them."""
-
-OF_MESSAGE = frozenset({"reasoning", "tool_calls", "citations"})
-"""The columns that are read from the whole message, or from an answer's text."""
-
-MARKS = ("<think", "<thought", "<reason", "[think")
-"""How reasoning within an answer's text begins, in small letters."""
+"""Service tiers that need no column, as all rows have them; except in a job that asks for the half-price tier."""
 
 
 class ReportedColumns:
     """The added columns that at least one answer fills, of those that stand in an output only then."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
-        """`known`: those that answers of earlier runs fill."""
+    def __init__(self, known: Iterable[str] = (), *, has_tiers: bool = False) -> None:
+        """`known`: those that answers of earlier runs fill. `has_tiers`: the job asks for the half-price tier."""
         self.names = set(known)
+        self._plain_tiers = frozenset({""}) if has_tiers else PLAIN_TIERS
 
-    def see(self, answer: Answer) -> bool:
-        """Take note of an answer; True if it fills a column that none has filled before."""
-        found = set()
-        if answer.usage.tier not in PLAIN_TIERS:
+    def add(self, answer: Answer) -> bool:
+        """Add the columns that an answer fills; True if none has filled one of them before."""
+        found = set(answer.message_fills)
+        if answer.usage.tier not in self._plain_tiers:
             found.add("tier")
         if answer.usage.cache_write_tokens:
             found.add("cache_write_tokens")
         if answer.served_by:
             found.add("served_by")
-        if not self.names >= OF_MESSAGE and _may_have_parts(answer):
-            parts = message_parts(answer)
-            found |= {name for name in OF_MESSAGE if getattr(parts, name)}
+        if "reasoning" not in self.names and (answer.taken_from or thoughts_in(answer.text)):
+            found.add("reasoning")
         if found <= self.names:
             return False
         self.names |= found
         return True
-
-
-def _may_have_parts(answer: Answer) -> bool:
-    return bool(answer.message or answer.taken_from) or answer.text[:40].lstrip().lower().startswith(MARKS)

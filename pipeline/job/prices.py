@@ -29,7 +29,7 @@ class ModelPrices(Section):
     )
     long_cache_write: Price | None = Field(
         default=None,
-        description="the same for a cache that lasts an hour or more; default: 2 times `input`",
+        description="the same for a cache that lasts an hour or more; default: 2 times `cache_write`",
     )
     long_prompt_tokens: int | None = Field(
         default=None,

@@ -25,8 +25,11 @@ ATTEMPTS_OF_KIND = {
 TEMPORARY_KINDS = frozenset({"gateway_timeout"})
 """Those of them after which the next run asks again; after the others the row fails for good."""
 
-UNCOUNTED_KINDS = frozenset({"rate", "quota", "capacity"})
+UNCOUNTED_KINDS = frozenset({"rate", "quota"})
 """Rejections that never count as an attempt of the row."""
+
+CAPACITY = "capacity"
+"""The rejection of a service tier without capacity: it never counts, and each row waits for itself, ever longer."""
 
 OUTAGE_KINDS = frozenset({"connect", "overload", "gateway_timeout"})
 """Rejections that count as an attempt only if another row was answered since the row's last one: while the endpoint is
@@ -55,6 +58,8 @@ UNREACHED_MAX = 3
 
 BACKOFF_MAX_SECONDS = 60.0
 """The longest wait between two attempts of a row."""
+
+BACKOFF_DOUBLINGS_MAX = 10
 
 QUOTA_REJECTIONS = 3
 """Quota rejections in a row, without an answer between them, that stop the job."""
@@ -173,7 +178,9 @@ class RetryPolicy:
             and attempts.sent <= UNCOUNTED_ATTEMPTS_MAX
             and (kind != "gateway_timeout" or self._is_gateway_down(attempts))
         )
-        is_uncounted = kind in UNCOUNTED_KINDS and (rejection.status == 429 or attempts.sent <= UNCOUNTED_ATTEMPTS_MAX)
+        is_uncounted = kind == CAPACITY or (
+            kind in UNCOUNTED_KINDS and (rejection.status == 429 or attempts.sent <= UNCOUNTED_ATTEMPTS_MAX)
+        )
         if not is_uncounted and not is_outage:
             attempts.counted += 1
         attempts.answers_before = self.answers
@@ -212,7 +219,8 @@ class RetryPolicy:
             return rejection.wait_seconds
         if rejection.pressure == "rate":
             return 0.0  # the throttle pauses everyone, and the row goes first after the pause
-        return self._rng() * min(BACKOFF_MAX_SECONDS, 2.0 ** (attempts.counted + 1))
+        tries = attempts.sent if rejection.kind == CAPACITY else attempts.counted + 1
+        return self._rng() * min(BACKOFF_MAX_SECONDS, 2.0 ** min(tries, BACKOFF_DOUBLINGS_MAX))
 
     def _stop(self, rejection: Rejection, now: float) -> Stopped | None:
         """A stop if the job cannot succeed after this rejection."""
@@ -232,9 +240,10 @@ class RetryPolicy:
         if rejection.kind == "connect" and not self.answers and self._in_a_row["connect"] >= UNREACHED_MAX:
             remedy = "Check endpoint.base_url, or try again later. If it is about to start, add --wait-for-endpoint."
             return Stopped(f"Cannot reach the endpoint: {rejection.message}\n{remedy}", Exit.TRY_LATER)
-        if rejection.wait_seconds is not None and rejection.wait_seconds > RETRY_AFTER_MAX_SECONDS:
+        wait = 0.0 if rejection.kind == CAPACITY else rejection.wait_seconds or 0.0
+        if wait > RETRY_AFTER_MAX_SECONDS:
             return Stopped(
-                f"The endpoint asks to wait {rejection.wait_seconds / 60:,.0f} minutes: {rejection.message}\n"
+                f"The endpoint asks to wait {wait / 60:,.0f} minutes: {rejection.message}\n"
                 "To wait that long, add --wait-for-endpoint.",
                 Exit.TRY_LATER,
             )

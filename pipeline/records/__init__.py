@@ -2,7 +2,15 @@
 
 from .errors import BadJob, Exit, NewerVersion, Stopped
 from .exchange import Allowance, Fault, LaneId, LearnedLimits, Pressure, Rejection, Reply, Request, Verdict
-from .message import REASONING_FIELDS, THOUGHT_TYPES, MessageParts, message_parts, pack_message, unpack_message
+from .message import (
+    REASONING_FIELDS,
+    THOUGHT_TYPES,
+    MessageParts,
+    message_parts,
+    pack_message,
+    thoughts_in,
+    unpack_message,
+)
 from .outcomes import FINISH_REASONS, Answer, Failure, Outcome, OutcomeFields
 from .record import Amount, Count, Moment, Process, Record
 from .statuses import ANSWERED, FOLLOWED_UP, RETRYABLE, STATUSES, TEMPORARY, UNUSABLE, USABLE, Status
@@ -52,5 +60,6 @@ __all__ = [
     "add_costs",
     "message_parts",
     "pack_message",
+    "thoughts_in",
     "unpack_message",
 ]

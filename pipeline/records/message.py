@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from .outcomes import Answer
 from .record import Record
 
@@ -48,20 +50,23 @@ class MessageParts(Record, frozen=True):
     """The addresses of its sources, or their JSON where they have no address."""
 
 
-def pack_message(message: Mapping[str, Any], document: Mapping[str, Any], text: str) -> bytes:
-    """What a reply's message holds beside its `text`, compressed; empty if that is nothing.
+def pack_message(message: Mapping[str, Any], document: Mapping[str, Any], text: str) -> tuple[bytes, tuple[str, ...]]:
+    """What a reply's message holds beside its `text`, compressed, and which fields of MessageParts that fills.
 
-    `document`: the whole reply, in which sources may stand beside the choices.
+    Both are empty if it holds nothing. `document`: the whole reply, in which sources may stand beside the choices.
     """
     kept = {name: value for name, value in message.items() if name != "role" and value not in EMPTY and value != text}
     for name in BESIDE:
         if name in document and document[name] not in EMPTY:
             kept.setdefault(name, document[name])
     if not kept:
-        return b""
+        return b"", ()
     plain = json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     packed = zlib.compress(plain, 1)
-    return packed if len(packed) * EXPANSION_MAX >= len(plain) else zlib.compress(plain, 0)
+    if len(packed) * EXPANSION_MAX < len(plain):
+        packed = zlib.compress(plain, 0)
+    parts = _parts(kept)
+    return packed, tuple(name for name in MessageParts.__struct_fields__ if getattr(parts, name))
 
 
 def unpack_message(packed: bytes) -> dict[str, Any]:
@@ -75,10 +80,16 @@ def unpack_message(packed: bytes) -> dict[str, Any]:
 
 def message_parts(answer: Answer) -> MessageParts:
     """What the message of an answer holds beside its text; a text that was taken from its reasoning is that, too."""
-    message = unpack_message(answer.message)
+    parts = _parts(unpack_message(answer.message))
+    if parts.reasoning is not None:
+        return parts
+    return replace(parts, reasoning=answer.text if answer.taken_from else thoughts_in(answer.text))
+
+
+def _parts(message: Mapping[str, Any]) -> MessageParts:
     calls = message.get("tool_calls")
     return MessageParts(
-        reasoning=_reasoning(message) or (answer.text if answer.taken_from else _thoughts_in(answer.text)),
+        reasoning=_reasoning(message),
         tool_calls=_as_json(calls) if isinstance(calls, list) and calls else None,
         citations=_citations(message) or None,
     )
@@ -94,7 +105,7 @@ def text_of_parts(value: object, types: frozenset[str] | None = None) -> str:
     for part in value if isinstance(value, list) else ():
         if isinstance(part, str) and types is None:
             texts.append(part)
-        elif isinstance(part, dict) and (types is None or part.get("type") in types):
+        elif isinstance(part, dict) and (types is None or str(part.get("type")) in types):
             names = ("text", "thinking", "reasoning", "summary")
             texts.append(next((text_of_parts(part[name]) for name in names if part.get(name)), ""))
     return "".join(texts)
@@ -107,7 +118,8 @@ def _reasoning(message: Mapping[str, Any]) -> str | None:
     return found or text_of_parts(message.get("content"), THOUGHT_TYPES) or text_of_parts(details) or None
 
 
-def _thoughts_in(text: str) -> str | None:
+def thoughts_in(text: str) -> str | None:
+    """The reasoning at the beginning of an answer's text, between the usual marks; None if there is none."""
     found = THOUGHTS.match(text[:THOUGHTS_CHARACTERS_MAX]) if "<" in text[:200] or "[" in text[:200] else None
     return found[1].strip() or None if found is not None else None
 

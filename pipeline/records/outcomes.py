@@ -42,6 +42,8 @@ class Answer(OutcomeFields, frozen=True, tag="answer"):
     """The field of the message that the text stood in, if that is not meant for it, as `reasoning_content`."""
     message: bytes = b""
     """What the message holds beside the text, as `pack_message` packs it; empty if that is nothing."""
+    message_fills: tuple[str, ...] = ()
+    """The fields of MessageParts that the message fills."""
     served_by: str = ""
     """Who answered, where a gateway tells it."""
 

@@ -69,7 +69,7 @@ def test_hidden_reasoning_beyond_the_limit_is_learned_from_the_total() -> None:
 
 @pytest.mark.parametrize(
     ("body", "per_prompt_token"),
-    [(b"x" * 511, 1.0), (b"x" * 2000, 1.25), (b'{"cache_control":{"ttl":"1h"}}' + b"x" * 2000, 2.0)],
+    [(b"x" * 511, 1.0), (b"x" * 2000, 1.25), (b'{"cache_control":{"ttl":"1h"}}' + b"x" * 2000, 2.5)],
 )
 def test_a_prompt_that_a_cache_may_take_is_reserved_at_the_price_of_writing_it(
     body: bytes, per_prompt_token: float

@@ -141,6 +141,30 @@ def test_the_job_file_may_say_what_a_tier_costs() -> None:
     assert costs == pytest.approx([1.0, 3.0])
 
 
+def test_the_job_file_may_say_what_a_tier_costs_also_of_listed_and_of_single_models() -> None:
+    listed = PriceList(job_at(OPENAI, "gpt-6-luna", **{"prices.tiers": {"priority": 3.0, "scale": 1.5}}))
+    standard = listed.cost(Usage(1000, 100)) or 0.0
+    assert listed.cost(Usage(1000, 100, tier="priority")) == pytest.approx(3 * standard)
+    assert listed.cost(Usage(1000, 100, tier="scale")) == pytest.approx(1.5 * standard)
+    single = {"prices.tiers": {"turbo": 10.0}, "prices.models.m": {"input": 1.0, "output": 1.0}}
+    prices = PriceList(job_at(LOOPBACK, "m", **single))
+    before = prices.worst_cost(100, 10, "m") or 0.0
+    assert prices.cost(Usage(100, 10, tier="turbo"), "m") == pytest.approx(10 * before)
+    assert prices.learn_tier("turbo", "m")
+    assert prices.worst_cost(100, 10, "m") == pytest.approx(10 * before)
+
+
+def test_where_the_provider_may_choose_the_dearest_tier_is_reserved() -> None:
+    auto = PriceList(job_at(LOOPBACK, **OWN, **{"parameters.service_tier": "auto"}))
+    assert auto.worst_cost(100, 10) == pytest.approx(2 * (100 + 40) / 1e6)
+    assert not auto.learn_tier("priority", "")
+
+
+def test_claudes_priority_is_capacity_that_was_paid_for_before() -> None:
+    prices = PriceList(job_at("https://api.anthropic.com/v1", "claude-haiku-4-5"))
+    assert prices.cost(Usage(1000, 100, tier="priority")) == prices.cost(Usage(1000, 100))
+
+
 def test_a_job_that_asks_for_a_tier_expects_its_price_and_reserves_the_dearest() -> None:
     plain, flex, priority = (
         PriceList(job_at(OPENAI, "gpt-6-luna", **settings))

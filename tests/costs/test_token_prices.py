@@ -35,7 +35,7 @@ def test_listed_prices_give_what_the_list_itself_computes(
 ) -> None:
     cached = round(prompt * shares[0])
     written = round((prompt - cached) * shares[1])
-    long = round(written * shares[2])
+    long = round(written * shares[2]) if listed[0] == "anthropic" else 0  # of others the list says nothing
     expected = genai_prices.calc_price(
         genai_prices.Usage(
             input_tokens=prompt,
@@ -61,7 +61,7 @@ def test_listed_prices_give_what_the_list_itself_computes(
     ("usage", "dollars"),
     [
         (Usage(1_000_000, 0, cache_write_tokens=1_000_000), 1.25),
-        (Usage(1_000_000, 0, cache_write_tokens=1_000_000, long_cache_write_tokens=1_000_000), 2.0),
+        (Usage(1_000_000, 0, cache_write_tokens=1_000_000, long_cache_write_tokens=1_000_000), 2.5),
         (Usage(1_000_000, 0, cached_tokens=400_000, cache_write_tokens=400_000), 0.4 + 0.5 + 0.2),
         (Usage(1_000_000, 0, cache_write_tokens=9_000_000), 1.25),  # more than the prompt has
     ],
@@ -87,3 +87,21 @@ def test_a_long_prompt_makes_all_tokens_of_its_request_dearer() -> None:
 
 def test_an_entry_of_the_list_without_prices_for_tokens_has_none() -> None:
     assert listed_prices(genai_prices.types.ModelPrice(requests_kcount=Decimal(5))) is None
+
+
+def test_a_write_for_hours_costs_twice_that_for_minutes_where_the_list_says_nothing() -> None:
+    listed = genai_prices.calc_price(genai_prices.Usage(input_tokens=1), "gpt-6-luna", provider_id="openai").model_price
+    prices = listed_prices(listed)
+    assert prices is not None
+    short, long = (
+        prices.parts(Usage(1000, 0, cache_write_tokens=1000, long_cache_write_tokens=count)) for count in (0, 1000)
+    )
+    assert sum(long or ()) == pytest.approx(2 * sum(short or ()))
+    assert prices.most(1000, 0, has_long_writes=True) == pytest.approx(sum(long or ()))
+
+
+def test_a_long_prompt_has_its_price_also_where_a_short_one_is_free() -> None:
+    own = ModelPrices(input=0.0, output=0.0, long_prompt_tokens=10, long_input=5.0, long_output=6.0)
+    prices = own_prices(own)
+    assert prices is not None
+    assert prices.parts(Usage(1_000_000, 1_000_000)) == pytest.approx((5.0, 0.0, 0.0, 6.0))

@@ -48,7 +48,7 @@ def test_an_error_status_says_more_than_the_break_after_it_and_was_not_paid(faul
 VERDICTS = {
     "rate": ("retry", "rate"),
     "overload": ("retry", "window"),
-    "capacity": ("retry", "window"),
+    "capacity": ("retry", None),
     "gateway_timeout": ("retry", "window"),
     "server": ("retry", None),
     "quota": ("retry", "rate"),

@@ -55,6 +55,33 @@ from pipeline.records import Usage
             {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 100}},
             Usage(110, cached_tokens=100),
         ),
+        (  # the total says that the cache is inside
+            {"input_tokens": 2000, "output_tokens": 5, "total_tokens": 2005, "cached_tokens": 1900},
+            Usage(2000, 5, cached_tokens=1900, total_tokens=2005),
+        ),
+        (  # the total says that the cache is apart
+            {
+                "prompt_tokens": 4000,
+                "completion_tokens": 5,
+                "total_tokens": 7005,
+                "cache_creation_input_tokens": 3000,
+            },
+            Usage(7000, 5, total_tokens=7005, cache_write_tokens=3000),
+        ),
+        (
+            {"input_tokens": 10, "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}},
+            Usage(13, cache_write_tokens=3, long_cache_write_tokens=2),
+        ),
+        (  # LiteLLM, newer
+            {
+                "prompt_tokens": 5000,
+                "prompt_tokens_details": {
+                    "cache_creation_tokens": 4000,
+                    "cache_creation_token_details": {"ephemeral_1h_input_tokens": 4000},
+                },
+            },
+            Usage(5000, cache_write_tokens=4000, long_cache_write_tokens=4000),
+        ),
         (  # DashScope
             {"prompt_tokens": 90, "prompt_tokens_details": {"cache_creation_input_tokens": 80}},
             Usage(90, cache_write_tokens=80),

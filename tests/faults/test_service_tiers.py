@@ -43,6 +43,7 @@ def test_each_row_at_half_price_is_priced_by_the_tier_that_answered(
         settings = {"run.how": "flex", "run.flex_patience": "0s", "limits.concurrency": 1}
         summary, table = ask(server.url, tmp_path, ["a", "b", "c"], **settings)
         asked = [seen.body["service_tier"] for seen in server.log]
+    assert table["tier"].to_list() == [tier] * 3
     used = USAGE["prompt_tokens"] + USAGE["completion_tokens"]
     assert table["cost"].to_list() == pytest.approx([factor * used / 1e6] * 3)
     assert summary.spent == pytest.approx(3 * factor * used / 1e6)
@@ -86,3 +87,24 @@ def test_going_from_live_to_half_price_asks_nothing_again(tmp_path: Path) -> Non
         ask(server.url, tmp_path, ["a row"])
         ask(server.url, tmp_path, ["a row"], **{"run.how": "flex"})
         assert len(server.log) == 1
+
+
+def test_with_some_capacity_every_row_is_answered_at_half_price(tmp_path: Path) -> None:
+    def reply(seen: Seen, attempt: int) -> Canned:
+        answer = in_tiers(has_capacity=True)(seen, attempt)
+        return answer if attempt > 1 else Canned(429, NO_CAPACITY, {"retry-after": "0.05"})
+
+    with ChatServer(reply) as server:
+        summary, table = ask(server.url, tmp_path, [f"row {number}" for number in range(40)], **{"run.how": "flex"})
+        assert len(server.log) == 80
+    assert summary.exit_code is Exit.DONE
+    assert table["tier"].to_list() == ["flex"] * 40
+
+
+def test_a_long_wait_for_capacity_does_not_stop_the_job(tmp_path: Path) -> None:
+    settings = {"run.how": "flex", "run.flex_patience": "never", "limits.max_runtime": "1s"}
+    refused = Canned(429, NO_CAPACITY, {"retry-after": "600"})
+    with ChatServer(lambda _seen, _attempt: refused) as server:
+        summary, _ = ask(server.url, tmp_path, ["a row"], **settings)
+    assert summary.exit_code is Exit.AT_LIMIT
+    assert "max_runtime" in summary.message

@@ -11,7 +11,7 @@ from pipeline.records import Answer, MessageParts, message_parts, pack_message, 
 
 
 def parts_of(message: dict[str, Any], text: str = "yes", **document: Any) -> MessageParts:
-    return message_parts(Answer(text=text, message=pack_message(message, document, text)))
+    return message_parts(Answer(text=text, message=pack_message(message, document, text)[0]))
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,13 @@ def parts_of(message: dict[str, Any], text: str = "yes", **document: Any) -> Mes
     ],
 )
 def test_a_message_that_is_only_its_text_takes_no_room(message: dict[str, Any]) -> None:
-    assert pack_message(message, {}, "yes") == b""
+    assert pack_message(message, {}, "yes") == (b"", ())
 
 
 def test_what_a_message_holds_is_kept_as_it_came() -> None:
     message = {"role": "assistant", "content": "yes", "reasoning": "Hm.", "audio": {"id": "a"}, "new": [1, "é", None]}
-    packed = pack_message(message, {"citations": ["https://a.example"], "id": "x"}, "yes")
+    packed, fills = pack_message(message, {"citations": ["https://a.example"], "id": "x"}, "yes")
+    assert fills == ("reasoning", "citations")
     kept = {"reasoning": "Hm.", "audio": {"id": "a"}, "new": [1, "é", None], "citations": ["https://a.example"]}
     assert unpack_message(packed) == kept
 
@@ -35,9 +36,9 @@ def test_what_a_message_holds_is_kept_as_it_came() -> None:
 def test_a_long_message_is_compressed_and_a_message_that_repeats_itself_not_too_much() -> None:
     rng = random.Random(1)
     thoughts = " ".join(rng.choice(["the", "word", "good", "bad", "suggests", "because"]) for _ in range(5_000))
-    packed = pack_message({"reasoning": thoughts}, {}, "yes")
+    packed, _ = pack_message({"reasoning": thoughts}, {}, "yes")
     assert len(packed) < 0.5 * len(thoughts)
-    loop = pack_message({"reasoning": "the " * 500_000}, {}, "yes")
+    loop, _ = pack_message({"reasoning": "the " * 500_000}, {}, "yes")
     assert len(loop) > 2_000_000
     assert unpack_message(loop) == {"reasoning": "the " * 500_000}
 
@@ -57,6 +58,7 @@ def test_a_long_message_is_compressed_and_a_message_that_repeats_itself_not_too_
         ({"reasoning_details": [{"type": "reasoning.summary", "summary": "Hm."}]}, "Hm."),
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "xyz"}]}, None),
         ({"reasoning": ""}, None),
+        ({"content": [{"foo": 1}, {"type": ["thinking"], "text": "no"}]}, None),
         ({"reasoning": {"effort": "low"}}, None),
     ],
 )

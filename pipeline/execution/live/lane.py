@@ -17,7 +17,7 @@ from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
 from .delayed import Delayed
 from .doubts import Doubts
-from .flex import NEVER, PATIENT_KINDS, FlexTier
+from .flex import FlexTier
 from .format_fallback import FormatFallback
 from .open_request import OpenRequest
 from .parameters import Parameters
@@ -55,15 +55,15 @@ class Lane:
         self._model, self._source, self._context, self._client = model, source, context, client
         now, learned = context.clock(), context.learned(model)
         self._throttle = Throttle(job.limits, now, learned, _token_estimate(context.ledger))
+        self._tier = FlexTier(job)
         self._retry_policy = RetryPolicy(
             now,
             context.rng,
-            give_up_after_seconds=duration_seconds(job.limits.give_up_after),
+            give_up_after_seconds=self._tier.give_up_after_seconds(duration_seconds(job.limits.give_up_after)),
             waits=job.this_run.wait_for_endpoint,
             is_proven=learned is not None,
-            patient_kinds=PATIENT_KINDS if job.run.flex_patience == NEVER else frozenset(),
+            patient_kinds=self._tier.patient_kinds,
         )
-        self._tier = FlexTier(job)
         known = learned or LearnedLimits()
         self._format, self._parameters = FormatFallback(job, known.response_format), Parameters(job, known.respelled)
 
