@@ -91,6 +91,7 @@ def test_what_the_model_would_see_is_in_the_key(change: dict[str, Any]) -> None:
         {"limits__concurrency": 3},
         {"output__prefix": "m_"},
         {"endpoint__api_key_env": "SOME_KEY"},
+        {"endpoint__api_key_command": ["gcloud", "auth", "print-access-token"]},
         {"endpoint__timeout_seconds": 3},
     ],
 )
