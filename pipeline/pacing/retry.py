@@ -44,7 +44,7 @@ REFUSED_ROWS_MAX = {"auth": 4, "forbidden": 20, "not_found": 5}
 key, a model and an address have answered, they are not to blame for the refusal of a few rows."""
 
 REFUSED_FIRST_MAX = 3
-"""The same limit for the key in a run that has no answer yet, where an earlier run had one: it may be another key."""
+"""The same limit in a run that has no answer yet, where an earlier run had one: the key may be another one."""
 
 UNCOUNTED_ATTEMPTS_MAX = 100
 """Attempts of a row after which outages are counted, too: perhaps this row is what brings the endpoint down. So is a
@@ -124,6 +124,7 @@ class RetryPolicy:
         waits: bool = False,
         is_proven: bool = False,
         patient_kinds: frozenset[str] = frozenset(),
+        checks_key: bool = False,
     ) -> None:
         """`rng` returns numbers from 0 to 1, as random.random does.
 
@@ -131,16 +132,18 @@ class RetryPolicy:
         `waits`: wait for an endpoint that is down, and as long as it asks (`--wait-for-endpoint`).
         `patient_kinds`: rejections after which the endpoint is waited for, however long there is no answer.
         `is_proven`: the same key, model and address have answered in an earlier run of the job.
+        `checks_key`: the caller looks at `is_key_in_doubt`, and finds out; otherwise such a doubt is a stop.
         """
         self.answers = 0
         """The number of answers so far."""
-        self._give_up_after_seconds, self._waits, self._is_proven = give_up_after_seconds, waits, is_proven
-        self._rng, self._patient_kinds = rng, patient_kinds
+        self._give_up_after_seconds, self._waits, self._patient_kinds = give_up_after_seconds, waits, patient_kinds
+        self._is_proven, self._checks_key = is_proven, checks_key
+        self._rng = rng
         self._last_answer_at = now
         self._in_a_row: dict[str, int] = {}
         """Rejections since the last answer, by kind."""
         self._rows_in_a_row: dict[str, int] = {}
-        """The rows that they were of."""
+        """The rows that they were of; a row counts only once in the kinds of REFUSED_ROWS_MAX."""
         self._failed_first: dict[str, int] = {}
         """Rows that failed before the first answer, by kind."""
         self._first_quota_at = 0.0
@@ -156,11 +159,32 @@ class RetryPolicy:
         self._in_a_row.clear()
         self._rows_in_a_row.clear()
 
+    @property
+    def is_key_in_doubt(self) -> bool:
+        """Whether so many rows in a row were rejected for a key, a model and an address that have answered before.
+
+        They may be to blame after all: a request that is known to be good shows it.
+        """
+        return self._has_answered and any(
+            rows >= self._rejected_rows_max(kind)
+            for kind, rows in self._rows_in_a_row.items()
+            if kind in REFUSED_ROWS_MAX
+        )
+
+    @property
+    def _has_answered(self) -> bool:
+        return self.answers > 0 or self._is_proven
+
+    def _rejected_rows_max(self, kind: str) -> int:
+        most = REFUSED_ROWS_MAX[kind]
+        return most if self.answers else min(most, REFUSED_FIRST_MAX)
+
     def decide(self, rejection: Rejection, attempts: Attempts, now: float) -> RetryAfter | Failure | Stopped:
         """Decide about a rejection, and count it in the row's attempts. A stop is returned, not raised."""
         kind = rejection.kind
         self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
-        if attempts.rejected_since.get(kind) != self.answers:
+        is_counted = kind in attempts.rejected_since and kind in REFUSED_ROWS_MAX
+        if not is_counted and attempts.rejected_since.get(kind) != self.answers:
             attempts.rejected_since[kind] = self.answers
             self._rows_in_a_row[kind] = self._rows_in_a_row.get(kind, 0) + 1
         decision = self._stop(rejection, now) or self._decide_about_row(rejection, attempts)
@@ -254,10 +278,7 @@ class RetryPolicy:
         kind, times = rejection.kind, self._in_a_row[rejection.kind]
         reply = f"The endpoint replied: {rejection.message}"
         if kind in REFUSED_ROWS_MAX:
-            most = REFUSED_ROWS_MAX[kind] if self.answers or self._is_proven else 0
-            if kind == "auth" and not self.answers:
-                most = min(most, REFUSED_FIRST_MAX)
-            if self._rows_in_a_row[kind] < most:
+            if self._has_answered and (self._checks_key or not self.is_key_in_doubt):
                 return None
             return REFUSALS[kind].format(reply)
         if kind == "html" and not self.answers:

@@ -7,18 +7,20 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from ...costs import expected_usage, token_bytes
+from ...costs import token_bytes
 from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
-from ...pacing import REFUSED_ROWS_MAX, RetryAfter, RetryPolicy, Throttle, TokenEstimate
+from ...pacing import RetryAfter, RetryPolicy, Throttle
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, Tally, add_costs
+from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
 from .delayed import Delayed
 from .doubts import Doubts
+from .first_estimate import first_estimate
 from .flex import FlexTier
 from .format_fallback import FormatFallback
+from .key_check import KeyCheck
 from .open_request import OpenRequest
 from .parameters import Parameters
 from .source import RequestSource
@@ -54,7 +56,7 @@ class Lane:
     def __init__(self, job: Job, model: str, source: RequestSource, context: RunContext, client: Client) -> None:
         self._model, self._source, self._context, self._client = model, source, context, client
         now, learned = context.clock(), context.learned(model)
-        self._throttle = Throttle(job.limits, now, learned, _token_estimate(context.ledger))
+        self._throttle = Throttle(job.limits, now, learned, first_estimate(context.ledger))
         self._tier = FlexTier(job)
         self._retry_policy = RetryPolicy(
             now,
@@ -63,6 +65,7 @@ class Lane:
             waits=job.this_run.wait_for_endpoint,
             is_proven=learned is not None,
             patient_kinds=self._tier.patient_kinds,
+            checks_key=True,
         )
         known = learned or LearnedLimits()
         self._format, self._parameters = FormatFallback(job, known.response_format), Parameters(job, known.respelled)
@@ -75,7 +78,9 @@ class Lane:
         """The request to send at once in the next response format, as its last one was rejected."""
         self._delayed = Delayed()
         self._unconfirmed = Unconfirmed(source, model, job.columns.model)
-
+        self._key_check = KeyCheck(
+            context, source, self._retry_policy, self._unconfirmed, self._parameters, self._send_check
+        )
         self._doubts = Doubts()
 
         self._tasks: asyncio.TaskGroup
@@ -176,7 +181,7 @@ class Lane:
         async with self._choosing:
             while self._context.stopping is None:
                 self.changed.clear()
-                await self.take_back_doubted()
+                await self._settle_doubts()
                 item = self._candidate()
                 if self._context.stop_requested.is_set():
                     break
@@ -195,13 +200,17 @@ class Lane:
                     break
                 if is_idle and self._unconfirmed:
                     if not await self._wait_for_change(IDLE_SECONDS) and not self._unconfirmed.is_model_in_doubt():
-                        await self._record_all(self._unconfirmed.take())
+                        await self._record_all(await self._key_check.settle())
                     continue
                 await self._wait_for_change(wait if wait > 0 else math.inf)
             if self._context.stopping is None:
-                self._unconfirmed.check_key()
-                await self._record_all(self._unconfirmed.take())
+                await self._record_all(await self._key_check.settle())
             return None
+
+    async def _settle_doubts(self) -> None:
+        await self.take_back_doubted()
+        if self._retry_policy.is_key_in_doubt:
+            await self._record_all(await self._key_check.ask())
 
     def _candidate(self) -> OpenRequest | None:
         """The request to send next, not yet removed from its queue: one that is due again, else a new one.
@@ -302,14 +311,12 @@ class Lane:
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
             self._retry_policy.answered(now)
-            confirmed = self._unconfirmed.take()
+            confirmed = self._unconfirmed.take(flight.left_at)
             self._format.look_at(result)
             for line in filter(None, (self._format.report(), self._parameters.report(), self._tier.report())):
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
-            if self._context.stopping is not None:  # it may have left before the key was revoked
-                confirmed = [each for each in confirmed if each[1].kind not in REFUSED_ROWS_MAX]
             await self._record_all(confirmed)
             return
         self._throttle.on_rejection(flight, result, now)
@@ -317,7 +324,7 @@ class Lane:
         decision = self._decide(item, result, now)
         if isinstance(decision, Failure):
             failure = item.completed(decision, asked_at, reply.seconds)
-            if not self._retry_policy.answers or decision.kind in REFUSED_ROWS_MAX:
+            if not self._retry_policy.answers or self._unconfirmed.is_key_in_doubt(item, failure):
                 self._unconfirmed.add(item, failure)
             else:
                 await self._record(item, failure)
@@ -334,12 +341,17 @@ class Lane:
             reason = f"the model {self._model!r} in the column {named_by!r}: {rejection.message}"
             return Failure(kind="not_found", reason=reason)
         decision = self._retry_policy.decide(rejection, item.tries, now)
+        self._key_check.look_at(item, rejection, now)
         if isinstance(decision, RetryAfter):
             self._delayed.add(item, now + decision.after_seconds)
             return None
         if isinstance(decision, Stopped):
             raise decision
         return decision
+
+    async def _send_check(self, item: OpenRequest) -> Reply | None:
+        with self._client.share() as share:
+            return await self._reply_to(item, share)
 
     async def _reply_to(self, item: OpenRequest, share: RoomShare) -> Reply | None:
         """Send the request and wait for the reply; None if the attempt was given up."""
@@ -387,10 +399,3 @@ class Lane:
     async def _record_all(self, failed: list[tuple[OpenRequest, Failure]]) -> None:
         for item, failure in failed:
             await self._record(item, failure)
-
-
-def _token_estimate(ledger: Tally) -> TokenEstimate:
-    """An estimate of tokens by size: the average of all answers in the ledger."""
-    millions = 1_000_000
-    usage = expected_usage(ledger, millions, millions)
-    return TokenEstimate((usage.prompt_tokens or 0) / millions, (usage.completion_tokens or 0) / millions)

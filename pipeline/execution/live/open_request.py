@@ -23,6 +23,7 @@ class OpenRequest:
         "is_superseded",
         "is_withdrawn",
         "outcome",
+        "rejected_at",
         "replaces",
         "request",
         "reserved",
@@ -41,6 +42,8 @@ class OpenRequest:
         """What the throttle knows of the last attempt."""
         self.reserved = 0.0
         """US dollars reserved for the attempt in flight."""
+        self.rejected_at: float | None = None
+        """When it was rejected for its key, model or address for the first time, in the clock of the run."""
         self.is_withdrawn = False
         """The attempt in flight was given up, and the request is to be sent again."""
         self.outcome: Outcome | None = None

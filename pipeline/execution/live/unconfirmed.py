@@ -1,12 +1,15 @@
-"""Failures that may be the job's own fault: they wait for an answer, which shows that the job itself is good."""
+"""Failures that may be the job's own fault: they wait for an answer, which shows that the job itself is good.
 
-from ...pacing import ADDRESS_REMEDY, REFUSALS
+A row that was rejected for its key, model or address is to blame itself only if these were good afterwards: if what was
+sent after the row's first such rejection was answered.
+"""
+
+import math
+
+from ...pacing import ADDRESS_REMEDY, REFUSED_ROWS_MAX
 from ...records import Failure, Stopped
 from .open_request import OpenRequest
 from .source import RequestSource
-
-REFUSED_LAST_MIN = 2
-"""How many rows at the end of a run, refused for their key, mean that the key was revoked."""
 
 
 class Unconfirmed:
@@ -16,6 +19,8 @@ class Unconfirmed:
         """`named_by`: the column by which rows name their models; None if they do not."""
         self._source, self._model, self.named_by = source, model, named_by
         self._failures: list[tuple[OpenRequest, Failure]] = []
+        self._good_at = -math.inf
+        """When the last request was sent that was answered: key, model and address were good then."""
 
     def __len__(self) -> int:
         return len(self._failures)
@@ -24,19 +29,24 @@ class Unconfirmed:
         """Add the failure of a row."""
         self._failures.append((item, failure))
 
-    def take(self) -> list[tuple[OpenRequest, Failure]]:
-        """Return all failures, which are confirmed from now on."""
+    def is_key_in_doubt(self, item: OpenRequest, failure: Failure) -> bool:
+        """Whether the row may have failed for the key, the model or the address, of which nothing was heard since."""
+        at = item.rejected_at
+        return failure.kind in REFUSED_ROWS_MAX and at is not None and at >= self._good_at
+
+    @property
+    def has_key_in_doubt(self) -> bool:
+        """Whether any row may have failed for them."""
+        return any(self.is_key_in_doubt(*each) for each in self._failures)
+
+    def take(self, good_at: float = -math.inf) -> list[tuple[OpenRequest, Failure]]:
+        """Return the failures that are confirmed, from now on. `good_at`: when a request was sent that was answered."""
+        self._good_at = max(self._good_at, good_at)
         failures, self._failures = self._failures, []
-        return failures
-
-    def check_key(self) -> None:
-        """Raise Stopped if no answer will come any more, and the last rows were all refused for their key.
-
-        One alone may have been refused for its own sake.
-        """
-        refused = [failure for _, failure in self._failures if failure.kind == "auth"]
-        if len(refused) >= REFUSED_LAST_MIN:
-            raise Stopped(REFUSALS["auth"].format(f"The endpoint replied: {refused[-1].reason}"))
+        for each in failures:
+            if self.is_key_in_doubt(*each):
+                self._failures.append(each)
+        return [each for each in failures if not self.is_key_in_doubt(*each)]
 
     def is_model_in_doubt(self) -> bool:
         """Whether it is unknown which is wrong: the models that rows name, or the job's address.

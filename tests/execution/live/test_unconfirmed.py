@@ -51,11 +51,26 @@ def test_if_no_other_can_answer_the_job_stops_and_names_both() -> None:
         failures(Source()).is_model_in_doubt()
 
 
-def test_rows_that_are_refused_for_their_key_at_the_end_stop_the_job_unless_it_is_one_alone() -> None:
+def rejected(kind: str, at: float | None) -> tuple[OpenRequest, Failure]:
+    item = OpenRequest(Request("b" * 64, b""))
+    item.rejected_at = at
+    return item, Failure(kind=kind, reason="No.")
+
+
+@pytest.mark.parametrize("kind", ["auth", "forbidden", "not_found"])
+def test_a_rejection_for_the_key_is_the_rows_own_once_a_later_request_was_answered(kind: str) -> None:
+    made, row = Unconfirmed(Source(), "m", None), rejected(kind, 10.0)
+    made.add(*row)
+    assert made.take(9.0) == []
+    assert made.has_key_in_doubt
+    assert made.take(11.0) == [row]
+    assert not made.is_key_in_doubt(*rejected(kind, 10.5))
+    assert made.is_key_in_doubt(*rejected(kind, 11.5))
+
+
+@pytest.mark.parametrize("row", [rejected("not_found", None), rejected("bad_request", None), rejected("server", 10.0)])
+def test_any_answer_confirms_a_failure_for_another_reason(row: tuple[OpenRequest, Failure]) -> None:
     made = Unconfirmed(Source(), "m", None)
-    refused = Failure(kind="auth", reason="Incorrect API key provided.")
-    made.add(OpenRequest(Request("a" * 64, b"")), refused)
-    made.check_key()
-    made.add(OpenRequest(Request("b" * 64, b"")), refused)
-    with pytest.raises(Stopped, match=r"key was not accepted.*Incorrect API key[\s\S]*api_key_env"):
-        made.check_key()
+    made.add(*row)
+    assert not made.has_key_in_doubt
+    assert made.take(9.0) == [row]
