@@ -202,6 +202,9 @@ def _message(value: object, depth: int = DEPTH_MAX) -> str:
 
 
 def _objects(value: object) -> list[dict[str, object]]:
+    """The objects in a list, or the one that stands alone."""
+    if isinstance(value, dict):
+        return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -14,7 +14,7 @@ WORDS: dict[str, str] = {
     STOP: (
         "stop eos eos_token eos_found end_of_text end_of_sequence end_of_turn end_of_message end end_turn "
         "stop_sequence stop_sequence_reached stop_string_found stop_token stop_word stop_str word complete completed "
-        "done finish finished normal success unspecified unknown not_specified matched_stop"
+        "stop_words end_id done finish finished normal success unspecified unknown not_specified matched_stop"
     ),
     LENGTH: (
         "length max_length max_tokens max_token max_new_tokens max_output_tokens max_completion_tokens maximum_tokens "
@@ -31,9 +31,10 @@ WORDS: dict[str, str] = {
     TOOL_CALLS: "tool_calls tool_call tool_use function_call function_calls tool tools",
     BROKEN: (
         "error network_error server_error internal_error failed failure abort aborted cancel canceled cancelled "
-        "user_cancel user_stopped interrupted timeout deadline_exceeded not_finished insufficient_system_resource "
-        "malformed_response malformed_model_output malformed_function_call malformed_tool_use unexpected_tool_call "
-        "too_many_tool_calls missing_thought_signature image_other no_image model_unloaded load unload"
+        "user_cancel user_stopped interrupted timeout timed_out deadline_exceeded not_finished malformed_response "
+        "insufficient_system_resource malformed_model_output malformed_function_call malformed_tool_use "
+        "unexpected_tool_call too_many_tool_calls missing_thought_signature image_other no_image "
+        "model_unloaded load unload"
     ),
 }
 """The words for each reason. `refusal` is Anthropic's, and its text, if there is any, was cut by a classifier."""

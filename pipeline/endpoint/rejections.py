@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from ..records import Pressure, Record, Rejection, Reply, Usage, Verdict
-from .error_bodies import ErrorDetails, body_preview, is_html, page_title, plain_code
+from .error_bodies import ErrorDetails, body_preview, is_html, page_title
+from .error_codes import kind_of_codes
 from .rate_limits import header_wait
 
 
@@ -105,91 +106,6 @@ STATUS_KINDS: dict[int, str] = {
 }
 """The kind of a status where no code or phrase decides. Any other 3xx is not_found, 4xx bad_request, 5xx server."""
 
-CODE_KINDS: dict[str, str] = {
-    "content_filter": "filtered",
-    "content_exists_risk": "filtered",  # DeepSeek
-    "sensitive_content_detected": "filtered",  # Volcengine
-    "input_text_sensitive_content_detected": "filtered",
-    "output_text_sensitive_content_detected": "filtered",
-    "input_text_risk_detection": "filtered",
-    "content_moderation_failed": "filtered",
-    "moderation_blocked": "filtered",  # OpenAI, pictures
-    "invalid_prompt": "filtered",  # OpenAI, reasoning models
-    "guardrail_intervened": "filtered",  # Bedrock
-    "1301": "filtered",  # Zhipu
-    "base_resp_1026": "filtered",  # MiniMax, the prompt
-    "base_resp_1027": "filtered",  # MiniMax, the answer
-    "responsibleaipolicyviolation": "filtered",  # Azure, in innererror or inner_error
-    "content_policy_violation": "filtered",
-    "prompt_blocked": "filtered",
-    "sensitive_words_detected": "filtered",  # new-api
-    "data_inspection_failed": "filtered",  # DashScope
-    "context_length_exceeded": "too_long",
-    "exceed_context_size_error": "too_long",  # llama.cpp
-    "string_above_max_length": "too_long",
-    "tokens_limit_reached": "too_long",  # GitHub Models
-    "request_too_large": "too_long",  # Anthropic
-    "base_resp_1039": "too_long",  # MiniMax
-    "1261": "too_long",  # Zhipu
-    "base_resp_1008": "billing",  # MiniMax
-    "1113": "billing",  # Zhipu
-    "insufficient_balance": "billing",
-    "insufficient_credits": "billing",
-    "account_overdue_error": "billing",  # Volcengine
-    "arrearage": "billing",  # DashScope
-    "base_resp_1004": "auth",
-    "base_resp_2049": "auth",
-    "base_resp_1002": "rate",
-    "base_resp_2045": "rate",
-    "base_resp_1041": "overload",
-    "base_resp_2013": "bad_request",
-    "base_resp_2056": "quota",
-    "resource_unavailable": "capacity",  # OpenAI, flex
-    "capacity_exceeded": "capacity",  # Groq, flex
-    "throttling_exception": "rate",  # Bedrock
-    "throttling": "rate",  # DashScope
-    "throttling_rate_quota": "rate",
-    "too_many_requests_exception": "rate",
-    "request_limit_exceeded": "rate",
-    "1302": "rate",  # Zhipu
-    "1305": "rate",
-    "insufficient_user_quota": "billing",  # one-api and new-api, with 403
-    "pre_consume_token_quota_failed": "billing",
-    "budget_exceeded": "billing",  # LiteLLM, with 400
-    "insufficient_quota": "quota",
-    "billing_hard_limit_reached": "quota",
-    "exceeded_current_quota_error": "quota",  # Moonshot
-    "json_validate_failed": "broken",  # Groq: the model wrote what does not fit the schema
-    "tool_use_failed": "broken",
-    "model_not_found": "not_found",
-    "invalid_api_key": "auth",
-    "api_key_invalid": "auth",  # Gemini, with 400
-    "overloaded": "overload",
-    "overloaded_error": "overload",
-    "engine_overloaded_error": "overload",
-}
-"""The kind of an error code or type. It outweighs the status. Of several codes the first decides.
-
-Upper and lower case, `_`, `-` and dots make no difference: `SensitiveContentDetected` is `sensitive_content_detected`.
-"""
-
-CODE_STATUS: dict[str, int] = {
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "resource_exhausted": 429,
-    "unavailable": 503,
-    "deadline_exceeded": 504,
-    "authentication_error": 401,
-    "unauthenticated": 401,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "not_found_error": 404,
-    "not_found": 404,
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-}
-"""The HTTP status that a code stands for in an error sent with status 200. An error without one of these is a 500."""
-
 CLIENT_ERRORS = frozenset(range(400, 500))
 ERRORS = frozenset(range(400, 600))
 
@@ -206,17 +122,21 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
     ),
     (
         "forbidden",
-        frozenset({403}),
+        frozenset({400, 403}),
         re.compile(
-            r"(?:accept|agree to) (?:the|our) |account .{0,40}(?:suspended|disabled|banned|blocked)", re.IGNORECASE
+            r"(?:accept|agree to) (?:the|our) |(?:account|organization) .{0,40}(?:suspended|disabled|banned|blocked)"
+            r"|location is not supported|not available in your (?:country|region)",
+            re.IGNORECASE,
         ),
     ),
     (
         "billing",
         ERRORS - {401},
         re.compile(
-            r"reached your specified API usage limits|credit balance is too low|insufficient (?:balance|credits?|funds)"
-            r"|out of credits?|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)|key limit exceeded"
+            r"reached your (?:specified )?(?:workspace )?API usage limits|credit balance is too low"
+            r"|insufficient (?:balance|credits?|funds)|out of credits?|credits are depleted|billing to be enabled"
+            r"|enable billing|spend(?:ing)? (?:limit|cap)|monthly (?:budget|spend)|key limit exceeded"
+            r"|reached the set inference limit|free trial quota"
             r"|account .{0,40}overdue"
             r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",  # not enough balance, in arrears
             re.IGNORECASE,
@@ -274,6 +194,12 @@ ECHOED = re.compile(
 )
 """What a message repeats of a prompt or of an answer: no phrase is looked for in it."""
 
+LITELLM = "litellm."
+"""How messages begin in which LiteLLM's proxy quotes the whole error of the provider whose account it uses."""
+
+PASSED_ON = re.compile(r"""["']message["']: ?(?:"([^"]{1,400})|'([^']{1,400}))""")
+"""The provider's words in such a message."""
+
 SAID_CHARACTERS = 400
 """How much of the rest is looked at."""
 
@@ -295,8 +221,6 @@ NO_SUCH_ENDPOINT = re.compile(r"no endpoints? found|not support", re.IGNORECASE)
 QUOTA_PAUSE_SECONDS = 10.0
 """The shortest wait after a quota's refusal: some gateways report a quota when they are busy, so it is tried again."""
 
-_PLAIN_CODE_KINDS = {plain_code(code): kind for code, kind in CODE_KINDS.items()}
-_PLAIN_CODE_STATUS = {plain_code(code): status for code, status in CODE_STATUS.items()}
 _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -329,26 +253,22 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
         return "rate"
     if status == 403 and details.is_moderation:
         return "filtered"
-    for code, kind in _PLAIN_CODE_KINDS.items():
-        if code in details.codes:
-            return kind
+    if (known := kind_of_codes(details.codes)) is not None:
+        return known
     if status == 429 and any("perday" in quota for quota in details.quota_ids):
         return "daily"
     if status in {413, 429} and (sizes := SIZES.search(details.message)):
         limit, requested = (int(size.replace(",", "")) for size in sizes.groups())
         return "daily" if limit == 0 else "too_long" if requested > limit else "rate"
     said = ECHOED.sub(" ", details.message)[:SAID_CHARACTERS]
+    if details.message.startswith(LITELLM) and (passed_on := PASSED_ON.search(details.message)):
+        said += f" {passed_on[1] or passed_on[2]}"
     for kind, statuses, phrase in PHRASES:
         if status in statuses and phrase.search(said) and not (kind in NOT_IF and NOT_IF[kind].search(said)):
             return kind
     kind = STATUS_KINDS.get(status) or _kind_of_class(status)
     # A "false" is not obeyed: it is meant for clients that retry without limit, and attempts are limited here.
     return "server" if kind == "bad_request" and headers.get("x-should-retry", "").lower() == "true" else kind
-
-
-def status_of_codes(codes: frozenset[str]) -> int:
-    """Find the HTTP status that an error sent with status 200 stands for; 500 if its codes name none."""
-    return next((status for code, status in _PLAIN_CODE_STATUS.items() if code in codes), 500)
 
 
 def describe_status(status: int, kind: str, reply: Reply) -> str:

@@ -19,10 +19,11 @@ from .error_bodies import (
     is_html,
     read_error_details,
 )
+from .error_codes import kind_of_codes, status_of_codes
 from .event_stream import is_event_stream, put_together
 from .finish_reasons import BROKEN, FILTERED, LENGTH, STOP, finish_reason_of
 from .lenient_json import find_objects, parse_json
-from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject, status_of_codes
+from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject
 from .usage import read_usage
 
 NO_TEXT_TYPES = THOUGHT_TYPES | {"redacted_thinking", "refusal"}
@@ -79,7 +80,7 @@ def _read_success(reply: Reply) -> Answer | Rejection:
     if choice is not None and not (error and choice.get("finish_reason") is None):
         return _read_choice(reply, document, choice)
     details = read_error_details(document)
-    is_error = error or document.get("object") == "error"  # the latter is older vLLM
+    is_error = error or document.get("object") == "error" or kind_of_codes(details.codes)  # the second is older vLLM
     status = details.status or status_of_codes(details.codes)
     if is_error or kind_of_error(status, details, reply.headers) != STATUS_KINDS.get(status, "server"):
         return _read_error(reply, status, document, details)

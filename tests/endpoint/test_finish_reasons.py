@@ -31,6 +31,36 @@ def test_each_providers_word_is_one_of_openais(word: str, reason: str) -> None:
     assert finish_reason_of(word) == reason
 
 
+BY_PROVIDER = {
+    "watsonx": {
+        "stop": "eos_token stop_sequence",
+        "length": "max_tokens token_limit time_limit",
+        "error": "not_finished",
+    },
+    "Cohere": {
+        "stop": "COMPLETE STOP_SEQUENCE",
+        "length": "MAX_TOKENS ERROR_LIMIT",
+        "content_filter": "ERROR_TOXIC",
+        "tool_calls": "TOOL_CALL",
+        "error": "ERROR TIMEOUT USER_CANCEL",
+    },
+    "LM Studio": {
+        "stop": "eosFound stopStringFound",
+        "length": "maxPredictedTokensReached contextLengthReached",
+        "tool_calls": "toolCalls",
+        "error": "userStopped modelUnloaded failed",
+    },
+    "Aleph Alpha": {"stop": "end_of_text stop_sequence_reached", "length": "maximum_tokens"},
+    "TensorRT-LLM": {"stop": "END_ID STOP_WORDS", "length": "LENGTH", "error": "TIMED_OUT CANCELLED NOT_FINISHED"},
+}
+
+
+@pytest.mark.parametrize("provider", BY_PROVIDER)
+def test_the_words_of_a_providers_reference_are_all_known(provider: str) -> None:
+    for reason, words in BY_PROVIDER[provider].items():
+        assert {finish_reason_of(word) for word in words.split()} == {reason}
+
+
 @pytest.mark.parametrize(
     "word", ["FinishReason.STOP", "FINISH_REASON_STOP", "finish_reason: stop", "<|eot_id|>", "</s>", "[EOS]"]
 )

@@ -9,12 +9,15 @@ from seen_replies import (
     ECHO,
     ERRORS,
     FAULTS,
+    QUOTA_SENTENCE,
     error,
+    gemini,
     rejected,
 )
 
 from pipeline.endpoint.body_room import BODY_BYTES_MAX
-from pipeline.endpoint.rejections import CODE_KINDS, KINDS, PHRASES, STATUS_KINDS, rejects_response_format
+from pipeline.endpoint.error_codes import CODE_KINDS
+from pipeline.endpoint.rejections import KINDS, PHRASES, STATUS_KINDS, rejects_response_format
 
 
 @pytest.mark.parametrize(
@@ -137,3 +140,86 @@ def test_a_request_that_may_be_rejected_for_its_response_format_is_recognised(
 
 def test_a_request_that_was_not_answered_at_all_was_not_rejected_for_its_response_format() -> None:
     assert not rejects_response_format(rejected(0, b"", fault="cut", detail="json_schema"))
+
+
+# platform.claude.com/docs/en/api/errors and …/rate-limits; anthropics/claude-code#38035
+ANTHROPIC_TIER = (
+    "You have reached your API usage limits: your organization has crossed its monthly API usage threshold, set based "
+    "on your organization's API tier. You will regain access on 2026-09-01 at 00:00 UTC."
+)
+ANTHROPIC_OWN = "You have reached your specified {}API usage limits. You will regain access on 2026-04-01 at 00:00 UTC."
+GEMINI_CAP = "Your project has exceeded its monthly spending cap. Please go to AI Studio at https://ai.studio/spend"
+GEMINI_PREPAID = (
+    "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your project "
+    "and billing. Learn more at https://ai.google.dev/gemini-api/docs/billing#prepay. "
+)
+GEMINI_FREE = (
+    f"{QUOTA_SENTENCE}\n* Quota exceeded for metric: generativelanguage.googleapis.com/"
+    "generate_content_free_tier_requests, limit: 0, model: gemini-2.5-pro\nPlease retry in 26.4s."
+)
+
+
+def anthropic(message: str, kind: str, **more: Any) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message, **more}, "request_id": "req_1"}
+
+
+def google(message: str, status: str = "RESOURCE_EXHAUSTED", code: int = 429) -> list[dict[str, Any]]:
+    return [error(message, code=code, status=status)]
+
+
+def through_litellm(body: dict[str, Any], *, as_json: bool = True) -> dict[str, Any]:
+    quoted = json.dumps(body) if as_json else repr(body)
+    words = f"litellm.RateLimitError: AnthropicException - {quoted}. Received Model Group=claude"
+    return error(words, type="throttling_error", param=None, code="429")
+
+
+SPENT: list[tuple[int, Any, str]] = [
+    (429, anthropic("…", "rate_limit_error", details={"error_code": "enforced_spend_limit_reached"}), "billing"),
+    (429, anthropic("…", "rate_limit_error", details={"error_code": "contract_spend_limit_reached"}), "billing"),
+    (429, anthropic(ANTHROPIC_TIER, "rate_limit_error"), "billing"),
+    (429, [anthropic(ANTHROPIC_TIER, "rate_limit_error")], "billing"),
+    (429, through_litellm(anthropic(ANTHROPIC_TIER, "rate_limit_error")), "billing"),
+    (429, through_litellm(anthropic("Out of credits", "x"), as_json=False), "billing"),
+    (400, anthropic(ANTHROPIC_OWN.format(""), "invalid_request_error"), "billing"),
+    (400, anthropic(ANTHROPIC_OWN.format("workspace "), "invalid_request_error"), "billing"),
+    (400, through_litellm(anthropic(ANTHROPIC_OWN.format(""), "invalid_request_error")), "billing"),
+    (400, anthropic("Your credit balance is too low to access the Anthropic API.", "invalid_request_error"), "billing"),
+    (400, anthropic("This organization has been disabled.", "invalid_request_error"), "forbidden"),
+    (402, anthropic("…", "billing_error"), "billing"),
+    (429, google(GEMINI_CAP), "billing"),
+    (429, google(GEMINI_CAP)[0], "billing"),
+    (429, google(GEMINI_PREPAID), "billing"),
+    (429, google(GEMINI_FREE), "daily"),
+    (429, gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), "daily"),
+    (429, gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "GenerateRequestsPerDay"), "daily"),
+    (400, google("User location is not supported for the API use.", "FAILED_PRECONDITION", 400), "forbidden"),
+    (403, google("This API method requires billing to be enabled.", "PERMISSION_DENIED", 403), "billing"),
+    (429, error("…", type="insufficient_quota", code="organization_spend_limit_exceeded"), "billing"),
+    (429, error("…", type="insufficient_quota", code="credit_balance_exhausted"), "billing"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind"), SPENT)
+def test_a_limit_on_spending_stops_the_job_whatever_the_status(status: int, body: Any, kind: str) -> None:
+    rejection = rejected(status, body)
+    assert (rejection.kind, rejection.verdict, rejection.is_turned_away) == (kind, "stop", True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        google("Resource has been exhausted (e.g. check quota)."),
+        google(QUOTA_SENTENCE),
+        gemini("GenerateContentInputTokensPerModelPerMinute-FreeTier"),
+        anthropic("This request would exceed your rate limit of 30,000 input tokens per minute.", "rate_limit_error"),
+        anthropic("…", "rate_limit_error", details={"error_code": "ramp_limit_exceeded"}),
+        through_litellm(anthropic("Number of request tokens has exceeded your rate limit", "rate_limit_error")),
+    ],
+)
+def test_a_limit_of_the_pace_is_no_limit_on_spending(body: Any) -> None:
+    assert rejected(429, body).kind == "rate"
+
+
+def test_what_a_gateway_quotes_of_a_prompt_decides_nothing() -> None:
+    quoted = json.dumps({"prompt": ECHO, "input": "spending cap, terms of service"})
+    assert rejected(400, error(f"litellm.BadRequestError: OpenAIException - bad value {quoted}")).kind == "bad_request"

@@ -22,7 +22,8 @@ from seen_replies import (
     reply,
 )
 
-from pipeline.endpoint.rejections import CODE_KINDS, KINDS
+from pipeline.endpoint.error_codes import CODE_KINDS
+from pipeline.endpoint.rejections import KINDS
 from pipeline.endpoint.replies import read_reply
 from pipeline.records import Answer, Rejection, Usage
 
