@@ -35,6 +35,9 @@ LIST_ITEMS_MAX = 5
 
 PARAMETER_WORDS = (
     re.compile(
+        r"""["']loc["']: ?[\[(]["']body["'], ?["']([a-z_]{2,40})["']"""
+    ),  # pydantic's, quoted as Python writes it
+    re.compile(
         r"(?:unsupported|unknown|unrecognized|unexpected|invalid|additional|extra)\s(?:request )?"
         r"(?:parameters?|arguments?|keyword arguments?|values?|fields?|propert(?:y|ies))"
         r"(?: supplied| provided| found)?:?\s[\"'`]{0,2}([a-z_]{2,40})\b",

@@ -341,31 +341,3 @@ def test_a_parameter_that_changes_the_answer_stops_after_one_request_and_is_name
         left = run(tmp_path, job, numbered(20), raises=True)
     assert (left.stop.exit_code, server.arrived) == (Exit.NEEDS_PERSON, 1)
     assert "`temperature = …` under [parameters]" in str(left.stop)
-
-
-def test_a_model_that_only_streams_is_asked_with_a_setting_that_changes_no_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chunks = [
-        {"choices": [{"delta": {"role": "assistant", "content": "ye"}}]},
-        {"choices": [{"delta": {"content": "s"}, "finish_reason": "stop"}]},
-        {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
-    ]
-    body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
-
-    def reply(seen: Seen, _attempt: int) -> Canned:
-        return Canned(body=body) if seen.body["stream"] is True else Canned(400, problem("This model only streams."))
-
-    monkeypatch.chdir(tmp_path)
-    Path("in.csv").write_text("q\n" + "".join(f"r{number}\n" for number in range(6)))
-    with ChatServer(reply) as server:
-        assert typed("run", "in.csv", "-o", "out.csv", *asking(server)).returncode == Exit.NEEDS_PERSON
-        refused = server.arrived
-        streamed = typed("run", "in.csv", "-o", "out.csv", *asking(server), "--set", "endpoint.stream=true")
-        assert (streamed.returncode, server.arrived) == (Exit.DONE, refused + 6), streamed.stderr
-        assert all(seen.body["stream_options"] == {"include_usage": True} for seen in server.log[refused:])
-        assert typed("run", "in.csv", "-o", "out.csv", *asking(server)).returncode == Exit.DONE
-        assert server.arrived == refused + 6
-    table = pl.read_csv("out.csv")
-    assert table["answer"].to_list() == ["yes"] * 6
-    assert table["completion_tokens"].to_list() == [2] * 6

@@ -15,6 +15,7 @@ from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
+from .cut_offs import CutOffs
 from .delayed import Delayed
 from .doubts import Doubts
 from .first_estimate import first_estimate
@@ -81,7 +82,7 @@ class Lane:
         self._key_check = KeyCheck(
             context, source, self._retry_policy, self._unconfirmed, self._parameters, self._send_check
         )
-        self._doubts = Doubts()
+        self._doubts, self._cut_offs = Doubts(), CutOffs(is_streamed=job.endpoint.stream)
 
         self._tasks: asyncio.TaskGroup
         self._workers = 0
@@ -311,6 +312,7 @@ class Lane:
         if isinstance(result, Answer):
             self._throttle.on_answer(flight, result.usage, read_allowance(reply.headers), now)
             self._retry_policy.answered(now)
+            self._cut_offs.answered(reply.seconds)
             confirmed = self._unconfirmed.take(flight.left_at)
             self._format.look_at(result)
             for line in filter(None, (self._format.report(), self._parameters.report(), self._tier.report())):
@@ -321,6 +323,8 @@ class Lane:
             return
         self._throttle.on_rejection(flight, result, now)
         self._context.log_rejection(result)
+        if line := self._cut_offs.rejected(item.request.key, result, reply.seconds, now):
+            self._context.say(line)
         decision = self._decide(item, result, now)
         if isinstance(decision, Failure):
             failure = item.completed(decision, asked_at, reply.seconds)

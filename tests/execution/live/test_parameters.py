@@ -70,3 +70,17 @@ def test_a_refusal_for_another_reason_changes_nothing(rejection: Rejection) -> N
 def test_a_limit_that_rows_set_themselves_does_not_stop_the_job() -> None:
     made = parameters(parameters={"max_tokens": 9}, columns__max_tokens="most")
     assert not made.try_other_spelling(refusal("max_tokens", "max_tokens is too large: 100000"))
+
+
+def test_token_counts_are_not_asked_for_where_a_stream_cannot_give_them_beside_the_other_name() -> None:
+    made = parameters(endpoint__stream=True, parameters={"max_tokens": 50})
+    request = Request("a" * 64, msgspec.json.encode({**BODY, "stream_options": {"include_usage": True}}))
+    assert made.try_other_spelling(refusal("", "Unknown field: stream_options"))
+    assert not made.try_other_spelling(refusal("", "Unknown field: stream_options"))
+    assert made.report().startswith("the endpoint does not take stream_options")
+    assert made.try_other_spelling(refusal("max_tokens", USE_OTHER))
+    assert not {"stream_options", "max_tokens"} & sent(made, request).keys()
+    assert made.respelled == "max_tokens stream_options"
+    later = Parameters(make_job("http://127.0.0.1:9/v1"), made.respelled)
+    assert sent(later, request) == sent(made, request)
+    assert not parameters().try_other_spelling(refusal("", "Unknown field: stream_options"))
