@@ -105,6 +105,8 @@ class BatchFile(Record, frozen=True):
     """Number of requests that the provider reported as finished."""
     form: Form = 0
     """The index of the response format that the requests were sent with."""
+    respelled: str = ""
+    """The parameters that were sent under another name or not at all, separated by spaces."""
     is_ending: bool = False
     """The batch is being cancelled."""
     recorded: Count = 0
@@ -119,6 +121,8 @@ class OpenBatches(Record, frozen=True):
     """How many tokens the provider's queue takes; None if that limit was never reached."""
     form: Form = 0
     """The index of the response format to send: the endpoint rejected all formats before it."""
+    respelled: dict[str, str] = msgspec.field(default_factory=dict)
+    """By model, the parameters that it takes under another name or not at all, separated by spaces."""
 
 
 _learned_limits_decoder = msgspec.json.Decoder(list[LearnedNote])

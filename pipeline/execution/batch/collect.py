@@ -6,6 +6,7 @@ files of its follow-up requests are on disk. One whose results are missing is pu
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -233,6 +234,9 @@ class Collector:
         """Record all answers, then act on the rejections: after an answer, they no longer mean that the job is bad."""
         with LinesByKey(self._state.path(batch_file)) as lines:
             rejections = await self._record_all_answers(batch_file, lines, paths)
+            for key in await self._respelled(batch_file, lines.left(), rejections):
+                del rejections[key]
+                self._state.add(lines.take(key))
             if self._try_next_format(batch_file, rejections.values()):
                 for key in lines.left():
                     self._state.add(lines.take(key))
@@ -243,6 +247,32 @@ class Collector:
                 if len(rejections) < batch_file.requests:  # what has answers is not refused as a whole
                     self._retry_policy.begin_anew()
                 await self._on_rejection(batch_file, lines.take(key), rejections.get(key, missing))
+
+    async def _respelled(
+        self, batch_file: BatchFile, unanswered: list[str], rejections: dict[str, Rejection]
+    ) -> list[str]:
+        """The keys of requests to send again with a parameter under its other name, which was found or is now.
+
+        One that most requests of a batch were rejected for, while none was answered, is no fault of the rows. Raises
+        Stopped if it has no other name: they are pending then.
+        """
+        wanted = {key: each for key, each in rejections.items() if key not in self._state.other_keys}
+        named = {key: each.parameter for key, each in wanted.items() if each.kind == "bad_request"}
+        (name, count), *_ = Counter(named.values()).most_common(1) or [("", 0)]
+        if len(unanswered) < batch_file.requests or 2 * count <= batch_file.requests:
+            return []
+        keys = [key for key, parameter in named.items() if parameter == name]
+        parameters = self._state.parameters(batch_file.model)
+        if batch_file.respelled != parameters.respelled:
+            return keys  # the results of another batch changed it already
+        try:
+            if not parameters.try_other_spelling(rejections[keys[0]]):
+                return []
+        except Stopped:
+            await self._state.forget(batch_file)
+            raise
+        self._context.say(parameters.report())
+        return keys
 
     def _try_next_format(self, batch_file: BatchFile, rejections: Iterable[Rejection]) -> bool:
         """Whether to ask again in another response format, which may be why nothing was ever answered."""

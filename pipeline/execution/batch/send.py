@@ -68,7 +68,8 @@ class Sender:
             within_budget, reserved = self._requests_within_budget(batch_file)
             requests = min(within_queue, within_budget)
             if requests >= batch_file.requests:
-                await self._send(replace(batch_file, reserved=reserved, form=state.format_index))
+                respelled = state.parameters(batch_file.model).respelled
+                await self._send(replace(batch_file, reserved=reserved, form=state.format_index, respelled=respelled))
                 sent = True
             elif requests:
                 self._split(batch_file, requests)

@@ -13,6 +13,7 @@ from ...job import Job
 from ...records import Exit, Request, Stopped
 from ...store import BATCHES, BatchFile, OpenBatches, read_open_batches
 from ..context import NotesContext
+from ..parameters import Parameters
 from .files import BatchFileWriter, BatchLine
 
 _encoder = msgspec.json.Encoder()
@@ -47,8 +48,13 @@ class BatchState:
         """Ids of batches that were cancelled at the provider."""
         self.queue_tokens_max = noted.queued_tokens_most
         """How many tokens the provider's queue takes; None if that limit was never reached."""
-        self.format_index = noted.form
-        """The index of the response format in use: the endpoint rejected all formats before it."""
+        self._job = job
+        learned = context.learned(job.models[0])
+        live: str = "" if learned is None else learned.response_format
+        names: list[str] = list(RESPONSE_FORMATS)
+        self.format_index = max(noted.form, names.index(live) if live in names else 0)
+        """The index of the response format in use: the endpoint rejected all formats before it, here or live."""
+        self._parameters = {model: Parameters(job, respelled) for model, respelled in noted.respelled.items()}
         self._contract_encoder = ContractEncoder(job.answer.contract)
         self._requests_max = job.run.batch_requests
         self._writers: dict[str, BatchFileWriter] = {}
@@ -60,9 +66,16 @@ class BatchState:
         return [batch_file for name, batch_file in self.open.items() if name not in self.aside]
 
     def encode(self, request: Request) -> Request:
-        """The request as it is sent: with the job's contract, in the response format in use."""
+        """The request as it is sent: with the job's contract, in the response format in use; parameters respelled."""
         body = self._contract_encoder.encode(request.body, RESPONSE_FORMATS[self.format_index])
-        return replace(request, body=body)
+        return self.parameters(request.model).encode(replace(request, body=body))
+
+    def parameters(self, model: str) -> Parameters:
+        """The parameters as they are sent to a model; at first as a live run of this job folder found them."""
+        if model not in self._parameters:
+            learned = self.context.learned(model or self._job.models[0])
+            self._parameters[model] = Parameters(self._job, "" if learned is None else learned.respelled)
+        return self._parameters[model]
 
     def worst_cost(self, request: Request) -> float:
         """The most that one attempt can cost in US dollars; 0 if the price is unknown."""
@@ -107,7 +120,8 @@ class BatchState:
 
     async def note_all(self) -> None:
         """Return once the note of all open batches is on disk. Raises Stopped if it cannot be written."""
-        noted = OpenBatches(tuple(self.open.values()), self.queue_tokens_max, self.format_index)
+        respelled = {model: each.respelled for model, each in self._parameters.items() if each.respelled}
+        noted = OpenBatches(tuple(self.open.values()), self.queue_tokens_max, self.format_index, respelled)
         await self.context.write_note(BATCHES, _encoder.encode(noted))
 
     async def forget(self, batch_file: BatchFile) -> None:

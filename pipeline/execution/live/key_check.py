@@ -20,8 +20,8 @@ from ...pacing import BACKOFF_MAX_SECONDS, REFUSED_ROWS_MAX, RetryAfter, RetryPo
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped
 from ...text import compact_json
 from ..context import RunContext, settle
+from ..parameters import Parameters
 from .open_request import OpenRequest
-from .parameters import Parameters
 from .source import RequestSource
 from .unconfirmed import Unconfirmed
 

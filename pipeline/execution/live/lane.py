@@ -15,6 +15,7 @@ from ...progress import NO_PAUSE, Pause
 from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
+from ..parameters import Parameters
 from .cut_offs import CutOffs
 from .delayed import Delayed
 from .doubts import Doubts
@@ -23,7 +24,6 @@ from .flex import FlexTier
 from .format_fallback import FormatFallback
 from .key_check import KeyCheck
 from .open_request import OpenRequest
-from .parameters import Parameters
 from .source import RequestSource
 from .unconfirmed import Unconfirmed
 

@@ -1,8 +1,10 @@
 """Collecting batches: results, rejections and failed batches, over a real server."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from batch_runs import ANSWER_COST, batch_job, check_table, write_table
@@ -50,6 +52,59 @@ def test_a_provider_that_accepts_no_schema_is_asked_in_the_next_response_format_
     assert (summary.exit_code, summary.rows.ok) == (Exit.DONE, 60), summary
     assert len(provider.batches) == 9, "three in each of three forms"
     assert max(provider.billed.values()) == 1
+
+
+def rejecting(name: str, message: str) -> Callable[[dict[str, Any]], Answered]:
+    body = msgspec.json.encode({"error": {"message": message, "param": name, "code": "unsupported_parameter"}})
+    return lambda asked: (400, body) if name in asked else usual(asked)
+
+
+USE_OTHER = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+@pytest.mark.parametrize("settings", [{}, {"answer__labels": ["a", "b"]}])
+def test_a_parameter_that_has_another_name_is_sent_under_that_by_all_batches_and_by_later_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, Any]
+) -> None:
+    provider = Provider(answer=rejecting("max_tokens", USE_OTHER))
+    write_table(tmp_path, 60)
+    with serving(provider) as url:
+        job = batch_job(tmp_path, url, parameters={"max_tokens": 50}, **settings)
+        assert run(job).exit_code is Exit.DONE
+        assert len(provider.batches) == 6, "three in each spelling"
+        write_table(tmp_path, 80)
+        assert run(job).exit_code is Exit.DONE
+    assert len(provider.batches) == 7
+    assert max(provider.billed.values()) == 1
+    assert capsys.readouterr().err.count("takes max_completion_tokens in place of max_tokens") == 1
+    bodies = [body for content in provider.files.values() for body in content.splitlines() if b"max_completion" in body]
+    assert all((b"json_schema" in body) == bool(settings) for body in bodies)
+
+
+def test_a_parameter_that_changes_the_answer_stops_a_batch_and_is_named_and_the_rows_are_pending(
+    tmp_path: Path,
+) -> None:
+    write_table(tmp_path, 30)
+    provider = Provider(answer=rejecting("temperature", "Only the default (1) value is supported."))
+    with serving(provider) as url:
+        stopped = run(batch_job(tmp_path, url, parameters={"temperature": 0}))
+        assert (stopped.exit_code, stopped.rows.pending) == (Exit.NEEDS_PERSON, 30)
+        assert "`temperature = …` under [parameters]" in stopped.message
+        assert run(batch_job(tmp_path, url)).exit_code is Exit.DONE
+    check_table(tmp_path, provider, 30)
+
+
+def test_a_parameter_that_is_refused_for_a_few_rows_is_theirs(tmp_path: Path) -> None:
+    write_table(tmp_path, 20)
+    no = rejecting("temperature", "temperature is not supported for such prompts")
+
+    def answer(body: dict[str, Any]) -> Answered:
+        return no(body) if body["messages"][-1]["content"] in ("question 1", "question 2") else usual(body)
+
+    provider = Provider(answer=answer)
+    with serving(provider) as url:
+        summary = run(batch_job(tmp_path, url, parameters={"temperature": 0}))
+    assert (summary.exit_code, summary.rows.ok, summary.rows.pending) == (Exit.INCOMPLETE, 18, 0)
 
 
 def test_each_request_of_a_batch_fails_on_its_own(tmp_path: Path) -> None:

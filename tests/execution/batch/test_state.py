@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline import Job
 from pipeline.execution.batch.files import BatchLine, read_lines
 from pipeline.execution.batch.state import BatchState
 from pipeline.execution.local_context import LocalContext
-from pipeline.records import Request, Tally
+from pipeline.records import LearnedLimits, Request, Tally
 from pipeline.store.notes import BATCHES, BatchFile, OpenBatches, read_open_batches
 from pipeline.store.reader import Reader
 from pipeline.store.writer import Store
@@ -75,3 +76,15 @@ def test_the_progress_text_counts_batches_requests_and_what_is_not_sent(state: B
     state.ready.append(BatchFile("c", "m", requests=5_000))
     text = "1 batch with the provider, 600 of 1,000 requests done, 5,000 more not sent yet"
     assert state.progress_text() == text
+
+
+def test_what_a_live_run_found_out_is_sent_from_the_first_batch_on(tmp_path: Path) -> None:
+    settings = {"endpoint.base_url": "http://127.0.0.1:9/v1", "endpoint.model": "m", "answer.labels": ["a", "b"]}
+    job = Job.load(["in.csv"], tmp_path / "out.csv", settings=settings)
+    body = b'{"model":"m","messages":[{"role":"user","content":"q"}],"max_tokens":9}'
+    with closing(Store(tmp_path / "store")) as store:
+        context = LocalContext(job, store, Tally())
+        context.save_learned("m", LearnedLimits(response_format="json_object", respelled="max_tokens"))
+        sent = msgspec.json.decode(BatchState(job, context).encode(Request("a", body)).body)
+    assert (sent["max_completion_tokens"], sent["response_format"]) == (9, {"type": "json_object"})
+    assert "max_tokens" not in sent

@@ -13,9 +13,9 @@ from live_run import FewRequests, make_job
 
 from pipeline.execution.live.key_check import PROMPT, TOKENS_MAX, KeyCheck, short_request
 from pipeline.execution.live.open_request import OpenRequest
-from pipeline.execution.live.parameters import Parameters
 from pipeline.execution.live.unconfirmed import Unconfirmed
 from pipeline.execution.local_context import LocalContext
+from pipeline.execution.parameters import Parameters
 from pipeline.pacing.retry import RetryPolicy
 from pipeline.records import Exit, Failure, Rejection, Reply, Request, Stopped, Tally
 from pipeline.store.writer import Store

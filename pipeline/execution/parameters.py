@@ -8,10 +8,10 @@ import re
 
 from msgspec.structs import replace
 
-from ...answers import decode_body
-from ...job import OUTPUT_CAPS, Job
-from ...records import Rejection, Request, Stopped
-from ...text import compact_json
+from ..answers import decode_body
+from ..job import OUTPUT_CAPS, Job
+from ..records import Rejection, Request, Stopped
+from ..text import compact_json
 
 OTHER_SPELLING = dict(zip(OUTPUT_CAPS, reversed(OUTPUT_CAPS), strict=True))
 """The parameters that have the same meaning: OpenAI's newer models take one name, most other servers the other."""
@@ -23,7 +23,7 @@ STREAM_OPTIONS_WORDS = re.compile(r"stream_options|include_usage")
 
 
 class Parameters:
-    """The parameters of a job as one lane sends them."""
+    """The parameters of a job as they are sent to one model."""
 
     def __init__(self, job: Job, known: str = "") -> None:
         """`known`: the parameters that an earlier run sent otherwise, as `respelled` was then."""

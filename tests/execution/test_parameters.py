@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from live_run import make_job
 
-from pipeline.execution.live.parameters import Parameters
+from pipeline.execution.parameters import Parameters
 from pipeline.records import Rejection, Request, Stopped
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": '"max_tokens":'}], "max_tokens": 50, "stream": False}
