@@ -75,7 +75,7 @@ KINDS: dict[str, Kind] = {
     "forbidden": Kind(
         "stop",
         None,
-        "the endpoint refuses the request: the key may not use the model, or a firewall is in the way",
+        "the endpoint rejects the request: the key may not use the model, or a firewall is in the way",
         is_turned_away=True,
     ),
     "billing": Kind(
@@ -219,7 +219,7 @@ NO_SUCH_ENDPOINT = re.compile(r"no endpoints? found|not support", re.IGNORECASE)
 """The words by which a gateway says that none of its providers takes all of a request (OpenRouter)."""
 
 QUOTA_PAUSE_SECONDS = 10.0
-"""The shortest wait after a quota's refusal: some gateways report a quota when they are busy, so it is tried again."""
+"""The shortest wait after a quota's rejection: some gateways report a quota when they are busy. It is tried again."""
 
 _REASON_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 

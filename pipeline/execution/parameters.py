@@ -56,9 +56,9 @@ class Parameters:
         return replace(request, body=compact_json(body))
 
     def try_other_spelling(self, rejection: Rejection) -> bool:
-        """Whether to send the request again, with the parameter that was refused under its other name or left out.
+        """Whether to send the request again, with the parameter that was rejected under its other name or left out.
 
-        Raises Stopped if the endpoint refuses a parameter of the job that has no other name.
+        Raises Stopped if the endpoint rejects a parameter of the job that has no other name.
         """
         name = rejection.parameter
         if rejection.kind != "bad_request":

@@ -39,11 +39,11 @@ OUTAGE_ROWS_MIN = 5
 """A `gateway_timeout` is an outage only if at least this number of rows have had it since the last answer: each may be
 paid for."""
 
-REFUSED_ROWS_MAX = {"auth": 4, "forbidden": 20, "not_found": 5}
-"""How many rows in a row, without an answer between, may be refused in one of these ways before the job stops. Once a
-key, a model and an address have answered, they are not to blame for the refusal of a few rows."""
+REJECTED_ROWS_MAX = {"auth": 4, "forbidden": 20, "not_found": 5}
+"""How many rows in a row, without an answer between, may be rejected in one of these ways before the job stops, or the
+key is checked. Once a key, a model and an address have answered, they are not to blame for the rejection of a few."""
 
-REFUSED_FIRST_MAX = 3
+REJECTED_FIRST_MAX = 3
 """The same limit in a run that has no answer yet, where an earlier run had one: the key may be another one."""
 
 UNCOUNTED_ATTEMPTS_MAX = 100
@@ -79,9 +79,9 @@ TEXT_KINDS = frozenset({"too_long", "filtered", "too_large"})
 """Failures that may lie in a row's own text."""
 
 
-REFUSALS = {
+REASONS_TO_STOP = {
     "auth": "the key was not accepted. {}\nCheck endpoint.api_key_env or endpoint.api_key_command.",
-    "forbidden": "the request is refused. {}\nCheck the key (endpoint.api_key_env or endpoint.api_key_command), and "
+    "forbidden": "the request is rejected. {}\nCheck the key (endpoint.api_key_env or endpoint.api_key_command), and "
     "whether it may use the model.",
     "not_found": f"no such model or address. {{}}\n{ADDRESS_REMEDY}",
 }
@@ -143,7 +143,7 @@ class RetryPolicy:
         self._in_a_row: dict[str, int] = {}
         """Rejections since the last answer, by kind."""
         self._rows_in_a_row: dict[str, int] = {}
-        """The rows that they were of; a row counts only once in the kinds of REFUSED_ROWS_MAX."""
+        """The rows that they were of; a row counts only once in the kinds of REJECTED_ROWS_MAX."""
         self._failed_first: dict[str, int] = {}
         """Rows that failed before the first answer, by kind."""
         self._first_quota_at = 0.0
@@ -168,7 +168,7 @@ class RetryPolicy:
         return self._has_answered and any(
             rows >= self._rejected_rows_max(kind)
             for kind, rows in self._rows_in_a_row.items()
-            if kind in REFUSED_ROWS_MAX
+            if kind in REJECTED_ROWS_MAX
         )
 
     @property
@@ -176,14 +176,14 @@ class RetryPolicy:
         return self.answers > 0 or self._is_proven
 
     def _rejected_rows_max(self, kind: str) -> int:
-        most = REFUSED_ROWS_MAX[kind]
-        return most if self.answers else min(most, REFUSED_FIRST_MAX)
+        most = REJECTED_ROWS_MAX[kind]
+        return most if self.answers else min(most, REJECTED_FIRST_MAX)
 
     def decide(self, rejection: Rejection, attempts: Attempts, now: float) -> RetryAfter | Failure | Stopped:
         """Decide about a rejection, and count it in the row's attempts. A stop is returned, not raised."""
         kind = rejection.kind
         self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1
-        is_counted = kind in attempts.rejected_since and kind in REFUSED_ROWS_MAX
+        is_counted = kind in attempts.rejected_since and kind in REJECTED_ROWS_MAX
         if not is_counted and attempts.rejected_since.get(kind) != self.answers:
             attempts.rejected_since[kind] = self.answers
             self._rows_in_a_row[kind] = self._rows_in_a_row.get(kind, 0) + 1
@@ -277,10 +277,10 @@ class RetryPolicy:
         """The reason to stop and its remedy, if waiting cannot help; else None."""
         kind, times = rejection.kind, self._in_a_row[rejection.kind]
         reply = f"The endpoint replied: {rejection.message}"
-        if kind in REFUSED_ROWS_MAX:
+        if kind in REJECTED_ROWS_MAX:
             if self._has_answered and (self._checks_key or not self.is_key_in_doubt):
                 return None
-            return REFUSALS[kind].format(reply)
+            return REASONS_TO_STOP[kind].format(reply)
         if kind == "html" and not self.answers:
             return "the address answers with a web page, not with an API.\nCheck endpoint.base_url."
         if kind == "quota":

@@ -115,7 +115,7 @@ def test_counts_in_other_dress_are_read(tmp_path: Path, usage: dict[str, Any]) -
     assert (outcome.usage.prompt_tokens, outcome.usage.completion_tokens) == (12, 3)
 
 
-REFUSALS = {
+REJECTIONS = {
     "firewall": Canned(403, PAGE, {"content-type": "text/html"}),
     "permission": Canned(403, problem("You may not ask this.")),
     "key": Canned(401, problem("Incorrect API key provided.", code="invalid_api_key")),
@@ -123,14 +123,14 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_that_only_one_row_gets_is_that_rows_and_a_later_run_does_not_stop_at_it(
+@pytest.mark.parametrize("name", REJECTIONS)
+def test_a_rejection_that_only_one_row_gets_is_that_rows_and_a_later_run_does_not_stop_at_it(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.pacing.retry.BACKOFF_MAX_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
     Path("in.csv").write_text("q\n" + "".join(f"r{number}\n" for number in range(40)))
-    with ChatServer(only("Say r12", REFUSALS[name])) as server:
+    with ChatServer(only("Say r12", REJECTIONS[name])) as server:
         first = typed("run", "in.csv", "-o", "out.csv", *asking(server))
         assert (first.returncode, server.arrived) == (Exit.INCOMPLETE, 39 + 3), first.stderr
         assert "39 ok" in first.stderr
@@ -142,17 +142,17 @@ def test_a_refusal_that_only_one_row_gets_is_that_rows_and_a_later_run_does_not_
         assert server.arrived == 39 + 3 + 3 + 1
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_that_every_row_gets_stops_after_one_request(tmp_path: Path, name: str) -> None:
-    with ChatServer(always(REFUSALS[name])) as server:
+@pytest.mark.parametrize("name", REJECTIONS)
+def test_a_rejection_that_every_row_gets_stops_after_one_request(tmp_path: Path, name: str) -> None:
+    with ChatServer(always(REJECTIONS[name])) as server:
         left = run(tmp_path, make_job(server.url), numbered(20), raises=True)
     assert left.stop.exit_code is Exit.NEEDS_PERSON
     assert (server.arrived, left.outcomes) == (1, {})
 
 
-def test_a_key_that_is_refused_from_some_row_on_stops_the_job_and_no_row_is_failed_for_it(tmp_path: Path) -> None:
+def test_a_key_that_is_rejected_from_some_row_on_stops_the_job_and_no_row_is_failed_for_it(tmp_path: Path) -> None:
     def reply(seen: Seen, _attempt: int) -> Canned | None:
-        return REFUSALS["key"] if seen.prompt not in numbered(20) else None
+        return REJECTIONS["key"] if seen.prompt not in numbered(20) else None
 
     with ChatServer(reply) as server:
         left = run(tmp_path, make_job(server.url, limits__concurrency=1), numbered(100), raises=True)

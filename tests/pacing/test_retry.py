@@ -6,7 +6,7 @@ from pipeline.endpoint.rejections import KINDS
 from pipeline.pacing.retry import (
     ATTEMPTS,
     OUTAGE_ROWS_MIN,
-    REFUSED_ROWS_MAX,
+    REJECTED_ROWS_MAX,
     SAME_FAILURES_MAX,
     TEXT_FAILURES_MAX,
     UNCOUNTED_ATTEMPTS_MAX,
@@ -107,7 +107,7 @@ def test_a_fault_that_no_row_can_get_past_stops_the_job_at_once(kind: str) -> No
 def test_what_refuses_every_row_stops_the_job(kind: str) -> None:
     assert isinstance(decisions(kind, 1, answered=False)[0], Stopped)
     policy = policy_with(answered=True)
-    made = [policy.decide(rejection(kind), Attempts(), 1.0) for _ in range(REFUSED_ROWS_MAX[kind])]
+    made = [policy.decide(rejection(kind), Attempts(), 1.0) for _ in range(REJECTED_ROWS_MAX[kind])]
     assert all(isinstance(decision, RetryAfter) for decision in made[:-1])
     assert isinstance(made[-1], Stopped)
 

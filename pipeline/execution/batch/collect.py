@@ -244,7 +244,7 @@ class Collector:
                 return
             missing = _not_asked("the batch ended without a result for this request")
             for key in lines.left():
-                if len(rejections) < batch_file.requests:  # what has answers is not refused as a whole
+                if len(rejections) < batch_file.requests:  # what has answers is not rejected as a whole
                     self._retry_policy.begin_anew()
                 await self._on_rejection(batch_file, lines.take(key), rejections.get(key, missing))
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ...answers import decode_body
 from ...endpoint import read_reply
 from ...job import OUTPUT_CAPS
-from ...pacing import BACKOFF_MAX_SECONDS, REFUSED_ROWS_MAX, RetryAfter, RetryPolicy
+from ...pacing import BACKOFF_MAX_SECONDS, REJECTED_ROWS_MAX, RetryAfter, RetryPolicy
 from ...records import Answer, Exit, Failure, Rejection, Reply, Request, Stopped
 from ...text import compact_json
 from ..context import RunContext, settle
@@ -58,7 +58,7 @@ class KeyCheck:
 
     def look_at(self, item: OpenRequest, rejection: Rejection, now: float) -> None:
         """Take note of a rejection, and of when its request was rejected for its key, model or address at first."""
-        if rejection.kind in REFUSED_ROWS_MAX:
+        if rejection.kind in REJECTED_ROWS_MAX:
             self._rejected = item.request
             item.rejected_at = now if item.rejected_at is None else item.rejected_at
 

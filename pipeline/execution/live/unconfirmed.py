@@ -6,7 +6,7 @@ sent after the row's first such rejection was answered.
 
 import math
 
-from ...pacing import ADDRESS_REMEDY, REFUSED_ROWS_MAX
+from ...pacing import ADDRESS_REMEDY, REJECTED_ROWS_MAX
 from ...records import Failure, Stopped
 from .open_request import OpenRequest
 from .source import RequestSource
@@ -32,7 +32,7 @@ class Unconfirmed:
     def is_key_in_doubt(self, item: OpenRequest, failure: Failure) -> bool:
         """Whether the row may have failed for the key, the model or the address, of which nothing was heard since."""
         at = item.rejected_at
-        return failure.kind in REFUSED_ROWS_MAX and at is not None and at >= self._good_at
+        return failure.kind in REJECTED_ROWS_MAX and at is not None and at >= self._good_at
 
     @property
     def has_key_in_doubt(self) -> bool:
