@@ -12,16 +12,14 @@ from ...endpoint import Client, RoomShare, read_allowance, read_reply
 from ...job import Job, Limits, duration_seconds
 from ...pacing import RetryAfter, RetryPolicy, Throttle
 from ...progress import NO_PAUSE, Pause
-from ...records import Answer, Failure, LearnedLimits, Outcome, Rejection, Reply, Stopped, add_costs
+from ...records import Answer, Failure, Outcome, Rejection, Reply, Stopped, add_costs
 from ...text import BODY_BYTES_AT_ONCE, in_thread_if
 from ..context import RunContext, settle, settle_unanswered
-from ..parameters import Parameters
+from .body_form import BodyForm
 from .cut_offs import CutOffs
 from .delayed import Delayed
 from .doubts import Doubts
 from .first_estimate import first_estimate
-from .flex import FlexTier
-from .format_fallback import FormatFallback
 from .key_check import KeyCheck
 from .open_request import OpenRequest
 from .source import RequestSource
@@ -58,19 +56,16 @@ class Lane:
         self._model, self._source, self._context, self._client = model, source, context, client
         now, learned = context.clock(), context.learned(model)
         self._throttle = Throttle(job.limits, now, learned, first_estimate(context.ledger))
-        self._tier = FlexTier(job)
+        self._form = BodyForm(job, learned)
         self._retry_policy = RetryPolicy(
             now,
             context.rng,
-            give_up_after_seconds=self._tier.give_up_after_seconds(duration_seconds(job.limits.give_up_after)),
+            give_up_after_seconds=self._form.tier.give_up_after_seconds(duration_seconds(job.limits.give_up_after)),
             waits=job.this_run.wait_for_endpoint,
             is_proven=learned is not None,
-            patient_kinds=self._tier.patient_kinds,
+            patient_kinds=self._form.tier.patient_kinds,
             checks_key=True,
         )
-        known = learned or LearnedLimits()
-        self._format, self._parameters = FormatFallback(job, known.response_format), Parameters(job, known.respelled)
-
         self._choosing = asyncio.Lock()
         """Held by the worker that chooses the next request to send."""
         self._new: OpenRequest | None = None
@@ -80,7 +75,7 @@ class Lane:
         self._delayed = Delayed()
         self._unconfirmed = Unconfirmed(source, model, job.columns.model)
         self._key_check = KeyCheck(
-            context, source, self._retry_policy, self._unconfirmed, self._parameters, self._send_check
+            context, source, self._retry_policy, self._unconfirmed, self._form.parameters, self._send_check
         )
         self._doubts, self._cut_offs = Doubts(), CutOffs(is_streamed=job.endpoint.stream)
 
@@ -169,8 +164,7 @@ class Lane:
     def save_learned(self) -> None:
         """Save the learned limits, if anything was answered."""
         if self._retry_policy.answers:
-            taken = {"response_format": self._format.in_use, "respelled": self._parameters.respelled}
-            self._context.save_learned(self._model, replace(self._throttle.learned(), **taken))
+            self._context.save_learned(self._model, replace(self._throttle.learned(), **self._form.learned))
 
     def _save_learned_at_times(self, now: float) -> None:
         if now >= self._learned_saved_at + SAVE_LEARNED_SECONDS:
@@ -188,8 +182,7 @@ class Lane:
                     break
                 wait = self._seconds_to_wait(item)
                 if item is not None and wait <= 0:
-                    item.sent = self._parameters.encode(self._format.encode(item.request))
-                    item.sent = self._tier.encode(item.sent, self._context.clock())
+                    item.sent = self._form.encode(item.request, self._context.clock())
                     worst = self._context.budget.worst(item.sent)
                     if await self._context.note_reservation(worst or 0.0):
                         continue  # that took time: there may be a stop or a pause now
@@ -262,7 +255,7 @@ class Lane:
             self._new = None
         else:
             self._delayed.remove_first()
-        self._tier.on_sent(item.sent, self._context.clock())
+        self._form.tier.on_sent(item.sent, self._context.clock())
         item.flight = self._throttle.on_sent(self._context.clock(), token_bytes(item.request.body))
 
     async def _wait_for_change(self, seconds: float) -> bool:
@@ -302,7 +295,7 @@ class Lane:
         now = self._context.clock()
         item.cost = add_costs(item.cost, settle(self._context, item.sent, result, item.reserved))
         item.reserved = 0.0
-        self._tier.on_result(item.sent, result, now)
+        self._form.tier.on_result(item.sent, result, now)
         item.sent = item.request
         if item.is_doubtful:
             item.is_doubtful = False
@@ -314,8 +307,7 @@ class Lane:
             self._retry_policy.answered(now)
             self._cut_offs.answered(reply.seconds)
             confirmed = self._unconfirmed.take(flight.left_at)
-            self._format.look_at(result)
-            for line in filter(None, (self._format.report(), self._parameters.report(), self._tier.report())):
+            for line in self._form.on_answer(result):
                 self._context.say(line)
             self._save_learned_at_times(now)
             await self._record(item, item.completed(result, asked_at, reply.seconds))
@@ -335,9 +327,7 @@ class Lane:
 
     def _decide(self, item: OpenRequest, rejection: Rejection, now: float) -> Failure | None:
         """Queue a rejected request to be sent again, or return its failure. Raises Stopped if the job cannot go on."""
-        if not self._retry_policy.answers and (
-            self._parameters.try_other_spelling(rejection) or self._format.try_next(rejection)
-        ):
+        if not self._retry_policy.answers and self._form.try_other(rejection):
             self._reformatted = item
             return None
         named_by = self._unconfirmed.named_by
