@@ -60,7 +60,7 @@ asyncio.run(main())
 
 def test_what_was_acknowledged_is_stored_after_sigkill_at_any_moment(tmp_path: Path) -> None:
     folder, chance, acknowledged = tmp_path / "store", random.Random(SEED), []
-    for life in range(10):
+    for life in range(6):
         with child(PUT_FOR_EVER, folder, life) as process:
             output = pipe(process.stdout)
             acknowledged += [output.readline().strip() for _ in range(chance.randint(1, 3000))]
