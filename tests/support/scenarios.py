@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable
 
 import msgspec
+from odd_scenarios import ODD_SCENARIOS
 from simulated_endpoints import (
     Batching,
     Buckets,
@@ -27,16 +28,12 @@ from simulated_endpoints import (
     StrayOnce,
     rate_limited,
 )
-from simulation import Result, Scenario, simulate
+from simulation import MEAN_LATENCY, Result, Scenario, simulate, steady
 from simulator import Aimd, Workers
 
 from pipeline.job.sections import Limits
 from pipeline.pacing.tuning import DEFAULT_TUNING, Tuning
 from pipeline.text import did_you_mean
-
-
-def steady(per_minute: float) -> Callable[[float, float], float]:
-    return lambda start, end: per_minute / 60 * (end - start)
 
 
 def pieces(*steps: tuple[float, float]) -> Callable[[float, float], float]:
@@ -59,7 +56,6 @@ def batching_best() -> float:
     return 60 * 256 / (strides * 10 * (0.012 + 0.0005 * 256))
 
 
-MEAN_LATENCY = 1.5 * math.exp(0.35**2 / 2)
 MEAN_RATE_OF_ONE = 60 / (0.05 * math.exp(0.35**2 / 2))
 STORM = pieces((0, 600), (300, 0), (600, 600))
 
@@ -272,7 +268,7 @@ def main() -> None:
     usual: tuple[type[Workers], ...] = () if options.alone else (Workers, Aimd)
     columns = ["the throttle", "bounds", *("20 workers", "AIMD")[: len(usual)]]
     print("% of the best, % rejected, seconds to 90 %".ljust(44) + "".join(f"{column:22}" for column in columns))
-    for scenario in SCENARIOS:
+    for scenario in (*SCENARIOS, *ODD_SCENARIOS):
         if options.only not in scenario.name:
             continue
         seeds = range(options.seeds)

@@ -99,6 +99,58 @@ class Calendar(Endpoint):
         return rate_limited(float(math.ceil((which + 1) * self.period - now)))
 
 
+class Sliding(Endpoint):
+    """A number of requests in any period; HAProxy's stick tables count those that they refuse, too."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        requests: int = 100,
+        period: float = 10.0,
+        counts_refused: bool = False,
+        **more: float,
+    ) -> None:
+        super().__init__(clock, rng, **more)
+        self.requests, self.period, self.counts_refused = requests, period, counts_refused
+        self._recent: deque[float] = deque()
+
+    def rejects(self, _row: Row, now: float) -> Rejection | None:
+        while self._recent and self._recent[0] <= now - self.period:
+            self._recent.popleft()
+        is_refused = len(self._recent) >= self.requests
+        if not is_refused or self.counts_refused:
+            self._recent.append(now)
+        return rate_limited(None) if is_refused else None
+
+
+class Gateway(Endpoint):
+    """LiteLLM's windows: each begins with the first request after the one before, and every 429 asks for 60 s."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        requests: int = 600,
+        period: float = 60.0,
+        wait: float = 60.0,
+        **more: float,
+    ) -> None:
+        super().__init__(clock, rng, **more)
+        self.requests, self.period, self.rejection = requests, period, rate_limited(wait)
+        self._used, self._ends_at = 0, 0.0
+
+    def rejects(self, _row: Row, now: float) -> Rejection | None:
+        if now >= self._ends_at:
+            self._used, self._ends_at = 0, now + self.period
+        if self._used >= self.requests:
+            return self.rejection
+        self._used += 1
+        return None
+
+
 class Cap(Endpoint):
     """A number of requests at once; more are rejected with 503."""
 
@@ -156,14 +208,22 @@ class Failing(Buckets):
 
 
 class Flaky(Buckets):
-    """A 503 at random."""
+    """A rejection at random, whatever the pace, on top of the limits."""
 
-    def __init__(self, clock: Clock, rng: random.Random, *, share: float = 0.05, **more: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        share: float = 0.05,
+        rejection: Rejection = OVERLOAD,
+        **more: float,
+    ) -> None:
         super().__init__(clock, rng, **more)
-        self.share = share
+        self.share, self.rejection = share, rejection
 
     def rejects(self, row: Row, now: float) -> Rejection | None:
-        return OVERLOAD if self.rng.random() < self.share else super().rejects(row, now)
+        return self.rejection if self.rng.random() < self.share else super().rejects(row, now)
 
 
 class Stray(Endpoint):

@@ -19,6 +19,14 @@ SETTLED_SECONDS = 10.0
 """Seconds for which 90 % of the best must hold to count."""
 
 
+MEAN_LATENCY = 1.5 * math.exp(0.35**2 / 2)
+"""Seconds of an answer of the simulated endpoints, on average, where a scenario gives no other median."""
+
+
+def steady(per_minute: float) -> Callable[[float, float], float]:
+    return lambda start, end: per_minute / 60 * (end - start)
+
+
 @dataclass(frozen=True)
 class Scenario:
     name: str
