@@ -25,6 +25,23 @@ _DURATION = re.compile(
     re.IGNORECASE,
 )
 _TRY_AGAIN = re.compile(r"(?:try again|retry) (?:in|after) ", re.IGNORECASE)
+_STATED = (
+    # LiteLLM's proxy: "Limit type: requests. Current limit: 600, Remaining: 0."
+    re.compile(r"limit type: (?P<what>requests|tokens)\. current limit: (?P<number>[0-9,]{1,15})", re.IGNORECASE),
+    # OpenAI, Groq: "on tokens per min (TPM): Limit 6000, Used 3513", "on requests per min. Limit: 3 / min."
+    re.compile(
+        r"(?P<what>requests|tokens) per (?P<unit>min|sec)[^:0-9]{0,20}[:.] ?limit:? (?P<number>[0-9,]{1,15})",
+        re.IGNORECASE,
+    ),
+    # Cohere's trial keys are limited to 10 API calls / minute; slowapi says "Rate limit exceeded: 600 per 1 minute"
+    re.compile(
+        r"(?<![0-9.,])(?P<number>[0-9][0-9,]{0,14}(?:\.0)?) ?(?P<what>requests?|queries|(?:API )?calls?|tokens?)? ?"
+        r"(?:per|/|every) ?(?:1 |one |a )?(?P<unit>min|sec)(?:ute|ond)?s?\b",
+        re.IGNORECASE,
+    ),
+)
+"""The words by which servers name the limit that was hit. Input or output tokens alone are none that can be kept."""
+
 _UNIT_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 
 
@@ -58,6 +75,18 @@ def body_wait(metadata: list[dict[str, object]], details: list[dict[str, object]
     if found := _TRY_AGAIN.search(message):
         waits.append(_duration(message[found.end() : found.end() + 100]))
     return next((wait for wait in waits if wait is not None), None)
+
+
+def stated_allowance(message: str) -> Allowance:
+    """Read the limits for a minute that the message of a rejection names."""
+    found: dict[str, float] = {}
+    for each in (match for pattern in _STATED for match in pattern.finditer(message)):
+        parts = each.groupdict()
+        what = "tokens" if (parts["what"] or "").lower().startswith("token") else "requests"
+        per_minute = float(parts["number"].replace(",", "")) * (60 if (parts.get("unit") or "").lower() == "sec" else 1)
+        if per_minute:
+            found.setdefault(what, per_minute)
+    return Allowance(found.get("requests"), found.get("tokens"))
 
 
 def _per_minute(headers: Mapping[str, str], names: tuple[str, str]) -> float | None:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from ..records import Pressure, Record, Rejection, Reply, Usage, Verdict
+from ..records import Allowance, Pressure, Record, Rejection, Reply, Usage, Verdict
 from .error_bodies import ErrorDetails, body_preview, is_html, page_title
 from .error_codes import kind_of_codes
-from .rate_limits import header_wait
+from .rate_limits import header_wait, stated_allowance
 
 
 class Kind(Record, frozen=True):
@@ -184,7 +184,7 @@ PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
     (
         "overload",
         frozenset({403, 408, 409, 425, 429, *range(500, 600)}),
-        re.compile(r"\bconcurren|pending requests exceeded", re.IGNORECASE),
+        re.compile(r"\bconcurren|pending requests exceeded|max_parallel_requests", re.IGNORECASE),
     ),
 )
 """(kind, the statuses it may come with, the phrase in the message), tried in this order after the codes."""
@@ -244,6 +244,7 @@ def reject(
         maybe_paid=known.maybe_paid,
         is_turned_away=known.is_turned_away or _has_no_room(reply.status, kind, wait),
         parameter=details.parameter if details is not None else "",
+        allowance=stated_allowance(details.message) if details is not None and kind == "rate" else Allowance(),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 
 from .in_flight import InFlight
+from .strays import Strays
 from .token_bucket import TokenBucket
 from .tuning import Tuning
 
@@ -20,6 +21,7 @@ class LimitHit:
         "rejected",
         "room_at",
         "seconds",
+        "sent_before",
         "tokens",
         "tokens_sent_before",
     )
@@ -37,6 +39,8 @@ class LimitHit:
         """When the endpoint's bucket had room again, as far as that is known."""
         self.accepted, self.tokens, self.seconds = 0, 0.0, 0.0
         """What was accepted since the hit before: requests, their tokens, and the seconds between the two."""
+        self.sent_before = 0
+        """Requests accepted before it, if it is the first hit."""
         self.limits = (math.inf, math.inf)
         """The limits (requests and tokens a second) that were believed before this hit."""
 
@@ -69,10 +73,12 @@ class Rate:
     a short burst leave after a pause.
     """
 
-    def __init__(self, now: float, tuning: Tuning) -> None:
-        self._tuning = tuning
+    def __init__(self, now: float, tuning: Tuning, strays: Strays) -> None:
+        self._tuning, self._strays = tuning, strays
         self.requests_per_second = self.tokens_per_second = math.inf
         """The limits as they are believed; infinity for none."""
+        self._sent = 0
+        """The number of requests that left."""
         self.tokens_sent = 0.0
         """The sum of tokens of all requests that left: estimates, corrected when their usage is known."""
         self.hit_at = -math.inf
@@ -91,9 +97,13 @@ class Rate:
         """The hit whose pause is not over."""
         self._is_unanchored = True
         """The last hit cannot be measured: no limit was known, or it was left far behind."""
+        self._is_measured = False
+        """The limit is more than a guess from a single 429."""
         self._proofs = 0
         self._had_few = False
         """The last measurement had too few requests."""
+        self._early_hits = 0
+        """Hits in a row that came too early."""
         self._doubted_requests_per_second = 0.0
         """What was measured when the last hit was taken for spurious; 0 if it was not."""
 
@@ -114,7 +124,34 @@ class Rate:
         self.requests_per_second = requests_per_minute / 60 if requests_per_minute else math.inf
         self.tokens_per_second = tokens_per_minute / 60 if tokens_per_minute else math.inf
         self._epoch_at, self._cubic_seconds = now, self._cubic_seconds_from(cubic_seconds)
-        self._is_unanchored = False
+        self._is_unanchored, self._is_measured = False, True
+
+    def forget(self) -> None:
+        """Forget the limits: there are none, or the 429s that taught them were no limit's."""
+        self.requests_per_second = self.tokens_per_second = math.inf
+        self._request_bucket.rate = self._token_bucket.rate = math.inf
+        self.hit_at, self._burst_seconds = -math.inf, self._tuning.burst_seconds
+        self._anchor = self._hit = None
+        self._is_measured, self._proofs, self._had_few = False, 0, False
+        self._doubted_requests_per_second = 0.0
+
+    def accepted_since_hit(self, flight: InFlight) -> int:
+        """The number of requests accepted since the last hit, and before this one."""
+        anchor = self._anchor
+        return 0 if anchor is None else flight.number - anchor.number - anchor.rejected
+
+    def is_unexplained(self, flight: InFlight, now: float) -> bool:
+        """Whether the 429 of this request cannot be the limit's: it had far more room, and requests left slowly."""
+        tuning, anchor = self._tuning, self._anchor
+        if anchor is None or not self._is_measured or self._growth(now) >= 1:
+            return False
+        accepted = self.accepted_since_hit(flight)
+        seconds = max(1e-6, flight.left_at - anchor.left_at)
+        tokens = flight.tokens_sent_before - anchor.tokens_sent_before
+        share = max(accepted / (self.requests_per_second * seconds), tokens / (self.tokens_per_second * seconds))
+        return accepted >= tuning.unexplained_requests and (
+            share < tuning.unexplained_share or self._early_hits >= tuning.unexplained_hits
+        )
 
     def seconds_to_wait(self) -> float:
         """Seconds until one more request may leave; not above 0 if it may now."""
@@ -125,6 +162,9 @@ class Rate:
         self._request_bucket.level -= 1
         self._token_bucket.level -= tokens
         self.tokens_sent += tokens
+        if not self._sent:
+            self._began_at = now
+        self._sent += 1
         self._departures_per_second = self._departures(now) + 1 / self._tuning.meter_seconds
         self._metered_at = now
 
@@ -147,6 +187,7 @@ class Rate:
             self.requests_per_second = max(tuning.first_rate, tuning.cut * departures)
             self.tokens_per_second = self.requests_per_second * max(1.0, self._tokens_per_request or flight.tokens)
         elif self._is_unanchored:
+            self._is_measured = False
             self.requests_per_second = tuning.cut * self._request_bucket.rate
             self.tokens_per_second = tuning.cut * self._token_bucket.rate
         self._request_bucket.level = self._token_bucket.level = 0.0
@@ -172,26 +213,30 @@ class Rate:
             return
         self._epoch_at = resumed_at
         pause = resumed_at - hit.left_at
+        self._early_hits = self._early_hits + 1 if hit.is_early else 0
         hit.limits = self.requests_per_second, self.tokens_per_second
         hit.room_at += max(0.0, pause - tuning.rounding_seconds)
         hit.is_long = pause > tuning.long_pause_seconds
         if hit.rejected > 1:
             self._proofs = tuning.proofs_max
-        if anchor is None and hit.is_long and hit.rejected > 1:
+        is_run = hit.rejected > 1 and 2 * hit.rejected > self._sent - hit.number
+        if anchor is None and hit.is_long and is_run:
             # the limit is perhaps a number for a calendar period: all sent so far, in the time until its end
             seconds = resumed_at - self._began_at
             self.requests_per_second = min(self.requests_per_second, hit.number / seconds)
             self.tokens_per_second = min(self.tokens_per_second, hit.tokens_sent_before / seconds)
         if anchor is None or (self._is_unanchored and not hit.is_long):
             self._anchor = hit
+            hit.sent_before = self._sent - hit.rejected if anchor is None else 0
             known_roughly = tuning.cubic_seconds_min if self._proofs else 0.0
-            self._cubic_seconds = max(known_roughly, tuning.cubic_requests_min / self.requests_per_second)
+            self._cubic_seconds = max(known_roughly, self._cubic_seconds_from(0.0))
         else:
             hit.accepted = hit.number - anchor.number - anchor.rejected
             until = hit.left_at if hit.is_long and not anchor.is_long else hit.room_at
             hit.tokens = max(1.0, hit.tokens_sent_before - anchor.tokens_sent_before)
             hit.seconds = max(0.1, until - anchor.room_at)
             self._cubic_seconds = self._cubic_seconds_from(self._measure(hit, anchor, resumed_at))
+            self._is_measured = True
         self._refill_after_pause(hit, 0.0 if anchor is None else pause)
 
     def refill(self, now: float) -> None:
@@ -199,6 +244,8 @@ class Rate:
         if self.is_known:
             tuning = self._tuning
             growth = self._growth(now)
+            if self._strays.in_check:
+                growth = tuning.stray_check_pace
             if growth > tuning.probing_growth:
                 departures = self._departures(now)
                 share = max(
@@ -273,6 +320,12 @@ class Rate:
             self.requests_per_second, self.tokens_per_second = anchor.limits
             anchor.room_at, anchor.number, anchor.rejected = resumed_at, hit.number, hit.rejected
             anchor.tokens_sent_before = hit.tokens_sent_before
+        elif not anchor.accepted and anchor.sent_before >= tuning.measured_requests:
+            # the first limit that was met is perhaps one for a period: all sent so far, in the time until its end
+            share = anchor.sent_before / (resumed_at - self._began_at) / self.requests_per_second
+            self.requests_per_second *= min(1.0, share)
+            self.tokens_per_second *= min(1.0, share)
+            anchor.room_at = resumed_at
         elif anchor.accepted >= tuning.measured_requests:
             anchor.seconds += resumed_at - anchor.room_at
             anchor.room_at = resumed_at
@@ -298,6 +351,7 @@ class Rate:
         """K: these seconds, or as long as enough requests take to leave."""
         tuning = self._tuning
         requests = tuning.cubic_requests if seconds else tuning.cubic_requests_min
+        requests += tuning.cubic_requests_strays * self._strays.share
         return max(seconds, requests / self.requests_per_second)
 
     def _growth(self, now: float) -> float:
@@ -312,6 +366,7 @@ class Rate:
             seconds, requests = tuning.unconfirmed_doubling_seconds, tuning.unconfirmed_doubling_requests
         else:
             seconds, requests = tuning.doubling_seconds, tuning.doubling_requests
+        requests += tuning.cubic_requests_strays * self._strays.share
         doubling_seconds = max(seconds, requests / self.requests_per_second)
         return tuning.probing_growth * math.exp2(min(40.0, (now - cubic_ends_at) / doubling_seconds))
 

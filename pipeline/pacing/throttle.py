@@ -5,6 +5,8 @@ Pure: monotonic seconds are parameters; nothing here sleeps, reads a clock or op
 - A limit that the user sets holds in every window of 60 s; the token limit, up to the one request that crosses it.
   Requests leave evenly, at 98.5 % of the rate, so that no 60 s hold one request more than the limit.
 - A limit that nobody reported is found. A 429 teaches a rate of requests and of tokens (`rate`).
+- A limit that the endpoint names in words is kept as the user's is. 429s that come at random teach nothing, and pause
+  nobody (`strays`).
 - 503, 529, 52x, timeouts and lost connections are overloads. They narrow the window: the number of requests in flight
   (`window`). The two kinds of pressure are never mixed.
 - The window opens until an overload, or until more requests in flight bring no more answers a second.
@@ -17,10 +19,14 @@ Pure: monotonic seconds are parameters; nothing here sleeps, reads a clock or op
 
 import math
 
+from msgspec.structs import replace
+
 from ..job import Limits
 from ..records import Allowance, LearnedLimits, Pressure, Rejection, Usage
 from .in_flight import InFlight
+from .last_minute import LastMinute
 from .rate import Rate
+from .strays import Strays
 from .token_bucket import TokenBucket
 from .tokens import TokenEstimate
 from .tuning import DEFAULT_TUNING, Tuning
@@ -51,10 +57,14 @@ class Throttle:
         """The reason for the present pause, for the screen; empty if the endpoint itself asked for it."""
         self._limits = limits
         self._tuning = tuning
-        self._user_requests = _user_request_bucket(limits, now, tuning)
-        self._user_tokens = _user_token_bucket(limits, now, tuning)
+        self._stated = Allowance()
+        """The limits that the endpoint named in words: they hold as the user's do."""
+        self._last_minute = LastMinute()
+        self._user_requests = _user_request_bucket(limits, self._stated, now, tuning)
+        self._user_tokens = _user_token_bucket(limits, self._stated, now, tuning)
         self._estimate = estimate or TokenEstimate(tuning=tuning)
-        self._rate = Rate(now, tuning)
+        self._strays = Strays(tuning)
+        self._rate = Rate(now, tuning, self._strays)
         window = tuning.window_first
         if learned is not None:
             is_stale = learned.age_seconds > tuning.stale_seconds
@@ -84,18 +94,19 @@ class Throttle:
     @property
     def window(self) -> int:
         """The number of requests that may be in flight."""
-        return self._window.requests
+        requests = self._window.requests
+        return max(1, int(self._tuning.stray_check_pace * requests)) if self._strays.in_check else requests
 
     def tune(self, limits: Limits, now: float) -> None:
         """Go on under these limits. Those that changed hold in full from now on; what was learned stays."""
         self._refill(now)
         before, self._limits = self._limits, limits
         if limits.requests_per_minute != before.requests_per_minute:
-            self._user_requests = _user_request_bucket(limits, now, self._tuning)
+            self._user_requests = _user_request_bucket(limits, self._stated, now, self._tuning)
         if limits.tokens_per_minute != before.tokens_per_minute:
-            self._user_tokens = _user_token_bucket(limits, now, self._tuning)
+            self._user_tokens = _user_token_bucket(limits, self._stated, now, self._tuning)
         if limits.concurrency != before.concurrency:
-            self._window = _window(limits, max(self._tuning.window_first, self.window), now, self._tuning)
+            self._window = _window(limits, max(self._tuning.window_first, self._window.requests), now, self._tuning)
             self._window.ignore_until(self._number)
 
     def wait_before_next(self, now: float) -> float:
@@ -123,6 +134,7 @@ class Throttle:
         self._number += 1
         tokens, tokens_high = self._estimate.tokens(size_bytes)
         flight = InFlight(self._number, now, self.in_flight, size_bytes, tokens, tokens_high, self._rate.tokens_sent)
+        self._last_minute.on_sent(self._number, now)
         self._user_requests.level -= 1
         self._user_tokens.level -= tokens_high
         self._rate.on_sent(tokens, now)
@@ -136,6 +148,9 @@ class Throttle:
         self._estimate.learn(flight.size_bytes, usage)
         self._settle(flight, _tokens_of(usage) or flight.tokens)
         self._overloads_in_a_row = 0
+        if self._strays.on_answer(flight, self._number, has_limit=self._rate.is_known):
+            self._rate.forget()
+            self._window.begin_slow_start()
         if flight.number > self._pause_number:
             self._end_outage()
         tuning, rate = self._tuning, self._rate
@@ -176,18 +191,51 @@ class Throttle:
         requests, tokens = (
             60 * limit if limit < math.inf else None for limit in (rate.requests_per_second, rate.tokens_per_second)
         )
-        return LearnedLimits(requests, tokens, self.window if self._window.is_found else 0)
+        return LearnedLimits(requests, tokens, self._window.requests if self._window.is_found else 0)
 
     def _on_limit_hit(self, flight: InFlight, rejection: Rejection, now: float, *, is_new: bool) -> None:
         """Lower the rate, and pause; a 429 of a request that left before the pause only counts (one cut an episode)."""
         if not is_new:
             self._rate.add_to_hit(flight)
             return
-        self._rate.resume(self._resume_at)
+        rate = self._rate
+        rate.resume(self._resume_at)
+        if not self._is_half_open:
+            if rate.is_unexplained(flight, now):
+                self._strays.suspect(self._number, rate.accepted_since_hit(flight))
+            if self._strays.is_stray(flight, self._number, has_limit=rate.is_known):
+                rate.add_to_hit(flight)
+                return
+        if self._takes_stated(rejection.allowance, now):
+            self._pause("rate", self._shortened(rejection, now), now)
+            return
         self._rate.on_limit_hit(flight, self.in_flight, self._window.latency_seconds, now)
         if self._window.in_slow_start:
             self._window.end_slow_start(now)
         self._pause("rate", rejection, now)
+
+    def _takes_stated(self, allowance: Allowance, now: float) -> bool:
+        """Take in the limits that an endpoint names in words, if they are new and may be the ones that were hit."""
+        if allowance in (Allowance(), self._stated):
+            return False
+        requests, tokens = allowance.requests_per_minute, allowance.tokens_per_minute
+        if requests is not None and self._last_minute.sent > self._tuning.stated_times_max * requests:
+            return False
+        self._stated = Allowance(requests or self._stated.requests_per_minute, tokens or self._stated.tokens_per_minute)
+        self._user_requests = _user_request_bucket(self._limits, self._stated, now, self._tuning)
+        self._user_tokens = _user_token_bucket(self._limits, self._stated, now, self._tuning)
+        self._rate.seed(requests, tokens, self._tuning.cubic_seconds, now)
+        if self._window.in_slow_start:
+            self._window.end_slow_start(now)
+        return True
+
+    def _shortened(self, rejection: Rejection, now: float) -> Rejection:
+        """The rejection with no longer wait than the limit that it names can need; a second one is kept as it is."""
+        requests, wait = rejection.allowance.requests_per_minute, rejection.wait_seconds
+        needed = None if requests is None else self._last_minute.seconds_until_past(int(requests), now)
+        if wait is None or needed is None or self._pauses_in_a_row:
+            return rejection
+        return replace(rejection, wait_seconds=min(wait, needed))
 
     def _on_overload(self, flight: InFlight, rejection: Rejection, now: float, *, is_new: bool) -> None:
         """Narrow the window, or pause if the endpoint is down or asks for it."""
@@ -248,16 +296,21 @@ class Throttle:
             self._rate.resume(self._resume_at)
 
 
-def _user_request_bucket(limits: Limits, now: float, tuning: Tuning) -> TokenBucket:
-    """The user's limit of requests: without a burst, they leave evenly."""
-    return TokenBucket(now, _per_second(limits.requests_per_minute, tuning), level=1.0)
+def _user_request_bucket(limits: Limits, stated: Allowance, now: float, tuning: Tuning) -> TokenBucket:
+    """The user's limit of requests, or a lower one that the endpoint named: without a burst, they leave evenly."""
+    per_minute = _lower(limits.requests_per_minute, stated.requests_per_minute)
+    return TokenBucket(now, _per_second(per_minute, tuning), level=1.0)
 
 
-def _user_token_bucket(limits: Limits, now: float, tuning: Tuning) -> TokenBucket:
-    """The user's limit of tokens: its burst is what the rate leaves of the limit."""
-    per_minute = limits.tokens_per_minute
+def _user_token_bucket(limits: Limits, stated: Allowance, now: float, tuning: Tuning) -> TokenBucket:
+    """The same for tokens: its burst is what the rate leaves of the limit."""
+    per_minute = _lower(limits.tokens_per_minute, stated.tokens_per_minute)
     capacity = (per_minute or 0.0) * (1 - tuning.user_limit_share)
     return TokenBucket(now, _per_second(per_minute, tuning), capacity=capacity)
+
+
+def _lower(*limits: float | None) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _window(limits: Limits, size: int, now: float, tuning: Tuning) -> Window:

@@ -44,6 +44,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     cubic_requests_min: float = 10.0
     """Requests that leave during K, at least, while the limit is only guessed."""
 
+    cubic_requests_strays: float = 15_000.0
+    """Requests that leave during K, in addition, where all 429s come at random; a share of it where a share does. It
+    takes several of them to know the limit's."""
+
     probing_growth: float = 1.1
     """Multiple of the limit at which the cubic curve ends and exponential growth begins: it is no limit any more."""
 
@@ -84,6 +88,10 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
 
     header_share: float = 0.95
     """Share of a limit reported by the endpoint's headers that is taken as the first estimate."""
+
+    stated_times_max: float = 3.0
+    """Multiple of a limit named in words that may have left in the last minute. If more left, another limit is meant:
+    two windows of a minute are never fuller than that."""
 
     measured_requests: int = 12
     """Requests accepted between two 429s that measure the limit, at least. Fewer show only that it is no higher."""
@@ -129,6 +137,57 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
 
     stale_seconds: float = 3600.0
     """Seconds after which limits learned by an earlier run are probed at once."""
+
+    # 429s that come at random
+
+    unexplained_share: float = 0.65
+    """Share of what a measured limit allows since the last 429. If fewer requests were accepted, and more slowly than
+    the limit, the next 429 is not the limit's."""
+
+    unexplained_hits: int = 5
+    """Hits in a row that came too early, after which the next is not the limit's either."""
+
+    unexplained_requests: int = 3
+    """Requests accepted since the last 429, at least: an endpoint that refuses everything does not do it at random."""
+
+    stray_replies: int = 400
+    """Replies over which the share of 429s at random is averaged."""
+
+    stray_trial_answers: int = 20
+    """Answers that show in a trial that a 429 was a stray one."""
+
+    stray_refusals_more: float = 1.0
+    """Number of 429s that is added to those from which the share is first estimated."""
+
+    stray_trial_score: float = 1.5
+    """Number of 429s in a trial beyond the tolerated ones, at most: more are a run."""
+
+    stray_trial_tolerance: float = 0.2
+    """Number of 429s that are tolerated in a trial, for each answer."""
+
+    stray_check_every: int = 1500
+    """Replies after which requests leave slowly for a while, to learn the share of 429s that do not depend on it."""
+
+    stray_check_pace: float = 0.5
+    """Share of the rate, or of the window, at which they leave then."""
+
+    stray_check_replies: int = 60
+    """Replies to requests that left so slowly."""
+
+    stray_check_weight: float = 1 / 60
+    """Weight of each of them in the share."""
+
+    stray_share_min: float = 0.003
+    """Share of 429s at random below which there are none."""
+
+    stray_tolerance: float = 2.0
+    """Multiple of the share of 429s at random that is still no limit's."""
+
+    stray_tolerance_min: float = 0.01
+    """Share that is added to it."""
+
+    stray_score: float = 8.0
+    """Recent 429s beyond the tolerated ones after which a limit is hit."""
 
     # the window: slow start
 

@@ -108,6 +108,10 @@ class Window:
         """Ignore overloads of requests up to this number: the endpoint was down, or the window is a new one."""
         self._ignored_until = number
 
+    def begin_slow_start(self) -> None:
+        """Grow with every answer again."""
+        self._probe(self._most)
+
     def end_slow_start(self, now: float) -> None:
         """Stay at this size, and begin to try others."""
         self._in_slow_start = False

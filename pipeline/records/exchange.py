@@ -45,6 +45,13 @@ class Reply(Record, frozen=True):
     """The fault in the transport's words."""
 
 
+class Allowance(Record, frozen=True):
+    """The limits that an endpoint states, in headers or in words; None if it states none for a minute."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
 class Rejection(Record, frozen=True):
     """An attempt that gave no answer, and what that means for the row, the job and the throttle."""
 
@@ -66,13 +73,8 @@ class Rejection(Record, frozen=True):
     """The endpoint did no work for it, and bills nothing."""
     parameter: str = ""
     """The parameter of the request that the endpoint complained about; empty if it named none."""
-
-
-class Allowance(Record, frozen=True):
-    """The limits in an endpoint's rate-limit headers; None if they give none for a minute."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
+    allowance: Allowance = Allowance()
+    """The limits that its words name."""
 
 
 class LaneId(Record, frozen=True):

@@ -80,3 +80,36 @@ def test_only_a_limit_that_is_shown_to_be_per_minute_is_an_allowance(
     headers: dict[str, str], requests: float | None, tokens: float | None
 ) -> None:
     assert read_allowance(headers) == Allowance(requests, tokens)
+
+
+NAMED = (
+    (
+        "Rate limit exceeded for user: u. Limit type: requests. Current limit: 600, Remaining: 0. Limit resets at: x",
+        Allowance(600),
+    ),
+    ("Rate limit exceeded for team: a. Limit type: tokens. Current limit: 9000, Remaining: 0.", Allowance(None, 9000)),
+    (
+        "Limit reached on tokens per minute (TPM): Limit 6000, Used 3513, Requested 3166. Please try again in 6.78s.",
+        Allowance(None, 6000),
+    ),
+    ("Rate limit reached for gpt-4 on requests per min. Limit: 3 / min. Please try again in 20s.", Allowance(3)),
+    ("You are using a Trial key, which is limited to 10 API calls / minute", Allowance(10)),
+    ("Rate limit exceeded: 600 per 1 minute", Allowance(600)),
+    ("exceeded the limit of 10 requests per second", Allowance(600)),
+    ("would exceed the rate limit for your organization of 20,000 input tokens per minute", Allowance()),
+    ("Rate limit reached on requests per day (RPD): Limit 200, Used 200", Allowance()),
+    ("Too many requests. Please try again in 2 minutes.", Allowance()),
+)
+
+
+@pytest.mark.parametrize(("message", "allowance"), NAMED)
+def test_a_limit_that_the_message_names_is_read_if_it_is_one_for_a_minute(message: str, allowance: Allowance) -> None:
+    assert rejected(429, {"error": {"message": message}}).allowance == allowance
+
+
+def test_a_limit_of_requests_at_once_is_no_rate() -> None:
+    message = (
+        "Rate limit exceeded for api_key: 88dc. Limit type: max_parallel_requests. Current limit: 5, Remaining: 0."
+    )
+    rejection = rejected(429, {"error": {"message": message}})
+    assert (rejection.pressure, rejection.allowance) == ("window", Allowance())

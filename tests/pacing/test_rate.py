@@ -8,6 +8,7 @@ from driven_throttle import USED, answer, drive, send, too_many
 from pipeline.job.sections import Limits
 from pipeline.pacing.in_flight import InFlight
 from pipeline.pacing.rate import Rate
+from pipeline.pacing.strays import Strays
 from pipeline.pacing.throttle import Throttle
 from pipeline.pacing.tuning import DEFAULT_TUNING
 from pipeline.records import Allowance, LearnedLimits
@@ -78,7 +79,7 @@ def request(number: int, left_at: float) -> InFlight:
 
 def rate_after_a_hit() -> Rate:
     """A rate at ten requests a second, whose limit was hit at 0 s by two requests of one moment."""
-    rate = Rate(0.0, DEFAULT_TUNING)
+    rate = Rate(0.0, DEFAULT_TUNING, Strays(DEFAULT_TUNING))
     rate.seed(600.0, None, DEFAULT_TUNING.cubic_seconds, 0.0)
     rate.on_limit_hit(request(1, 0.0), 1, 1.0, 0.0)
     rate.add_to_hit(request(2, 0.0))
@@ -111,7 +112,7 @@ def test_a_limit_hit_empties_the_bucket_and_the_next_request_waits_for_a_refill(
 
 
 def test_a_rate_without_a_limit_holds_nobody_up() -> None:
-    rate = Rate(0.0, DEFAULT_TUNING)
+    rate = Rate(0.0, DEFAULT_TUNING, Strays(DEFAULT_TUNING))
     for number in range(1000):
         rate.on_sent(100.0, 0.0)
         assert rate.seconds_to_wait() <= 0, number

@@ -1,6 +1,7 @@
 """The throttle at each kind of endpoint, on a virtual clock: throughput, rejections, and no lost row."""
 
 import pytest
+from odd_scenarios import ODD_SCENARIOS
 from scenarios import SCENARIOS
 from simulation import Result, Scenario, simulate
 from simulator import Workers
@@ -26,6 +27,24 @@ def test_each_endpoint_gives_nearly_all_it_can_and_rejects_hardly_anything(scena
     assert not broken_bounds(scenario, result)
     assert result.lost == 0
     assert (result.stopped is not None) == scenario.must_stop
+
+
+QUICK = (
+    "429 at random, 5 %, 32 at once",
+    "429 at random, 10 %, 32 at once",
+    "429 at random, 3 %, and 600/min",
+    "LiteLLM's windows of 600/min",
+    "100 per 10 s, refused ones count",
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_refusals_that_are_no_buckets_cost_little_more_than_those_that_are_random(name: str) -> None:
+    [scenario] = [each for each in ODD_SCENARIOS if each.name == name]
+    result = simulate(scenario, SEED)
+    assert not broken_bounds(scenario, result)
+    assert result.lost == 0
+    assert result.stopped is None
 
 
 def of(name: str) -> Scenario:

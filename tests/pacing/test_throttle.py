@@ -197,3 +197,57 @@ def test_overloads_and_timeouts_never_teach_a_rate(rejection: Rejection) -> None
         now += 0.2 + throttle.paused_seconds(now + 0.2)
         assert throttle.learned().requests_per_minute is None
         assert throttle.learned().tokens_per_minute is None
+
+
+# ---- limits named in words, and 429s at random
+
+
+def named(requests_per_minute: float, wait_seconds: float) -> Rejection:
+    allowance = Allowance(requests_per_minute)
+    return Rejection("retry", "rate", "too many", 429, "rate", wait_seconds, allowance=allowance)
+
+
+def test_a_limit_that_is_named_in_words_is_kept_from_then_on() -> None:
+    throttle = Throttle(Limits(), 0.0)
+    throttle.on_rejection(throttle.on_sent(0.0, 400), named(120, 5.0), 0.2)
+    left = drive(throttle, 300, since=5.2)
+    assert most_in_a_minute(left)[0] <= 120
+    assert len(left) >= 0.95 * 120 * 5
+    assert throttle.learned().requests_per_minute == 120
+
+
+def test_a_named_limit_never_widens_the_users() -> None:
+    throttle = Throttle(Limits(requests_per_minute=60), 0.0)
+    throttle.on_rejection(throttle.on_sent(0.0, 400), named(600, 1.0), 0.2)
+    assert most_in_a_minute(drive(throttle, 180, since=2.0))[0] <= 60
+
+
+def test_a_wait_is_no_longer_than_the_named_limit_can_need_unless_that_was_too_short() -> None:
+    throttle = Throttle(Limits(concurrency=4), 0.0)
+    drive(throttle, 20)  # four a second
+    throttle.on_rejection(throttle.on_sent(20.0, 400), named(80, 60.0), 20.2)
+    assert 38 <= throttle.paused_seconds(20.2) <= 43
+    again = 20.2 + throttle.paused_seconds(20.2)
+    throttle.on_rejection(throttle.on_sent(again, 400), named(80, 60.0), again + 0.2)
+    assert throttle.paused_seconds(again + 0.2) == pytest.approx(60.0)
+
+
+def test_a_named_limit_that_was_far_exceeded_is_not_the_one_that_was_hit() -> None:
+    throttle = Throttle(Limits(concurrency=20), 0.0)
+    drive(throttle, 60)
+    throttle.on_rejection(throttle.on_sent(60.0, 400), named(10, 1.0), 60.2)
+    assert (throttle.learned().requests_per_minute or 0) > 100
+
+
+def test_429s_at_random_end_in_waits_of_their_own_rows_and_teach_no_limit() -> None:
+    throttle, rng, now, paused = Throttle(Limits(concurrency=8), 0.0), random.Random(3), 0.0, 0.0
+    for number in range(2000):
+        now += max(0.05, throttle.wait_before_next(now))
+        flight = throttle.on_sent(now, 400)
+        if rng.random() < 0.05:
+            throttle.on_rejection(flight, too_many(1.0), now + 0.01)
+            paused += throttle.paused_seconds(now + 0.01) if number > 1000 else 0.0
+        else:
+            answer(throttle, flight, now + 0.04)
+    assert paused == 0
+    assert throttle.learned().requests_per_minute is None

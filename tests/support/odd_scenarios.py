@@ -19,9 +19,9 @@ def at_random(share: float, wait: float | None = 1.0, **more: float) -> Callable
     return lambda clock, rng: Flaky(clock, rng, share=share, rejection=rate_limited(wait), **limits)
 
 
-def of_width(width: int, median: float = 1.5) -> Callable[[float, float], float]:
-    """What so many requests in flight can bring."""
-    return steady(60 * width / (MEAN_LATENCY * median / 1.5))
+def of_width(width: int, share: float, median: float = 1.5) -> Callable[[float, float], float]:
+    """What so many requests in flight can bring: a refusal takes 0.2 s of them, too."""
+    return steady(60 * width / (MEAN_LATENCY * median / 1.5 + 0.2 * share / (1 - share)))
 
 
 class SharingAtRandom(Sharing):
@@ -37,7 +37,7 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 2 %, 32 at once",
         at_random(0.02),
-        of_width(32),
+        of_width(32, 0.02),
         0.9,
         0.03,
         30,
@@ -48,7 +48,7 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 5 %, 32 at once",
         at_random(0.05),
-        of_width(32),
+        of_width(32, 0.05),
         0.9,
         0.06,
         30,
@@ -59,7 +59,7 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 10 %, 32 at once",
         at_random(0.1),
-        of_width(32),
+        of_width(32, 0.1),
         0.9,
         0.11,
         30,
@@ -70,7 +70,7 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 2 %, fast",
         at_random(0.02, median=0.15),
-        of_width(32, 0.15),
+        of_width(32, 0.02, 0.15),
         0.9,
         0.03,
         15,
@@ -81,7 +81,7 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 10 %, fast",
         at_random(0.1, median=0.15),
-        of_width(32, 0.15),
+        of_width(32, 0.1, 0.15),
         0.9,
         0.11,
         15,
@@ -92,16 +92,18 @@ ODD_SCENARIOS = (
     Scenario(
         "429 at random, 5 %, 12 s latency",
         at_random(0.05, median=12.0),
-        of_width(64, 12.0),
+        of_width(64, 0.05, 12.0),
         0.9,
         0.06,
         120,
         limits=Limits(concurrency=64),
     ),
     Scenario(
-        "429 at random, 10 %, 4 at once", at_random(0.1), of_width(4), 0.85, 0.11, 30, limits=Limits(concurrency=4)
+        "429 at random, 10 %, 4 at once", at_random(0.1), of_width(4, 0.1), 0.85, 0.11, 30, limits=Limits(concurrency=4)
     ),
-    Scenario("429 at random, 5 %, Retry-After 20 s", at_random(0.05, 20.0), of_width(32), 0.9, 0.06, 90, limits=WIDE),
+    Scenario(
+        "429 at random, 5 %, Retry-After 20 s", at_random(0.05, 20.0), of_width(32, 0.05), 0.9, 0.06, 90, limits=WIDE
+    ),
     Scenario(
         "429 at random, 5 %, no Retry-After",
         SharingAtRandom,
@@ -125,7 +127,9 @@ ODD_SCENARIOS = (
     Scenario(
         "LiteLLM's windows of 60/min", lambda c, d: Gateway(c, d, requests=60), steady(60), 0.9, 0.01, 15, seconds=3600
     ),
-    Scenario("windows of 600/min, always 60 s", Gateway, steady(600), 0.8, 0.01, 15),
+    Scenario(
+        "windows of 600/min, always 60 s", lambda c, d: Gateway(c, d, names_limit=False), steady(600), 0.8, 0.01, 15
+    ),
     Scenario("100 per 10 s, sliding", Sliding, steady(600), 0.9, 0.01, 30),
     Scenario(
         "100 per 10 s, refused ones count", lambda c, d: Sliding(c, d, counts_refused=True), steady(600), 0.9, 0.01, 30

@@ -7,7 +7,7 @@ from collections import deque
 from simulator import Asker, Clock, Row
 
 from pipeline.pacing.in_flight import InFlight
-from pipeline.records import Rejection
+from pipeline.records import Allowance, Rejection
 
 
 def rate_limited(wait: float | None) -> Rejection:
@@ -136,10 +136,13 @@ class Gateway(Endpoint):
         requests: int = 600,
         period: float = 60.0,
         wait: float = 60.0,
+        names_limit: bool = True,
         **more: float,
     ) -> None:
         super().__init__(clock, rng, **more)
-        self.requests, self.period, self.rejection = requests, period, rate_limited(wait)
+        allowance = Allowance(requests) if names_limit else Allowance()
+        self.requests, self.period = requests, period
+        self.rejection = Rejection("retry", "rate", "too many", 429, "rate", wait, allowance=allowance)
         self._used, self._ends_at = 0, 0.0
 
     def rejects(self, _row: Row, now: float) -> Rejection | None:
