@@ -147,7 +147,7 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     unexplained_hits: int = 5
     """Hits in a row that came too early, after which the next is not the limit's either."""
 
-    unexplained_requests: int = 3
+    unexplained_requests: int = 4
     """Requests accepted since the last 429, at least: an endpoint that refuses everything does not do it at random."""
 
     stray_replies: int = 400
@@ -180,13 +180,13 @@ class Tuning(Record, frozen=True, forbid_unknown_fields=True):
     stray_share_min: float = 0.003
     """Share of 429s at random below which there are none."""
 
-    stray_tolerance: float = 2.0
+    stray_tolerance: float = 3.0
     """Multiple of the share of 429s at random that is still no limit's."""
 
     stray_tolerance_min: float = 0.01
     """Share that is added to it."""
 
-    stray_score: float = 8.0
+    stray_score: float = 6.5
     """Recent 429s beyond the tolerated ones after which a limit is hit."""
 
     # the window: slow start

@@ -127,7 +127,7 @@ SCENARIOS = (
         50,
         ramp_from=600,
     ),
-    Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.02, 15, jobs=2),
+    Scenario("two jobs share 600/min", Buckets, steady(600), 0.97, 0.011, 15, jobs=2),
     Scenario(
         "daily quota of 3,000, with Retry-After",
         lambda c, d: Daily(c, d, quota=3000, says_hours=True),
