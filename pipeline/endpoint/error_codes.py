@@ -128,7 +128,13 @@ _PLAIN_CODE_STATUS = {plain_code(code): status for code, status in CODE_STATUS.i
 
 
 def kind_of_codes(codes: frozenset[str]) -> str | None:
-    """The kind of an error with these codes; None if none of them is known."""
+    """The kind of an error with these codes; None if none of them is known.
+
+    A number counts only where no word stands beside it: other providers use the same numbers for other things, and give
+    a type as well.
+    """
+    if not all(code.isdecimal() for code in codes):
+        codes = frozenset(code for code in codes if not code.isdecimal())
     return next((kind for code, kind in _PLAIN_CODE_KINDS.items() if code in codes), None)
 
 

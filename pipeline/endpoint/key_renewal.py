@@ -19,6 +19,9 @@ from .replies import read_reply
 WAITS_SECONDS = (0.0, 2.0, 15.0)
 """How long to wait before each try to run the command: one failure, as of a network, must not end the night's run."""
 
+OLD_SECONDS = 60.0
+"""A key that is older may have expired before it was used, or while the endpoint was down."""
+
 SAME_KEY_SECONDS = 60.0
 """After the command gave the same key again, it is not run for so long: it keeps keys, and others are refused."""
 
@@ -46,6 +49,8 @@ class KeyRenewal:
         """The number of the key in use, counted from the first."""
         self._has_worked = False
         """Whether the endpoint has accepted the key in use."""
+        self._got_at = clock()
+        """When the key in use was given."""
         self._not_before = 0.0
         """When the command may be run again, on the clock."""
         self._renewing: asyncio.Task[None] | None = None
@@ -78,7 +83,8 @@ class KeyRenewal:
         if number != self._number:
             return True
         if self._renewing is None:
-            if not self._has_worked or self._clock() < self._not_before:
+            is_old = self._clock() >= self._got_at + OLD_SECONDS  # it may have expired before it was used
+            if not (self._has_worked or is_old) or self._clock() < self._not_before:
                 return False
             self._renewing = asyncio.create_task(self._renew())
             self._renewing.add_done_callback(_look_at)
@@ -96,6 +102,7 @@ class KeyRenewal:
             self._not_before = self._clock() + SAME_KEY_SECONDS
             return
         self._number += 1
+        self._got_at = self._clock()
         self._has_worked = False
         self._use(key)
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from msgspec.structs import replace
+
 from ..records import Allowance, Pressure, Record, Rejection, Reply, Usage, Verdict
 from .error_bodies import ErrorDetails, body_preview, is_html, page_title
 from .error_codes import kind_of_codes
@@ -110,6 +112,15 @@ CLIENT_ERRORS = frozenset(range(400, 500))
 ERRORS = frozenset(range(400, 600))
 
 PHRASES: tuple[tuple[str, frozenset[int], re.Pattern[str]], ...] = (
+    (
+        "auth",
+        frozenset({400, 403}),
+        re.compile(
+            r"\b(?:incorrect|invalid|expired|wrong|revoked) (?:\w{1,20} )?(?:api[ _-]?key|access token)\b"
+            r"|\b(?:api[ _-]?key|access token)\b.{0,40}\b(?:invalid|incorrect|expired|revoked|not (?:valid|found))\b",
+            re.IGNORECASE,
+        ),
+    ),
     (
         "too_long",
         frozenset({400, 413, 422}),
@@ -270,6 +281,29 @@ def kind_of_error(status: int, details: ErrorDetails, headers: Mapping[str, str]
     kind = STATUS_KINDS.get(status) or _kind_of_class(status)
     # A "false" is not obeyed: it is meant for clients that retry without limit, and attempts are limited here.
     return "server" if kind == "bad_request" and headers.get("x-should-retry", "").lower() == "true" else kind
+
+
+def unless_echoed(rejection: Rejection, body: bytes) -> Rejection:
+    """The rejection, or what its status means alone if the phrase that decided its kind stands in the request's `body`.
+
+    Servers repeat parts of a prompt in many ways, and a table may hold any phrase.
+    """
+    for kind, statuses, phrase in PHRASES:
+        if kind != rejection.kind or rejection.status not in statuses:
+            continue
+        found = phrase.search(rejection.message)
+        if found is None or found[0].lower().encode() not in body.lower():
+            continue
+        known = KINDS[plain := STATUS_KINDS.get(rejection.status) or _kind_of_class(rejection.status)]
+        return replace(
+            rejection,
+            kind=plain,
+            verdict=known.verdict,
+            pressure=known.pressure,
+            maybe_paid=known.maybe_paid,
+            is_turned_away=known.is_turned_away,
+        )
+    return rejection
 
 
 def describe_status(status: int, kind: str, reply: Reply) -> str:

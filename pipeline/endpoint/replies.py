@@ -23,7 +23,7 @@ from .error_codes import kind_of_codes, status_of_codes
 from .event_stream import is_event_stream, put_together
 from .finish_reasons import BROKEN, FILTERED, LENGTH, STOP, finish_reason_of
 from .lenient_json import find_objects, parse_json
-from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject
+from .rejections import KINDS, STATUS_KINDS, describe_status, kind_of_error, reject, unless_echoed
 from .usage import read_usage
 
 NO_TEXT_TYPES = THOUGHT_TYPES | {"redacted_thinking", "refusal"}
@@ -46,9 +46,10 @@ LOGPROB_MIN = -9999.0
 """The lowest log probability that is kept; infinity cannot be stored as JSON."""
 
 
-def read_reply(reply: Reply) -> Answer | Rejection:
+def read_reply(reply: Reply, sent: bytes = b"") -> Answer | Rejection:
     """Read the answer in a reply, or classify the reply as a rejection. Pure, and never raises.
 
+    `sent`: the request's body. What an error repeats of it decides nothing.
     An Answer has what the reply itself says; attempts, time, cost and settings are for the caller to fill.
     Its text is the tool calls as compact JSON where the model sent nothing else, the refusal where it
     only refused, and its reasoning where that is all there is.
@@ -63,7 +64,8 @@ def read_reply(reply: Reply) -> Answer | Rejection:
         if 200 <= reply.status < 300:
             return _read_success(reply)
         document = error_document(reply.body)
-        return _failed_generation(document) or _read_error(reply, reply.status, document, read_error_details(document))
+        rejection = _read_error(reply, reply.status, document, read_error_details(document))
+        return _failed_generation(document) or unless_echoed(rejection, sent)
     except RecursionError:  # JSON nested so deep that it can be read but not written
         return reject(reply, "garbled", "the body is nested too deeply")
 

@@ -19,7 +19,13 @@ OTHER_SPELLING = dict(zip(OUTPUT_CAPS, reversed(OUTPUT_CAPS), strict=True))
 STREAM_OPTIONS = "stream_options"
 """What asks for token counts at the end of a stream."""
 
-STREAM_OPTIONS_WORDS = re.compile(r"stream_options|include_usage")
+STREAM_OPTIONS_WORDS = re.compile(
+    r"(?:stream_options|include_usage)\W{0,6}[^{}]{0,60}"
+    r"(?:\bnot\b|unknown|unrecogni|unsupported|unexpected|extra|invalid|forbidden|only)"
+    r"|(?:\bnot\b|unknown|unrecogni\w{1,8}|unsupported|unexpected|extra|invalid|forbidden)[^{}]{0,60}"
+    r"(?:stream_options|include_usage)",
+    re.IGNORECASE,
+)
 
 
 class Parameters:

@@ -103,8 +103,7 @@ class KeyCommand:
             _kill(self._process)
 
     def _read(self, exit_code: int, printed: str, said: str) -> SecretStr:
-        end = one_line(said)[-SAID_CHARACTERS:]
-        words = hidden_in_text(end, [*self.keys, *printed.split()], is_command=True)
+        words = hidden_in_text(one_line(said), [*self.keys, *printed.split()], is_command=True)[-SAID_CHARACTERS:]
         its_words = f" It said: {words}" if words else ""
         if exit_code:
             raise self._failed(f"ended with exit code {exit_code}.{its_words}")

@@ -109,8 +109,11 @@ def uses_of(config: Path | None, flags: Mapping[str, Any], directory: Path) -> l
         found.append(f"runs the command {line} for the key")
     if isinstance(prompt, dict) and prompt.get("images"):
         found.append("reads the pictures that the rows name")
+    headers = endpoint.get("headers_env") if isinstance(endpoint, dict) else None
+    named = [key, *(map(str, headers.values()) if isinstance(headers, dict) else ())]
     if not url.startswith("local:"):
-        found.append(f"sends the rows to {url}{f', with the key in {key}' if key else ''}")
+        keys = " and ".join(filter(None, named))
+        found.append(f"sends the rows to {url}{f', with the key in {keys}' if keys else ''}")
     if text("run.how") == "ray" and text("run.address"):
         found.append(f"works on the Ray cluster at {text('run.address')}")
     return found

@@ -80,7 +80,7 @@ def is_same_model(asked: str, served: str) -> bool:
         return False
     if dates and other_dates and dates not in other_dates and other_dates not in dates:
         return False
-    if name == other:
+    if name == other or _words(name) == _words(other):  # claude-4.5-sonnet is claude-sonnet-4.5
         return True
     if not re.search(r"latest$", asked.lower()):
         return False
@@ -117,6 +117,11 @@ def served_text(asked: str, served: Mapping[str, int]) -> str:
     shown += [f"{len(by_count) - NAMES_SHOWN:,} others"] if len(by_count) > NAMES_SHOWN else []
     models = "1 model" if len(by_count) == 1 else f"{len(by_count):,} models"
     return f"{models} answered for {asked}: {', '.join(shown)}"
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name and its version numbers, sorted; versions stay whole."""
+    return sorted(re.findall(r"[a-z]+|\d+(?:-\d+)*", name))
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -148,6 +148,16 @@ class RetryPolicy:
         """Rows that failed before the first answer, by kind."""
         self._first_quota_at = 0.0
 
+    def like_new(self, now: float) -> "RetryPolicy":
+        """A policy with the same patience that begins now, without any answer."""
+        return RetryPolicy(
+            now,
+            self._rng,
+            give_up_after_seconds=self._give_up_after_seconds,
+            waits=self._waits,
+            patient_kinds=self._patient_kinds,
+        )
+
     def answered(self, now: float) -> None:
         """Take in an answer: it shows that endpoint, key and model are good."""
         self.answers += 1
@@ -226,6 +236,8 @@ class RetryPolicy:
         kind = failure.kind
         self._failed_first[kind] = count = self._failed_first.get(kind, 0) + 1
         if count < (TEXT_FAILURES_MAX if kind in TEXT_KINDS or self._is_proven else SAME_FAILURES_MAX):
+            return None
+        if kind in TEXT_KINDS and self._is_proven:  # the job is good, and a stop would come again at every resume
             return None
         reply = f"HTTP {rejection.status}: {rejection.message}" if rejection.status else rejection.message
         remedy = "Check [parameters] and the model; `pipeline preview` shows the requests."

@@ -91,3 +91,9 @@ def test_minimaxs_codes_in_a_reply_with_status_200(code: int, words: str, kind: 
 )
 def test_volcengines_codes(status: int, code: str, kind: str) -> None:
     assert rejected(status, error("…", code=code)).kind == kind
+
+
+@pytest.mark.parametrize("code", ["1113", "1301", "1211"])
+def test_a_number_means_something_only_where_no_word_stands_beside_it(code: str) -> None:
+    assert rejected(400, {"error": {"message": "…", "code": code}}).kind != "bad_request"
+    assert rejected(400, {"error": {"message": "…", "code": code, "type": "invalid_request"}}).kind == "bad_request"

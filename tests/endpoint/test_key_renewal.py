@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from chat_server import Canned, ChatServer, Seen, problem
 from expiring_keys import ExpiringKeys
+from pydantic import SecretStr
 from raw_server import endpoint
 
 from pipeline.endpoint.client import Client
@@ -108,6 +109,27 @@ def test_a_command_that_gives_the_same_key_is_not_run_again_for_a_while() -> Non
         return [runs, sent]
 
     assert asyncio.run(ask()) == [2, 5]
+
+
+def test_a_key_that_expired_before_it_was_used_is_renewed_too() -> None:
+    now, used = 0.0, list[SecretStr]()
+
+    async def ask() -> int:
+        nonlocal now
+        command = KeyCommand(["sh", "-c", "date +%s%N"])
+        command.key()
+        renewal = KeyRenewal(command, used.append, clock=lambda: now)
+        statuses = iter((401, 401, 200))
+
+        async def attempt() -> Reply:
+            return Reply(next(statuses), {}, b"", 0.0)
+
+        assert (await renewal.send(attempt)).status == 401  # a new key that is rejected is wrong
+        now = 3600.0
+        return (await renewal.send(attempt)).status
+
+    assert asyncio.run(ask()) == 200
+    assert len(used) == 1
 
 
 def failing(say: str, renewal_of: Callable[[KeyCommand], KeyRenewal]) -> str:

@@ -13,11 +13,14 @@ from seen_replies import (
     error,
     gemini,
     rejected,
+    reply,
 )
 
 from pipeline.endpoint.body_room import BODY_BYTES_MAX
 from pipeline.endpoint.error_codes import CODE_KINDS
 from pipeline.endpoint.rejections import KINDS, PHRASES, STATUS_KINDS, rejects_response_format
+from pipeline.endpoint.replies import read_reply
+from pipeline.records import Rejection
 
 
 @pytest.mark.parametrize(
@@ -223,3 +226,38 @@ def test_a_limit_of_the_pace_is_no_limit_on_spending(body: Any) -> None:
 def test_what_a_gateway_quotes_of_a_prompt_decides_nothing() -> None:
     quoted = json.dumps({"prompt": ECHO, "input": "spending cap, terms of service"})
     assert rejected(400, error(f"litellm.BadRequestError: OpenAIException - bad value {quoted}")).kind == "bad_request"
+
+
+# continuedev/continue#10778, openai/codex#1352: xAI
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***z."}, "auth"),
+        (400, error("API key not valid. Please pass a valid API key."), "auth"),
+        (403, error("The access token expired"), "auth"),
+        (400, error("Invalid token at position 7 of the JSON"), "bad_request"),
+        (400, error("temperature is not valid"), "bad_request"),
+    ],
+)
+def test_a_key_that_is_rejected_under_another_status_is_told_by_its_words(status: int, body: Any, kind: str) -> None:
+    assert rejected(status, body).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "prompt"),
+    [
+        (400, 'Invalid text: "he said "insufficient balance" to me" in it', 'he said "insufficient balance" to me'),
+        (422, "Invalid value: 'my account is overdue'. Expected an image.", "My account is overdue"),
+        (400, "cannot use https://h.example/out-of-credits insufficient funds", "see Insufficient funds"),
+        (400, "no: too many requests were made by my neighbour", "too many requests were made by my neighbour"),
+        (400, "unreadable: the API key is invalid, I think", "the API key is invalid, I think"),
+    ],
+)
+def test_a_phrase_that_an_error_repeats_of_the_prompt_decides_nothing(status: int, message: str, prompt: str) -> None:
+    sent = json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}]}).encode()
+    rejection = read_reply(reply(status, error(message)), sent)
+    assert isinstance(rejection, Rejection)
+    assert (rejection.kind, rejection.verdict) == ("bad_request", "row")
+    other = read_reply(reply(status, error(message)), b'{"model": "m"}')
+    assert isinstance(other, Rejection)
+    assert other.kind != "bad_request"

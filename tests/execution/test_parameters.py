@@ -84,3 +84,9 @@ def test_token_counts_are_not_asked_for_where_a_stream_cannot_give_them_beside_t
     later = Parameters(make_job("http://127.0.0.1:9/v1"), made.respelled)
     assert sent(later, request) == sent(made, request)
     assert not parameters().try_other_spelling(refusal("", "Unknown field: stream_options"))
+
+
+def test_an_error_that_only_repeats_the_request_says_nothing_about_its_parameters() -> None:
+    made = parameters(endpoint__stream=True)
+    repeated = "Error in request {'stream_options': {'include_usage': True}}: image 0 cannot be decoded"
+    assert not made.try_other_spelling(refusal("", repeated))

@@ -124,3 +124,8 @@ def test_secrets_in_the_command_are_hidden_where_the_settings_are_kept() -> None
 def test_what_a_job_would_run_is_told_in_full(tmp_path: Path) -> None:
     settings = {**MINIMAL, "endpoint.api_key_command": ["print key", "--now"]}
     assert "runs the command 'print key' --now for the key" in uses_of(None, settings, tmp_path)
+
+
+def test_the_variables_whose_values_are_sent_as_headers_are_named(tmp_path: Path) -> None:
+    settings = {"endpoint.base_url": "https://h.example/v1", "endpoint.headers_env": {"x-key": "SECRET_THING"}}
+    assert "sends the rows to https://h.example/v1, with the key in SECRET_THING" in uses_of(None, settings, tmp_path)

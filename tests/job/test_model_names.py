@@ -35,11 +35,14 @@ SAME = [
     ("qwen3:8b", "qwen3:8b-q4_K_M"),
     ("Llama-3.2-3B-Instruct", "/models/Llama-3.2-3B-Instruct-Q4_K_M.gguf"),  # llama.cpp, ggml-org/llama.cpp#17668
     ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ"),
+    ("anthropic/claude-sonnet-4.5", "anthropic/claude-4.5-sonnet-20250929"),  # OpenRouter
+    ("anthropic/claude-opus-4.1", "anthropic/claude-4.1-opus-20250805"),
     ("GPT-4o", "gpt-4o"),
     ("ft:gpt-4o-mini-2024-07-18:acme::A1b2C3", "ft:gpt-4o-mini-2024-07-18:acme::A1b2C3"),
 ]
 
 OTHER = [
+    ("claude-3-5-sonnet", "claude-5-3-sonnet"),
     ("gpt-4.1-mini", "gpt-4.1"),
     ("gpt-4.1-mini", "gpt-4.1-nano-2025-04-14"),
     ("gpt-4o-2024-08-06", "gpt-4o-2024-11-20"),

@@ -224,3 +224,9 @@ def test_an_endpoint_that_is_waited_for_may_be_down_at_first_and_may_ask_for_any
     policy, attempts = policy_with(waits=True), Attempts()
     assert all(isinstance(policy.decide(rejection("connect"), attempts, n * 15.0), RetryAfter) for n in range(100))
     assert policy.decide(rejection("rate", wait_seconds=1500.0), attempts, 1500.0) == RetryAfter(after_seconds=1500.0)
+
+
+def test_a_resume_of_a_job_that_has_answered_is_not_stopped_by_texts_that_no_endpoint_takes() -> None:
+    policy = RetryPolicy(0.0, rng=lambda: 0.5, is_proven=True)
+    filtered = Rejection("row", "filtered", "not allowed", 400)
+    assert all(isinstance(policy.decide(filtered, Attempts(), 1.0), Failure) for _ in range(500))

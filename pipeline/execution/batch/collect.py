@@ -51,7 +51,8 @@ class Collector:
         self._state, self._context, self._api, self._calls, self._sender = state, state.context, api, calls, sender
         self._has_contract = job.answer.contract is not None
         # a batch may take a day, so no time without an answer is too long
-        self._retry_policy = RetryPolicy(self._context.clock(), self._context.rng, waits=True)
+        is_proven = any(self._context.learned(model) is not None for model in job.models)
+        self._retry_policy = RetryPolicy(self._context.clock(), self._context.rng, waits=True, is_proven=is_proven)
         self._waits = not job.this_run.no_wait
         self._late: dict[str, tuple[int, float]] = {}
         """By batch file: how often its results were missing, and when for the first time."""

@@ -34,6 +34,9 @@ TOKENS_MAX = 16
 BUDGET_SECONDS = 0.2
 """How often the budget is looked at while it has no room."""
 
+ACCEPTED_KINDS = frozenset({"empty", "rate", "capacity"})
+"""Rejections that come after the key, the model and the address were accepted."""
+
 Send = Callable[[OpenRequest], Awaitable[Reply | None]]
 """Sends a request and returns the reply; None if it was given up."""
 
@@ -53,6 +56,7 @@ class KeyCheck:
         self._context, self._source = context, source
         self._retry_policy, self._unconfirmed = retry_policy, unconfirmed
         self._parameters, self._send = parameters, send
+        self._is_told = False
         self._rejected: Request | None = None
         """The last request that was rejected in a way that may be the key's fault; the check is sent as it was."""
 
@@ -82,13 +86,15 @@ class KeyCheck:
         assert self._rejected is not None  # noqa: S101 - only a rejection makes a key doubtful
         item = OpenRequest(short_request(self._rejected))
         item.sent = self._parameters.encode(item.request)
-        policy = RetryPolicy(self._context.clock(), self._context.rng)
-        self._context.say("rows are rejected for their key, model or address: checking these with one short request")
+        policy = self._retry_policy.like_new(self._context.clock())
+        if not self._is_told:
+            self._is_told = True
+            self._context.say("Rows are rejected for their key, model or address. One short request checks these.")
         while self._context.stopping is None:
             result = await self._ask(item)
             if result is None:
                 continue  # given up as the machine slept, or for a stop
-            if isinstance(result, Answer) or result.verdict == "row" or result.kind == "empty":
+            if isinstance(result, Answer) or result.verdict == "row" or result.kind in ACCEPTED_KINDS:
                 return True
             self._context.log_rejection(result)
             decision = policy.decide(result, item.tries, self._context.clock())

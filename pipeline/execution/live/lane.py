@@ -281,7 +281,7 @@ class Lane:
         try:
             reply = await self._reply_to(item, share)
             is_large = reply is not None and len(reply.body) > BODY_BYTES_AT_ONCE
-            result = None if reply is None else await in_thread_if(is_large, read_reply, reply)
+            result = None if reply is None else await in_thread_if(is_large, read_reply, reply, item.sent.body)
         except BaseException:
             self._throttle.on_abandoned()
             raise

@@ -78,8 +78,12 @@ def test_a_rejection_of_the_short_request_too_stops_the_job(tmp_path: Path, stat
 
 
 def test_temporary_failures_are_waited_for_and_lasting_ones_stop_the_job_to_be_tried_later(tmp_path: Path) -> None:
-    busy = reply(503, problem("Busy."), retry_after="0.01")
-    with check_with(tmp_path, busy, reply(429, problem("Slow."), retry_after="0.01"), reply(200)) as (check, row, sent):
+    busy, broken = (reply(status, problem("Busy."), retry_after="0.01") for status in (503, 500))
+    with check_with(tmp_path, busy, broken, reply(200)) as (
+        check,
+        row,
+        sent,
+    ):
         assert asyncio.run(check.settle()) == [(row, FAILED)]
         assert len(sent) == 3
     gone = reply(500, problem("It broke."), retry_after="0.01")
