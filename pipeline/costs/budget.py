@@ -85,8 +85,9 @@ class Budget:
 
         What no number in the request limits, as hidden reasoning beyond `max_tokens`, counts once it was seen.
         """
-        most = self._bounds.cost(request)
-        return most if self.cap is not None else most or 0.0
+        if self.cap is None and not self._prices.knows(request.model):
+            return 0.0
+        return self._bounds.cost(request)
 
     def charge(self, sent: Request, result: Answer | Rejection, reserved: float | None = None) -> Charge:
         """What an attempt cost, whatever its reply says or leaves out; later reservations learn from it.
@@ -171,7 +172,9 @@ def _untrue_count(usage: Usage, sent: Request, result: Answer | Rejection) -> st
         return usage.untrue
     text = result.text if isinstance(result, Answer) else ""
     output = usage.billed_output_tokens
-    if usage.prompt_tokens is not None and usage.prompt_tokens * TOKEN_BYTES_MAX < text_and_images(sent.body)[0]:
+    most_bytes = (usage.prompt_tokens or 0) * TOKEN_BYTES_MAX
+    is_long = usage.prompt_tokens is not None and most_bytes < len(sent.body)
+    if is_long and most_bytes < text_and_images(sent.body)[0]:
         return f"{usage.prompt_tokens:,} prompt tokens for a request of {len(sent.body):,} bytes"
     if output is not None and output * TOKEN_BYTES_MAX < len(text):
         return f"{output:,} completion tokens for an answer of {len(text):,} characters"

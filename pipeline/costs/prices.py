@@ -114,7 +114,7 @@ class PriceList:
 
     def knows(self, model: str) -> bool:
         """Whether the price of a model is known."""
-        return self._free or self._prices_of(model, "") is not None
+        return self._free or self._prices_of(model or self._models[0], "") is not None
 
     def cost(self, usage: Usage, model: str = "") -> float | None:
         """Cost of some usage in US dollars; None if the price or a token count is unknown.
@@ -164,8 +164,10 @@ class PriceList:
 
     def learn_tier(self, tier: str, model: str) -> bool:
         """Reserve for the tier of a reply from now on; True if it is dearer than those that were expected so far."""
+        if tier in self._tiers:
+            return False
         factors = self._factors(model or self._models[0])
-        if tier in self._tiers or tier not in factors:
+        if tier not in factors:
             return False
         most = max(factors.get(known, 1.0) for known in self._tiers)
         self._tiers.add(tier)

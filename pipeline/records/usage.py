@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Self
 
-import msgspec
-
 from .record import Count, Record
 
 
@@ -45,17 +43,19 @@ class Usage(Record, frozen=True):
         prompt, completion, reasoning, cached, total, written, long_written = counts
         return cls(prompt, completion, reasoning, cached, total, written, long_written)
 
-    @property
-    def counts(self) -> tuple[int | None, ...]:
-        """All token counts, in the order of TOKEN_COUNTS."""
-        counts: tuple[int | None, ...] = msgspec.structs.astuple(self)[: len(TOKEN_COUNTS)]
-        return counts
-
     def __add__(self, other: Self) -> Self:
         """Add count by count; one that only one side knows is that count."""
-        if other == UNKNOWN:
+        if other is UNKNOWN or other == UNKNOWN:
             return self
-        return self.of(list(map(_sum, self.counts, other.counts)))
+        return type(self)(
+            _sum(self.prompt_tokens, other.prompt_tokens),
+            _sum(self.completion_tokens, other.completion_tokens),
+            _sum(self.reasoning_tokens, other.reasoning_tokens),
+            _sum(self.cached_tokens, other.cached_tokens),
+            _sum(self.total_tokens, other.total_tokens),
+            _sum(self.cache_write_tokens, other.cache_write_tokens),
+            _sum(self.long_cache_write_tokens, other.long_cache_write_tokens),
+        )
 
     @property
     def billed_output_tokens(self) -> int | None:
