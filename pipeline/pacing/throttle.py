@@ -5,8 +5,8 @@ Pure: monotonic seconds are parameters; nothing here sleeps, reads a clock or op
 - A limit that the user sets holds in every window of 60 s; the token limit, up to the one request that crosses it.
   Requests leave evenly, at 98.5 % of the rate, so that no 60 s hold one request more than the limit.
 - A limit that nobody reported is found. A 429 teaches a rate of requests and of tokens (`rate`).
-- A limit that the endpoint names in words is kept as the user's is. 429s that come at random teach nothing, and pause
-  nobody (`strays`).
+- A limit that the endpoint names in words, or shows as a quota (`repeated_quota`), is kept as the user's is. 429s that
+  come at random teach nothing, and pause nobody (`strays`).
 - 503, 529, 52x, timeouts and lost connections are overloads. They narrow the window: the number of requests in flight
   (`window`). The two kinds of pressure are never mixed.
 - The window opens until an overload, or until more requests in flight bring no more answers a second.
@@ -26,6 +26,7 @@ from ..records import Allowance, LearnedLimits, Pressure, Rejection, Usage
 from .in_flight import InFlight
 from .last_minute import LastMinute
 from .rate import Rate
+from .repeated_quota import RepeatedQuota
 from .strays import Strays
 from .token_bucket import TokenBucket
 from .tokens import TokenEstimate
@@ -59,7 +60,7 @@ class Throttle:
         self._tuning = tuning
         self._stated = Allowance()
         """The limits that the endpoint named in words: they hold as the user's do."""
-        self._last_minute = LastMinute()
+        self._last_minute, self._quota = LastMinute(), RepeatedQuota()
         self._user_requests = _user_request_bucket(limits, self._stated, now, tuning)
         self._user_tokens = _user_token_bucket(limits, self._stated, now, tuning)
         self._estimate = estimate or TokenEstimate(tuning=tuning)
@@ -73,7 +74,7 @@ class Throttle:
                 cubic_seconds = tuning.cubic_seconds_min if is_stale else tuning.cubic_seconds
                 self._rate.seed(learned.requests_per_minute, learned.tokens_per_minute, cubic_seconds, now)
         self._window = _window(limits, window, now, tuning)
-        self._number = 0
+        self._number = self._rejected = 0
         """The number of the request that left last."""
         self._resume_at = now
         """When the last pause ends or ended."""
@@ -195,6 +196,7 @@ class Throttle:
 
     def _on_limit_hit(self, flight: InFlight, rejection: Rejection, now: float, *, is_new: bool) -> None:
         """Lower the rate, and pause; a 429 of a request that left before the pause only counts (one cut an episode)."""
+        self._rejected += 1
         if not is_new:
             self._rate.add_to_hit(flight)
             return
@@ -206,13 +208,21 @@ class Throttle:
             if self._strays.is_stray(flight, self._number, has_limit=rate.is_known):
                 rate.add_to_hit(flight)
                 return
-        if self._takes_stated(rejection.allowance, now):
+        if self._takes_stated(self._allowance_of(flight, rejection), now):
             self._pause("rate", self._shortened(rejection, now), now)
             return
         self._rate.on_limit_hit(flight, self.in_flight, self._window.latency_seconds, now)
         if self._window.in_slow_start:
             self._window.end_slow_start(now)
         self._pause("rate", rejection, now)
+
+    def _allowance_of(self, flight: InFlight, rejection: Rejection) -> Allowance:
+        """The limits that a 429 names in words, or that it shows together with the one before."""
+        found = self._quota.on_limit_hit(
+            flight.number - self._rejected, self._resume_at, flight.left_at, rejection.wait_seconds
+        )
+        is_named = rejection.allowance != Allowance()
+        return rejection.allowance if is_named or found is None else Allowance(found)
 
     def _takes_stated(self, allowance: Allowance, now: float) -> bool:
         """Take in the limits that an endpoint names in words, if they are new and may be the ones that were hit."""

@@ -34,6 +34,8 @@ QUICK = (
     "429 at random, 10 %, 32 at once",
     "429 at random, 3 %, and 600/min",
     "LiteLLM's windows of 600/min",
+    "windows of 600/min, always 60 s",
+    "600 per 60 s, sliding",
     "100 per 10 s, refused ones count",
 )
 

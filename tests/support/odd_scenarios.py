@@ -137,14 +137,14 @@ ODD_SCENARIOS = (
         "LiteLLM's windows of 60/min", lambda c, d: Gateway(c, d, requests=60), steady(60), 0.9, 0.01, 15, seconds=3600
     ),
     Scenario(
-        "windows of 600/min, always 60 s", lambda c, d: Gateway(c, d, names_limit=False), steady(600), 0.5, 0.015, 15
+        "windows of 600/min, always 60 s", lambda c, d: Gateway(c, d, names_limit=False), steady(600), 0.9, 0.01, 15
     ),
     Scenario("100 per 10 s, sliding", Sliding, steady(600), 0.85, 0.01, 30),
     Scenario(
         "100 per 10 s, refused ones count", lambda c, d: Sliding(c, d, counts_refused=True), steady(600), 0.8, 0.01, 30
     ),
     Scenario(
-        "600 per 60 s, sliding", lambda c, d: Sliding(c, d, requests=600, period=60.0), steady(600), 0.01, 0.2, 30
+        "600 per 60 s, sliding", lambda c, d: Sliding(c, d, requests=600, period=60.0), steady(600), 0.9, 0.012, 30
     ),
     Scenario("20 per 10 s, sliding", lambda c, d: Sliding(c, d, requests=20), steady(120), 0.8, 0.01, 30, seconds=3600),
     Scenario(
