@@ -34,7 +34,7 @@ def tell_all(kind, error, trace):
 sys.excepthook = tell_all
 if sys.argv[1] == "crash":
     from pipeline.execution.live import lane
-    def read_reply(reply):
+    def read_reply(reply, sent=b""):
         raise RuntimeError("a mistake in the program")
     lane.read_reply = read_reply
 from pipeline.cli import main
