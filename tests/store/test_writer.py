@@ -289,7 +289,7 @@ def test_a_note_lost_to_an_error_is_reported_at_close_once(tmp_path: Path) -> No
 def test_on_a_network_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     folder, chance, acknowledged = tmp_path / "store", random.Random(SEED), []
     network = on_network(tmp_path, tmp_path / "mounts")
-    for life in range(12):
+    for life in range(6):
         with child(PUT_FOR_EVER, folder, life, where=network) as process:
             output = pipe(process.stdout)
             acknowledged += [output.readline().strip() for _ in range(chance.randint(1, 400))]
