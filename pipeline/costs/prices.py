@@ -106,7 +106,7 @@ class PriceList:
         self._unlisted: set[str] = set()
         """Models that genai-prices does not know."""
         self._found: dict[tuple[str, str], tuple[float, PriceSteps | None]] = {}
-        """By model and tier: when the prices were looked up, and what they are; None if they are unknown."""
+        """By model and tier: until when the prices may be used, and what they are; None if they are unknown."""
         self._tiers = {"", self._asked_tier, *(DEAR_TIERS if self._asked_tier == "auto" else ())}
         """The tiers that requests may be billed by: the standard one, the one that is asked for, and those seen."""
         self.unknown = next((model for model in job.models if not self.knows(model)), None)

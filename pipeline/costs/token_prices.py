@@ -17,7 +17,6 @@ LONG_CACHE_WRITE_FACTOR = 2.0
 """The price of a token that is written for an hour or more, as a multiple of that for some minutes: OpenAI's for 12
 hours, and a little more than Anthropic's 1.6 for one."""
 
-
 WRITTEN_TOKENS_MIN = 512
 """No provider writes a shorter prompt to its cache: Anthropic from 512 or more tokens on, OpenAI from 1,024."""
 

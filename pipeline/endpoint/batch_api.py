@@ -14,7 +14,7 @@ from ..job import Endpoint
 from ..records import Reply
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
-from .key_renewal import KeyRenewal
+from .key_renewal import renewal_of
 from .transport import AiohttpTransport
 
 FILE_SECONDS = 900.0
@@ -39,11 +39,10 @@ class BatchApi:
         proxy = proxy_for(self._base_url)
         self._redactor = redactor_for(endpoint, key, proxy)
 
-        def use(newer: SecretStr) -> None:
-            self._headers["authorization"] = f"Bearer {newer.get_secret_value()}"
+        def hide(newer: SecretStr) -> None:
             self._redactor = redactor_for(endpoint, newer, proxy)
 
-        self._renewal = KeyRenewal(endpoint.key_command, use) if endpoint.key_command is not None else None
+        self._renewal = renewal_of(endpoint, self._headers, hide)
         transport = AiohttpTransport(httpx.create_ssl_context(), proxy, reuses=False)  # calls are few
         self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
 

@@ -18,7 +18,7 @@ from .body_room import BodyRoom, RoomShare
 from .connection import proxy_for, redactor_for, request_headers, url_under
 from .exchange import exchange
 from .kept_alive import OnDoubt
-from .key_renewal import KeyRenewal
+from .key_renewal import renewal_of
 from .transport import AiohttpTransport
 
 
@@ -38,11 +38,10 @@ class Client:
         proxy = proxy_for(self._url)
         self._redactor = redactor_for(endpoint, key, proxy)
 
-        def use(newer: SecretStr) -> None:
-            self._headers["authorization"] = f"Bearer {newer.get_secret_value()}"
+        def hide(newer: SecretStr) -> None:
             self._redactor = redactor_for(endpoint, newer, proxy)
 
-        self._renewal = KeyRenewal(endpoint.key_command, use) if endpoint.key_command is not None else None
+        self._renewal = renewal_of(endpoint, self._headers, hide)
         # reading the certificates of the public authorities takes 50 ms, and plain HTTP on this machine needs none
         is_plain_and_local = self._url.host in LOOPBACK and self._url.scheme == "http"
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain_and_local else httpx.create_ssl_context()

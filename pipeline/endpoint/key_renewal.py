@@ -10,9 +10,10 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import httpx
 from pydantic import SecretStr
 
-from ..job import KeyCommand
+from ..job import Endpoint, KeyCommand
 from ..records import BadJob, Rejection, Reply, Stopped
 from .replies import read_reply
 
@@ -118,6 +119,21 @@ class KeyRenewal:
             f"the key has expired, and no new one was given.\n{failed}\n"
             "Once the command works again, type the same line."
         )
+
+
+def renewal_of(endpoint: Endpoint, headers: httpx.Headers, hide: Callable[[SecretStr], None]) -> KeyRenewal | None:
+    """The renewal of the key that stands in these headers; None if the key is from no command.
+
+    `hide`: called with each new key, which is to be hidden in replies from then on.
+    """
+    if endpoint.key_command is None:
+        return None
+
+    def use(newer: SecretStr) -> None:
+        headers["authorization"] = f"Bearer {newer.get_secret_value()}"
+        hide(newer)
+
+    return KeyRenewal(endpoint.key_command, use)
 
 
 def is_key_refused(reply: Reply) -> bool:

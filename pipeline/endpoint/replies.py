@@ -50,9 +50,9 @@ def read_reply(reply: Reply, sent: bytes = b"") -> Answer | Rejection:
     """Read the answer in a reply, or classify the reply as a rejection. Pure, and never raises.
 
     `sent`: the request's body. What an error repeats of it decides nothing.
-    An Answer has what the reply itself says; attempts, time, cost and settings are for the caller to fill.
-    Its text is the tool calls as compact JSON where the model sent nothing else, the refusal where it
-    only refused, and its reasoning where that is all there is.
+    An Answer has what the reply itself says; attempts, time, cost and settings are for the caller to fill. Its text is
+    the tool calls as compact JSON where the model sent nothing else, the refusal where it only refused, and its
+    reasoning where that is all there is.
     A Rejection's verdict is its kind's in `KINDS`, and its wait is in seconds, as the endpoint gave it, not clamped.
     """
     # Under an error status, a body that was cut short was no answer and cost nothing: the status decides, not the cut.

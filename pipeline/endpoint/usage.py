@@ -103,8 +103,6 @@ def _first_count(reported: dict[str, object], names: tuple[str, ...]) -> int | N
 
 
 def _count(value: object) -> int | None:
-    if type(value) is int:
-        return value if 0 <= value < COUNT_BELOW else None
     if type(value) is float and value.is_integer():
         value = int(value)
     elif isinstance(value, str) and COUNT.fullmatch(value):
