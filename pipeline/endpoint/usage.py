@@ -18,7 +18,13 @@ PROMPT_NAMES = ("prompt_tokens", "input_tokens")
 REASONING_NAMES = ("reasoning_tokens", "thinking_tokens")
 COMPLETION_NAMES = ("completion_tokens", "output_tokens")
 TOTAL_NAMES = (*PROMPT_NAMES, *COMPLETION_NAMES, "total_tokens")
-CACHED_NAMES = ("cached_tokens", "cache_read_tokens", "cache_read_input_tokens", "cacheReadInputTokens")
+CACHED_NAMES = (
+    "prompt_cache_hit_tokens",  # DeepSeek
+    "cached_tokens",
+    "cache_read_tokens",
+    "cache_read_input_tokens",
+    "cacheReadInputTokens",
+)
 WRITE_NAMES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens")
 BY_AGE_NAMES = ("cache_write_tokens_details", "cache_creation", "cache_creation_token_details")
 """Where the writes to a cache are told apart by how long it lasts: OpenAI, Anthropic, LiteLLM."""
@@ -37,17 +43,13 @@ def read_usage(reported: object, tier: object = None) -> Usage:
         return Usage(tier=_tier_of(tier))
     prompt_details = _details(reported, "prompt_tokens_details", "input_tokens_details", "prompt_cache_details")
     completion_details = _details(reported, "completion_tokens_details", "output_tokens_details")
-    cached = _first_count(prompt_details, CACHED_NAMES)
-    if cached is None:
-        cached = _first_count(reported, ("prompt_cache_hit_tokens", *CACHED_NAMES))  # the first is DeepSeek's
-    written = _first_count(prompt_details, WRITE_NAMES)
-    if written is None:
-        written = _first_count(reported, WRITE_NAMES)
+    cached = _first_count(CACHED_NAMES, prompt_details, reported)
+    written = _first_count(WRITE_NAMES, prompt_details, reported)
     by_age = _details(prompt_details, *BY_AGE_NAMES) or _details(reported, *BY_AGE_NAMES)
     if written is None and by_age:
         written = sum(_count(value) or 0 for value in by_age.values())
-    prompt = _first_count(reported, PROMPT_NAMES)
-    completion, total = _first_count(reported, COMPLETION_NAMES), _count(reported.get("total_tokens"))
+    prompt = _first_count(PROMPT_NAMES, reported)
+    completion, total = _first_count(COMPLETION_NAMES, reported), _count(reported.get("total_tokens"))
     in_cache = (cached or 0) + (written or 0)
     if prompt is not None and in_cache:
         rest = None if total is None else total - (completion or 0)
@@ -55,15 +57,14 @@ def read_usage(reported: object, tier: object = None) -> Usage:
         is_other = _count(reported.get("prompt_tokens")) is None and not prompt_details
         if rest == prompt + in_cache or (rest != prompt and (is_other or in_cache > prompt)):
             prompt += in_cache
-    reasoning = _first_count(completion_details, REASONING_NAMES)
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        reasoning_tokens=_first_count(reported, REASONING_NAMES) if reasoning is None else reasoning,
+        reasoning_tokens=_first_count(REASONING_NAMES, completion_details, reported),
         cached_tokens=cached,
         total_tokens=total,
         cache_write_tokens=written,
-        long_cache_write_tokens=_first_count(by_age, LONG_WRITE_NAMES),
+        long_cache_write_tokens=_first_count(LONG_WRITE_NAMES, by_age),
         tier=_tier_of(tier) or _tier_of(reported.get("service_tier")),
         untrue=_untrue(reported),
     )
@@ -95,10 +96,11 @@ def _details(reported: dict[str, object], *names: str) -> dict[str, object]:
     return {}
 
 
-def _first_count(reported: dict[str, object], names: tuple[str, ...]) -> int | None:
-    for name in names if reported else ():
-        if name in reported and (count := _count(reported[name])) is not None:
-            return count
+def _first_count(names: tuple[str, ...], *holders: dict[str, object]) -> int | None:
+    for holder in holders:
+        for name in names if holder else ():
+            if name in holder and (count := _count(holder[name])) is not None:
+                return count
     return None
 
 

@@ -22,7 +22,7 @@ NAMES_MAX = 20
 """How many names of answers are counted for each; the answers of further ones are counted together, under ''."""
 
 TOLD_MAX = 5
-"""How many new names are told of, for each asked name: a fleet may answer with many."""
+"""The most new names that are told for each name that was asked for: a fleet may answer with many."""
 
 NAME_CHARACTERS = 100
 

@@ -7,19 +7,19 @@ KNOWN_REASONS = (None, *FINISH_REASONS)
 """The finish reasons that need no word to the user."""
 
 TOLD_MAX = 20
-"""How many unusual words of an endpoint are told of: it might send a new one each time."""
+"""The most words that are told: an endpoint might send a new one each time."""
 
 WORD_CHARACTERS = 100
 
 
 class UnusualAnswers:
-    """The unusual words that the answers of one run were told of for."""
+    """The unusual answers of one run. Each unusual word is told once."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
     def lines_for(self, answer: Answer) -> list[str]:
-        """The lines for the screen about an answer; none if it is as usual, or if its words are told already."""
+        """The lines for the screen about an answer; none if nothing about it is unusual, or all of that is told."""
         if not answer.taken_from and answer.finish_reason in KNOWN_REASONS:
             return []
         texts: dict[str, str] = {}

@@ -4,6 +4,9 @@ from collections import deque
 
 MINUTE = 60.0
 
+LATE_SECONDS = 2.0
+"""What is added to it: requests are noted to the second, and take a moment to arrive."""
+
 
 class LastMinute:
     """When requests left, to the second, for a minute: it tells when a limit for a minute has room again at last."""
@@ -27,12 +30,13 @@ class LastMinute:
         return self._last - self._marks[0][1] + 1 if self._marks else 0
 
     def seconds_until_past(self, requests: int, now: float) -> float | None:
-        """Seconds until the first of the last so many requests is a minute ago; None if they took longer than that.
+        """Seconds until a window that took this number of requests, the latest ones, has surely ended.
 
-        A window of a minute in which so many requests were accepted began before that one, and ends by then.
+        It began before the first of them, so it ends within a minute of that one. None if they left over more than a
+        minute.
         """
         first = self._last - requests + 1
         if not self._marks or first < self._marks[0][1]:
             return None
         left_at = next(at for at, number in reversed(self._marks) if number <= first)
-        return max(0.0, left_at + 2 + MINUTE - now)
+        return max(0.0, left_at + LATE_SECONDS + MINUTE - now)

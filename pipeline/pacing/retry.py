@@ -171,9 +171,9 @@ class RetryPolicy:
 
     @property
     def is_key_in_doubt(self) -> bool:
-        """Whether so many rows in a row were rejected for a key, a model and an address that have answered before.
+        """Whether too many rows in a row were rejected for a key, a model and an address that have answered before.
 
-        They may be to blame after all: a request that is known to be good shows it.
+        These may be to blame after all. A request that is known to be good shows it.
         """
         return self._has_answered and any(
             rows >= self._rejected_rows_max(kind)

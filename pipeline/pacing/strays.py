@@ -50,7 +50,10 @@ class Strays:
         return self._check_number > 0
 
     def suspect(self, last_number: int, accepted: int) -> None:
-        """Begin a trial, unless strays are known: a 429 came that the limit does not explain, after so many answers."""
+        """Begin a trial after a 429 that the limit does not explain, unless strays are known.
+
+        `accepted`: the requests accepted since the 429 before.
+        """
         if not self.share and not self._trial_number:
             self._trial_number, self._accepted, self._refused = last_number, accepted, 0
             self._answers_left = self._trial_answers

@@ -252,10 +252,10 @@ class Collector:
     async def _respelled(
         self, batch_file: BatchFile, unanswered: list[str], rejections: dict[str, Rejection]
     ) -> list[str]:
-        """The keys of requests to send again with a parameter under its other name, which was found or is now.
+        """The keys of requests to send again, with a parameter under its other name.
 
-        One that most requests of a batch were rejected for, while none was answered, is no fault of the rows. Raises
-        Stopped if it has no other name: they are pending then.
+        A parameter is no fault of the rows if most requests of a batch were rejected for it and none was answered.
+        Raises Stopped if it has no other name: the rows are pending then.
         """
         wanted = {key: each for key, each in rejections.items() if key not in self._state.other_keys}
         named = {key: each.parameter for key, each in wanted.items() if each.kind == "bad_request"}

@@ -30,7 +30,7 @@ class Unconfirmed:
         self._failures.append((item, failure))
 
     def is_key_in_doubt(self, item: OpenRequest, failure: Failure) -> bool:
-        """Whether the row may have failed for the key, the model or the address, of which nothing was heard since."""
+        """Whether the key, the model or the address may be to blame: none was proven good since the rejection."""
         at = item.rejected_at
         return failure.kind in REJECTED_ROWS_MAX and at is not None and at >= self._good_at
 
